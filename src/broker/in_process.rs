@@ -1,0 +1,1 @@
+//! A broker inside the process: for the embedded mode and tests.

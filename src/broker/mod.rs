@@ -1,0 +1,149 @@
+//! Messages in and out, behind one trait: RabbitMQ through [`amqp`], or in-process for the embedded mode and tests.
+
+#[cfg(feature = "amqp")]
+pub mod amqp;
+pub mod in_process;
+pub mod topology;
+
+use async_trait::async_trait;
+
+pub use topology::{Queue, Topology};
+
+use crate::message::Envelope;
+
+/// A message broker. Implementations reconnect by themselves; a caller sees a lost connection only as an unknown outcome.
+#[async_trait]
+pub trait Broker: Send + Sync + 'static {
+    /// Declares exchanges, queues and bindings, now and again after every reconnection.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached in time, or holds something of the same name with other arguments.
+    async fn declare(&self, topology: &Topology) -> Result<(), BrokerError>;
+
+    /// Publishes a batch, persistent and confirmed, and waits for every outcome: one per message, in order.
+    /// Never fails as a whole; while there is no connection it waits for one, up to a limit, then says [`Published::Unknown`].
+    async fn publish(&self, messages: Vec<Envelope>) -> Vec<Published>;
+
+    /// Starts consuming `queue`, with at most `prefetch` unsettled messages. The consumer outlives reconnections.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached in time or the queue is not there.
+    async fn consume(&self, queue: &str, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError>;
+
+    /// What the broker knows of a queue; `None` when there is no such queue.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached in time.
+    async fn queue(&self, queue: &str) -> Result<Option<QueueStatus>, BrokerError>;
+
+    /// Whether messages are lost when this process ends, so that after a start every PENDING command must be sent again.
+    fn is_volatile(&self) -> bool;
+
+    /// One line for `doctor` and the log: kind, address without password, server version when connected.
+    async fn describe(&self) -> Result<String, BrokerError>;
+
+    /// Ends all consumers and closes connections in good order.
+    async fn close(&self);
+}
+
+/// What became of a published message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Published {
+    /// The broker has it, safe on disk, in at least one queue.
+    Confirmed,
+    /// No queue took it.
+    Returned(String),
+    /// The broker refused it (`basic.nack`).
+    Refused,
+    /// Nobody knows: the connection was lost, or no confirm came in time. Publish again with the same message id.
+    Unknown(String),
+}
+
+/// Messages of one queue.
+#[async_trait]
+pub trait Consumer: Send {
+    /// Waits for at least one message, then returns all that have arrived, up to `max`. `None` once the broker was closed.
+    async fn next(&mut self, max: usize) -> Option<Vec<Delivery>>;
+
+    /// Settles deliveries of this consumer; can be kept apart from it.
+    fn settler(&self) -> std::sync::Arc<dyn Settler>;
+}
+
+/// Tells the broker what became of deliveries.
+#[async_trait]
+pub trait Settler: Send + Sync {
+    /// Settles a batch. Tags from before a reconnection are ignored: the broker delivers those messages again.
+    async fn settle(&self, deliveries: Vec<(DeliveryTag, Settlement)>);
+}
+
+/// A message that arrived.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// Names it when settling.
+    pub tag: DeliveryTag,
+    /// Whether the broker may have delivered it before.
+    pub redelivered: bool,
+    /// The message.
+    pub envelope: Envelope,
+}
+
+/// Names a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DeliveryTag {
+    /// Counts the connections of this consumer.
+    pub generation: u64,
+    /// Counts the deliveries on that connection.
+    pub tag: u64,
+}
+
+/// What became of a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Settlement {
+    /// Done with.
+    Ack,
+    /// Into the queue's dead letters.
+    Reject,
+    /// Back into the queue, to be delivered again.
+    Requeue,
+}
+
+/// What the broker knows of a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueStatus {
+    /// Messages ready for delivery.
+    pub messages: u32,
+    /// Consumers.
+    pub consumers: u32,
+}
+
+/// The broker could not do as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// The address cannot be understood.
+    #[error("broker address `{address}`: {problem}")]
+    Address {
+        /// The address, without password.
+        address: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// There is no connection, or it broke.
+    #[error("broker {address} cannot be reached: {problem}")]
+    Unreachable {
+        /// The address, without password.
+        address: String,
+        /// What went wrong.
+        problem: String,
+    },
+    /// The broker holds something of the same name with other arguments.
+    #[error("{what} exists with other arguments: {problem}; delete it, or give it a policy instead of arguments")]
+    Mismatch {
+        /// The queue or exchange.
+        what: String,
+        /// What the broker said: expected and actual.
+        problem: String,
+    },
+    /// The broker said no.
+    #[error("the broker refused: {0}")]
+    Refused(String),
+}

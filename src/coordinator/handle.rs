@@ -1,0 +1,224 @@
+//! What the HTTP routes and the command line ask of a coordinator.
+
+use std::sync::Arc;
+
+use crate::definition::Definition;
+use crate::id::{DefinitionRef, SagaId};
+use crate::payload::Payload;
+use crate::saga::{Operation, Saga};
+use crate::store::StoreError;
+
+/// A saga to start.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// The definition's name.
+    pub saga: String,
+    /// Its version; the newest when absent.
+    pub version: Option<u32>,
+    /// The saga's input.
+    pub input: Payload,
+    /// The saga's key; else the definition's `key` expression gives it; else there is none.
+    pub key: Option<String>,
+}
+
+/// What became of a start.
+#[derive(Clone, Debug)]
+pub enum StartOutcome {
+    /// It runs; durable.
+    Started {
+        /// Its id.
+        id: SagaId,
+        /// The version it is pinned to.
+        definition: DefinitionRef,
+        /// Its key.
+        key: Option<String>,
+    },
+    /// The key has a saga already, started with equal input.
+    Exists {
+        /// That saga.
+        id: SagaId,
+    },
+}
+
+/// What an operator wants done to one saga.
+#[derive(Clone, Debug)]
+pub struct Operate {
+    /// The saga.
+    pub id: SagaId,
+    /// What; steps are named, since the caller does not know indices.
+    pub action: OperatorAction,
+    /// Who.
+    pub actor: String,
+    /// Why.
+    pub reason: String,
+    /// The revision that the operator looked at; refused when the saga has moved since.
+    pub expected_revision: Option<u32>,
+}
+
+/// An operator's action, by step name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "as in saga::Operation")]
+pub enum OperatorAction {
+    Retry { step: Option<String> },
+    Skip { step: Option<String> },
+    Compensate,
+    Pause,
+    Resume,
+    Cancel,
+    Abandon,
+}
+
+/// What became of a registration.
+#[derive(Clone, Debug)]
+pub struct Registered {
+    /// The definition.
+    pub definition: Arc<Definition>,
+    /// Whether it is new; otherwise it was registered before with the same content.
+    pub is_new: bool,
+}
+
+/// The coordinator could not do as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CoordinatorError {
+    /// There is no such definition.
+    #[error("there is no definition `{name}`")]
+    UnknownDefinition {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: Vec<String>,
+    },
+    /// There is no such version.
+    #[error("`{name}` has no version {version}")]
+    UnknownVersion {
+        /// The definition.
+        name: String,
+        /// The version asked for.
+        version: u32,
+        /// The versions there are.
+        known: Vec<u32>,
+    },
+    /// The input does not satisfy the definition's schema: `(JSON pointer, message)` each.
+    #[error("the input does not satisfy the schema of `{definition}`")]
+    InvalidInput {
+        /// The definition.
+        definition: DefinitionRef,
+        /// What is wrong where.
+        errors: Vec<(String, String)>,
+    },
+    /// The definition's `key` expression cannot be evaluated on this input, or does not give a string or number.
+    #[error("the key of the saga cannot be found: {0}")]
+    InvalidKey(String),
+    /// The key has a saga that was started with another input.
+    #[error("key `{key}` of `{definition}` belongs to saga {existing}, which was started with another input")]
+    KeyConflict {
+        /// The definition's name.
+        definition: String,
+        /// The key.
+        key: String,
+        /// The saga that has it.
+        existing: SagaId,
+    },
+    /// The same name and version was registered with other content.
+    #[error("{definition} is registered with other content, and versions are immutable")]
+    VersionImmutable {
+        /// The definition.
+        definition: DefinitionRef,
+    },
+    /// The definition's text has errors.
+    #[error("the definition has errors")]
+    InvalidDefinition(Vec<crate::definition::Diagnostic>),
+    /// There is no such saga.
+    #[error("there is no saga {0}")]
+    UnknownSaga(SagaId),
+    /// The saga has no such step, or the action needs one named.
+    #[error("{message}")]
+    UnknownStep {
+        /// What is wrong.
+        message: String,
+        /// The steps there are.
+        known: Vec<String>,
+    },
+    /// The saga's state forbids it.
+    #[error("saga {id} cannot {action}: {why}")]
+    NotAllowed {
+        /// The saga.
+        id: SagaId,
+        /// The action's word.
+        action: &'static str,
+        /// The state, as a word of the contract.
+        state: &'static str,
+        /// Why, in one clause.
+        why: String,
+    },
+    /// The saga has changed since the operator looked.
+    #[error("saga {id} has changed since you looked: revision {found}, not {expected}")]
+    Moved {
+        /// The saga.
+        id: SagaId,
+        /// The revision looked at.
+        expected: u32,
+        /// The revision now.
+        found: u32,
+    },
+    /// Too much is waiting; try again after the given time.
+    #[error("too busy: try again in {retry_after:?}")]
+    Busy {
+        /// When to try again.
+        retry_after: std::time::Duration,
+    },
+    /// The coordinator is stopping.
+    #[error("the coordinator is stopping")]
+    Stopping,
+    /// The store could not do it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The parts of a saga's step that need the operation's index form.
+impl OperatorAction {
+    /// The word in routes and commands.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Retry { .. } => "retry",
+            Self::Skip { .. } => "skip",
+            Self::Compensate => "compensate",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Cancel => "cancel",
+            Self::Abandon => "abandon",
+        }
+    }
+
+    /// The same by step index.
+    ///
+    /// # Errors
+    /// When a step is named that the definition does not have, or `skip` names none and it is not plain which is meant.
+    pub fn resolve(&self, definition: &Definition, saga: &Saga) -> Result<Operation, CoordinatorError> {
+        let known = || definition.steps.iter().map(|step| step.name.clone()).collect();
+        let find = |name: &str| {
+            definition.find(name).ok_or_else(|| CoordinatorError::UnknownStep {
+                message: format!("{} has no step `{name}`", definition.reference),
+                known: known(),
+            })
+        };
+        Ok(match self {
+            Self::Retry { step } => Operation::Retry { step: step.as_deref().map(find).transpose()? },
+            Self::Skip { step: Some(step) } => Operation::Skip { step: find(step)? },
+            Self::Skip { step: None } => match saga.state.stuck() {
+                Some(stuck) => Operation::Skip { step: stuck.step },
+                None => {
+                    return Err(CoordinatorError::UnknownStep {
+                        message: "`skip` needs a step unless the saga is stuck at one".to_owned(),
+                        known: known(),
+                    });
+                }
+            },
+            Self::Compensate => Operation::Compensate,
+            Self::Pause => Operation::Pause,
+            Self::Resume => Operation::Resume,
+            Self::Cancel => Operation::Cancel,
+            Self::Abandon => Operation::Abandon,
+        })
+    }
+}

@@ -1,0 +1,11 @@
+//! What a saga is: the model, how it is read from YAML or JSON, and how it is checked. Pure: no tokio, sqlx or lapin.
+
+mod diagnostic;
+mod graph;
+pub mod model;
+pub mod template;
+
+pub use diagnostic::{Diagnostic, Severity};
+pub use graph::{Cycle, Graph};
+pub use model::{Compensation, CompensationAction, Definition, RetryPolicy, Stage, Step};
+pub use template::{Condition, ExpressionError, Scope, Template};

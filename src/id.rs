@@ -1,0 +1,95 @@
+//! Names and numbers of things, each a type of its own. With [`clock`](crate::clock) the only module that makes
+//! anything up: everywhere else ids arrive as arguments.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// One running saga. A UUIDv7, so that ranges of ids are ranges of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SagaId(pub Uuid);
+
+impl SagaId {
+    /// A fresh id, later than every id made before it in this process.
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that makes saga ids")]
+    pub fn fresh() -> Self {
+        Self(Uuid::now_v7())
+    }
+}
+
+impl fmt::Display for SagaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for SagaId {
+    type Err = uuid::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Uuid::parse_str(text).map(Self)
+    }
+}
+
+/// A fresh id for one HTTP request, to be found again in the log.
+#[expect(clippy::disallowed_methods, reason = "this is the one place that makes request ids")]
+pub fn fresh_request_id() -> Uuid {
+    Uuid::now_v7()
+}
+
+/// The place of a command among all commands of its saga, from 1, in the order they were decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Seq(pub u32);
+
+impl fmt::Display for Seq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One command: an outbox entry. All its attempts share this id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct CommandId {
+    /// The saga that decided it.
+    pub saga: SagaId,
+    /// Its place in that saga.
+    pub seq: Seq,
+}
+
+impl CommandId {
+    /// The AMQP `message_id` of one attempt: derived, so that publishing the same attempt again repeats it.
+    pub fn message_id(self, attempt: u32) -> Uuid {
+        Uuid::new_v5(&self.saga.0, format!("{}/{attempt}", self.seq).as_bytes())
+    }
+}
+
+/// The place of a step in its definition, from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StepIndex(pub u16);
+
+impl StepIndex {
+    /// As an index into a definition's or saga's list of steps.
+    pub fn at(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// A definition's name and version: what a running saga is pinned to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct DefinitionRef {
+    /// The definition's name, for example `place-order`.
+    pub name: String,
+    /// Its version, from 1.
+    pub version: u32,
+}
+
+impl fmt::Display for DefinitionRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} v{}", self.name, self.version)
+    }
+}

@@ -1,0 +1,14 @@
+//! What goes over the wire: commands, replies, lifecycle events; their headers and bodies, encoded and decoded
+//! (section 5 of the contract). Pure: knows nothing of lapin.
+
+pub mod command;
+pub mod envelope;
+pub mod reply;
+#[cfg(feature = "coordinator")]
+pub mod token;
+
+pub use command::Command;
+pub use envelope::{Envelope, HeaderValue, Properties};
+pub use reply::{Reply, ReplyBody};
+#[cfg(feature = "coordinator")]
+pub use token::{TokenKey, TokenKeys};

@@ -1,0 +1,112 @@
+//! JSON that mostly passes through: kept as text between broker and database, parsed only when something looks inside.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+/// A JSON value as text, parsed at most once. Cheap to clone.
+#[derive(Clone)]
+pub struct Payload(Arc<Inner>);
+
+struct Inner {
+    text: Box<str>,
+    parsed: OnceLock<Value>,
+}
+
+impl Payload {
+    /// Checks that `bytes` are one JSON value in UTF-8 and keeps their text.
+    ///
+    /// # Errors
+    /// What `serde_json` says, with line and column.
+    pub fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
+        let raw: &RawValue = serde_json::from_slice(bytes)?;
+        Ok(Self::trusted(raw.get()))
+    }
+
+    /// Keeps text that is known to be JSON, for example because the database checked it.
+    pub fn trusted(text: impl Into<Box<str>>) -> Self {
+        Self(Arc::new(Inner { text: text.into(), parsed: OnceLock::new() }))
+    }
+
+    /// The text, as it came.
+    pub fn text(&self) -> &str {
+        &self.0.text
+    }
+
+    /// The value. Text that turns out not to be JSON reads as `null`; [`Payload::parse`] keeps such text out.
+    pub fn value(&self) -> &Value {
+        self.0.parsed.get_or_init(|| serde_json::from_str(&self.0.text).unwrap_or(Value::Null))
+    }
+
+    /// SHA-256 of the value in canonical form (object keys sorted, no white space): equal values, equal hashes.
+    pub fn canonical_hash(&self) -> [u8; 32] {
+        use sha2::{Digest, Sha256};
+        let mut text = String::with_capacity(self.text().len());
+        write_canonical(self.value(), &mut text);
+        Sha256::digest(text).into()
+    }
+}
+
+/// Prints with sorted keys, whatever order some crate in the tree makes serde_json's map keep.
+fn write_canonical(value: &Value, out: &mut String) {
+    match value {
+        Value::Object(map) => {
+            let mut entries: Vec<_> = map.iter().collect();
+            entries.sort_by_key(|(key, _)| *key);
+            out.push('{');
+            for (i, (key, item)) in entries.into_iter().enumerate() {
+                if i > 0 {
+                    out.push(',');
+                }
+                out.push_str(&Value::from(key.as_str()).to_string());
+                out.push(':');
+                write_canonical(item, out);
+            }
+            out.push('}');
+        }
+        Value::Array(items) => {
+            out.push('[');
+            for (i, item) in items.iter().enumerate() {
+                if i > 0 {
+                    out.push(',');
+                }
+                write_canonical(item, out);
+            }
+            out.push(']');
+        }
+        scalar => out.push_str(&scalar.to_string()),
+    }
+}
+
+impl From<Value> for Payload {
+    fn from(value: Value) -> Self {
+        Self(Arc::new(Inner { text: value.to_string().into(), parsed: OnceLock::from(value) }))
+    }
+}
+
+impl PartialEq for Payload {
+    fn eq(&self, other: &Self) -> bool {
+        self.text() == other.text() || self.value() == other.value()
+    }
+}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
+    }
+}
+
+impl Serialize for Payload {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.value().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Payload {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Value::deserialize(deserializer).map(Self::from)
+    }
+}

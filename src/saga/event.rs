@@ -1,0 +1,118 @@
+//! What can happen to a saga.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::id::{Seq, StepIndex};
+use crate::payload::Payload;
+use crate::saga::Problem;
+
+/// Something that happened, and when, on the database's clock.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// When.
+    pub now: Timestamp,
+    /// What.
+    pub kind: EventKind,
+}
+
+/// What happened. Stored as JSON in the history, so variants and fields are only ever added.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum EventKind {
+    /// The saga was started. Only ever the first event.
+    Started,
+    /// A participant replied; the token was right.
+    Replied {
+        /// The command.
+        seq: Seq,
+        /// The attempt that the token names.
+        attempt: u32,
+        /// What the participant said.
+        outcome: ReplyOutcome,
+    },
+    /// The broker has confirmed an attempt, and did not return it.
+    Published {
+        /// The command.
+        seq: Seq,
+        /// The attempt.
+        attempt: u32,
+    },
+    /// The saga's due time has come: whatever is due by now is done.
+    Due,
+    /// An operator acted.
+    Operated {
+        /// What the operator asked for.
+        operation: Operation,
+    },
+}
+
+/// What a reply says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "kebab-case")]
+pub enum ReplyOutcome {
+    /// Done. The body is the step's output.
+    Success {
+        /// The step's output.
+        output: Payload,
+    },
+    /// Refused: no effect, and trying again would not help.
+    Failure {
+        /// Why.
+        problem: Problem,
+    },
+    /// Not now: try again.
+    Retry {
+        /// Why.
+        problem: Problem,
+        /// Not before this long from now; the retry policy's own wait if absent.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        after: Option<Duration>,
+    },
+    /// A heartbeat: the attempt's time-out starts again.
+    InProgress,
+}
+
+/// What an operator can ask for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "operation", rename_all = "kebab-case")]
+pub enum Operation {
+    /// Send again what is stuck or backing off, with a fresh count of attempts. Without a step: all of them.
+    Retry {
+        /// The step.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        step: Option<StepIndex>,
+    },
+    /// Pass over a step, or over its compensation.
+    Skip {
+        /// The step.
+        step: StepIndex,
+    },
+    /// Go backward.
+    Compensate,
+    /// Send nothing new until resumed.
+    Pause,
+    /// Undo a pause.
+    Resume,
+    /// Go backward, because the caller no longer wants the saga.
+    Cancel,
+    /// Give up: nothing is undone, nothing more is sent.
+    Abandon,
+}
+
+impl Operation {
+    /// The word in routes and commands, for example `retry`.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Retry { .. } => "retry",
+            Self::Skip { .. } => "skip",
+            Self::Compensate => "compensate",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Cancel => "cancel",
+            Self::Abandon => "abandon",
+        }
+    }
+}

@@ -1,0 +1,480 @@
+//! Where state lives. One trait; PostgreSQL, SQLite and memory implement it, and one conformance suite runs on all.
+//!
+//! Everything that changes a saga goes through [`Store::commit`]: it locks the sagas concerned in id order, hands them
+//! to `decide` together with the database's time, and writes what `decide` returns, whole or not at all.
+
+pub mod memory;
+#[cfg(feature = "postgres")]
+pub mod postgres;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
+
+use async_trait::async_trait;
+
+use crate::clock::Timestamp;
+use crate::id::{CommandId, DefinitionRef, SagaId, Seq};
+use crate::message::TokenKey;
+use crate::payload::Payload;
+use crate::saga::{Direction, EventKind, Outcome, Problem, Saga, Settled};
+
+/// Decides, given the locked sagas, what to write. Runs inside the transaction; pure and quick.
+pub type Decide = Box<dyn FnOnce(Loaded) -> Changes + Send>;
+
+/// The one place that keeps sagas.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// One unit of work: lock and load, decide, write, commit. Not cancel-safe inside: implementations run it on a task
+    /// of its own, so that dropping the future neither aborts it nor leaks an open transaction.
+    ///
+    /// # Errors
+    /// [`StoreError::Unknown`] when the connection was lost during COMMIT: read again before repeating.
+    /// Any other error: nothing was written.
+    async fn commit(&self, wants: Wants, decide: Decide) -> Result<Committed, StoreError>;
+
+    /// One saga with its outbox entries, in the order of their places.
+    async fn saga(&self, id: SagaId) -> Result<Option<SagaRecord>, StoreError>;
+
+    /// The saga that a key belongs to.
+    async fn saga_by_key(&self, definition: &str, key: &str) -> Result<Option<SagaId>, StoreError>;
+
+    /// Sagas without inputs and outputs, newest first.
+    async fn sagas(&self, filter: &SagaFilter, page: &Page<SagaId>) -> Result<Vec<SagaSummary>, StoreError>;
+
+    /// Outbox entries, oldest saga first.
+    async fn outbox(&self, filter: &OutboxFilter, page: &Page<CommandId>) -> Result<Vec<OutboxEntry>, StoreError>;
+
+    /// The commands with these ids, with their bodies: to publish them again.
+    async fn commands(&self, ids: &[CommandId]) -> Result<Vec<OutboxEntry>, StoreError>;
+
+    /// Every command that is PENDING, after `after`, in order of id: what a volatile broker has lost.
+    async fn pending(&self, after: Option<CommandId>, limit: u32) -> Result<Vec<OutboxEntry>, StoreError>;
+
+    /// What the outbox cannot tell of a saga's past, in order.
+    async fn history(&self, id: SagaId) -> Result<Vec<HistoryRecord>, StoreError>;
+
+    /// What operators did to a saga, or to everything (`None`), newest first.
+    async fn audit(&self, id: Option<SagaId>, page: &Page<u64>) -> Result<Vec<AuditRecord>, StoreError>;
+
+    /// How many sagas there are per definition and state. Terminal ones may be left out where counting them is slow.
+    async fn counts(&self) -> Result<Vec<SagaCount>, StoreError>;
+
+    /// The earliest due time of any saga.
+    async fn next_due(&self) -> Result<Option<Timestamp>, StoreError>;
+
+    /// Registers a definition version.
+    async fn register(&self, definition: &DefinitionRecord) -> Result<Registration, StoreError>;
+
+    /// One definition version.
+    async fn definition(&self, reference: &DefinitionRef) -> Result<Option<DefinitionRecord>, StoreError>;
+
+    /// All versions of `name`, or of all definitions, by name and version.
+    async fn definitions(&self, name: Option<&str>) -> Result<Vec<DefinitionRecord>, StoreError>;
+
+    /// The newest version of each of `names` that is registered.
+    async fn newest(&self, names: &[String]) -> Result<Vec<DefinitionRef>, StoreError>;
+
+    /// The keys that sign attempt tokens; makes the first one where there is none. `fresh` is random.
+    async fn token_keys(&self, fresh: [u8; 32]) -> Result<Vec<TokenKey>, StoreError>;
+
+    /// What `doctor` asks.
+    async fn health(&self) -> Result<StoreHealth, StoreError>;
+
+    /// Brings the schema up to this program's version. Returns what was applied.
+    async fn migrate(&self) -> Result<Vec<Migration>, StoreError>;
+
+    /// What [`Store::migrate`] would apply, with its SQL.
+    async fn pending_migrations(&self) -> Result<Vec<Migration>, StoreError>;
+
+    /// # Errors
+    /// [`StoreError::SchemaBehind`] or [`StoreError::SchemaAhead`], with what to run.
+    async fn check_schema(&self) -> Result<(), StoreError>;
+
+    /// Ends all connections in good order.
+    async fn close(&self);
+}
+
+/// What a unit of work needs loaded and locked.
+#[derive(Clone, Debug, Default)]
+pub struct Wants {
+    /// These sagas.
+    pub sagas: Vec<SagaId>,
+    /// Besides them, up to this many whose due time has come and that no other transaction holds.
+    pub due: u32,
+}
+
+/// The sagas, locked.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The database's time.
+    pub now: Timestamp,
+    /// The wanted sagas that exist, and the due ones; with outputs where the definition reads them.
+    pub sagas: Vec<Saga>,
+}
+
+/// What to write.
+#[derive(Clone, Debug, Default)]
+pub struct Changes {
+    /// New sagas, each with its first commands. One whose key is taken is left out whole: see [`Committed::starts`].
+    pub starts: Vec<NewSaga>,
+    /// Changed sagas. Each revision must be one or more above the stored one, and the stored state not terminal.
+    pub updates: Vec<SagaUpdate>,
+    /// New commands of changed sagas.
+    pub commands: Vec<NewCommand>,
+    /// Commands whose outcome is known.
+    pub settled: Vec<SettledCommand>,
+    /// Events that the outbox cannot tell.
+    pub history: Vec<HistoryRecord>,
+    /// What operators did.
+    pub audits: Vec<AuditRecord>,
+}
+
+/// A saga to start.
+#[derive(Clone, Debug)]
+pub struct NewSaga {
+    /// The saga as its first transition left it.
+    pub saga: Saga,
+    /// [`Payload::canonical_hash`] of its input: the same key with another input is refused.
+    pub input_hash: [u8; 32],
+    /// Its first commands.
+    pub commands: Vec<NewCommand>,
+    /// Its first commands that are settled already: none in the ordinary case.
+    pub history: Vec<HistoryRecord>,
+}
+
+/// A saga that has changed.
+#[derive(Clone, Debug)]
+pub struct SagaUpdate {
+    /// The saga as it is now. Id, definition, key, input, deadline and creation time never change.
+    pub saga: Saga,
+    /// The stored revision that the change was made from.
+    pub from_revision: u32,
+}
+
+/// A new outbox entry: PENDING.
+#[derive(Clone, Debug)]
+pub struct NewCommand {
+    /// Its id.
+    pub id: CommandId,
+    /// The step's name.
+    pub step: String,
+    /// The step's index in the definition.
+    pub step_index: u16,
+    /// Forward or back.
+    pub direction: Direction,
+    /// The last part of the idempotency key.
+    pub generation: u32,
+    /// On a compensation: the generation of the action that it undoes.
+    pub compensates: Option<u32>,
+    /// The service.
+    pub participant: String,
+    /// What it is asked to do.
+    pub action: String,
+    /// The body.
+    pub body: Payload,
+    /// The saga's revision that decided it.
+    pub revision: u32,
+    /// When it was decided.
+    pub at: Timestamp,
+}
+
+/// An outbox entry becomes VERIFIED (or, when an unknown outcome becomes known after all, is corrected).
+#[derive(Clone, Debug)]
+pub struct SettledCommand {
+    /// The saga.
+    pub saga: SagaId,
+    /// What became of which command.
+    pub settled: Settled,
+    /// The saga's revision that settled it.
+    pub revision: u32,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// An event that the outbox cannot tell: everything but starts and successful replies.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HistoryRecord {
+    /// The saga.
+    pub saga: SagaId,
+    /// The saga's revision after it.
+    pub revision: u32,
+    /// When.
+    pub at: Timestamp,
+    /// What.
+    pub event: EventKind,
+}
+
+/// What an operator did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AuditRecord {
+    /// Grows; given by the store when written (0 until then).
+    pub id: u64,
+    /// When.
+    pub at: Timestamp,
+    /// Who: the token's name, or `anonymous`.
+    pub actor: String,
+    /// The saga, if it was about one.
+    pub saga: Option<SagaId>,
+    /// What, for example `retry` or `register`.
+    pub action: String,
+    /// Why.
+    pub reason: String,
+    /// The rest, as JSON.
+    pub detail: Payload,
+}
+
+/// What was written.
+#[derive(Clone, Debug, Default)]
+pub struct Committed {
+    /// One per [`Changes::starts`], in order.
+    pub starts: Vec<Started>,
+}
+
+/// What became of a start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Started {
+    /// It was written.
+    New,
+    /// The key belongs to another saga; nothing was written for this one.
+    Taken {
+        /// That saga.
+        by: SagaId,
+        /// Its input's hash.
+        input_hash: [u8; 32],
+    },
+}
+
+/// A saga with its outbox entries.
+#[derive(Clone, Debug)]
+pub struct SagaRecord {
+    /// The saga, with outputs.
+    pub saga: Saga,
+    /// Its commands, by place.
+    pub commands: Vec<OutboxEntry>,
+}
+
+/// A saga in a list.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SagaSummary {
+    /// The saga; `input` is `null` and `outputs` is empty.
+    pub saga: Saga,
+}
+
+/// An outbox entry.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutboxEntry {
+    /// Its id.
+    pub id: CommandId,
+    /// The saga's definition.
+    pub definition: DefinitionRef,
+    /// The step's name.
+    pub step: String,
+    /// The step's index in the definition.
+    pub step_index: u16,
+    /// Forward or back.
+    pub direction: Direction,
+    /// The last part of the idempotency key.
+    pub generation: u32,
+    /// On a compensation: the generation of the action that it undoes.
+    pub compensates: Option<u32>,
+    /// The service.
+    pub participant: String,
+    /// What it is asked to do.
+    pub action: String,
+    /// The body.
+    pub body: Payload,
+    /// `None` while PENDING.
+    pub verified: Option<Verified>,
+    /// While PENDING: the attempt and due time, from the saga's row; absent once attempts are spent.
+    pub in_flight: Option<InFlight>,
+    /// When it was decided.
+    pub decided_at: Timestamp,
+    /// The saga's revision that decided it.
+    pub decided_revision: u32,
+}
+
+/// The second half of an outbox entry.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verified {
+    /// What became of it.
+    pub outcome: Outcome,
+    /// The attempt that settled it.
+    pub attempt: u32,
+    /// What the step put out.
+    pub output: Option<Payload>,
+    /// What went wrong.
+    pub problem: Option<Problem>,
+    /// When.
+    pub at: Timestamp,
+    /// The saga's revision that settled it.
+    pub revision: u32,
+}
+
+/// How a PENDING entry stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InFlight {
+    /// The attempt that is under way or was the last.
+    pub attempt: u32,
+    /// When the coordinator will do something about it.
+    pub due: Timestamp,
+}
+
+/// Which sagas to list. Empty fields do not filter.
+#[derive(Clone, Debug, Default)]
+pub struct SagaFilter {
+    /// Definition name.
+    pub definition: Option<String>,
+    /// States, as words of the contract.
+    pub states: Vec<String>,
+    /// Key.
+    pub key: Option<String>,
+    /// Started at or after.
+    pub since: Option<Timestamp>,
+    /// Paused, or not.
+    pub paused: Option<bool>,
+}
+
+/// Which outbox entries to list. Empty fields do not filter.
+#[derive(Clone, Debug, Default)]
+pub struct OutboxFilter {
+    /// PENDING (`Some(true)`), VERIFIED (`Some(false)`).
+    pub pending: Option<bool>,
+    /// Entries of one saga.
+    pub saga: Option<SagaId>,
+    /// Entries for one participant.
+    pub participant: Option<String>,
+}
+
+/// A part of a list.
+#[derive(Clone, Debug)]
+pub struct Page<Cursor> {
+    /// Start after this one.
+    pub after: Option<Cursor>,
+    /// At most this many.
+    pub limit: u32,
+}
+
+/// How many sagas of a definition are in a state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SagaCount {
+    /// The definition's name.
+    pub definition: String,
+    /// The state, as a word of the contract.
+    pub state: String,
+    /// How many.
+    pub count: u64,
+}
+
+/// A registered definition version.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DefinitionRecord {
+    /// Name and version.
+    pub reference: DefinitionRef,
+    /// SHA-256 of its content.
+    pub hash: [u8; 32],
+    /// The text as it was registered.
+    pub source: String,
+    /// When.
+    pub registered_at: Timestamp,
+    /// By whom.
+    pub registered_by: String,
+}
+
+/// What became of a registration.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Registration {
+    /// It is new.
+    New,
+    /// It was registered before with the same content; the stored record.
+    Same(DefinitionRecord),
+    /// It was registered before with other content, and versions are immutable; the stored record.
+    Different(DefinitionRecord),
+}
+
+/// One migration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Migration {
+    /// Its number.
+    pub version: i64,
+    /// Its name.
+    pub name: String,
+    /// Its SQL.
+    pub sql: String,
+}
+
+/// What `doctor` shows of a store.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoreHealth {
+    /// Kind and server version, for example `PostgreSQL 15.18`.
+    pub server: String,
+    /// The newest migration that was applied.
+    pub schema_version: Option<i64>,
+    /// The newest migration that this program knows.
+    pub program_version: i64,
+    /// Whether a commit survives a power cut, as far as settings tell.
+    pub is_durable: bool,
+    /// The settings that decide it, for example `("fsync", "on")`.
+    pub durability: Vec<(String, String)>,
+    /// The database's time.
+    pub now: Timestamp,
+}
+
+/// The store could not do as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The address cannot be understood.
+    #[error("store address `{address}`: {problem}")]
+    Address {
+        /// The address, without password.
+        address: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// There is no connection, or it broke before COMMIT. Nothing was written; try again.
+    #[error("the store cannot be reached: {0}")]
+    Unavailable(String),
+    /// The connection was lost during COMMIT: it may have been written or not.
+    #[error("the connection was lost during commit: {0}")]
+    Unknown(String),
+    /// Another transaction got in the way (deadlock, serialisation, changed revision). Nothing was written; try again.
+    #[error("another transaction got in the way: {0}")]
+    Conflict(String),
+    /// The schema is older than this program.
+    #[error("the schema is at version {found}, this program needs {needed}: run `amends migrate --store {store}`")]
+    SchemaBehind {
+        /// The schema's version; 0 for none.
+        found: i64,
+        /// This program's.
+        needed: i64,
+        /// The address, without password.
+        store: String,
+    },
+    /// The schema is newer than this program.
+    #[error("the schema is at version {found}, this program knows up to {known}: run a newer amends")]
+    SchemaAhead {
+        /// The schema's version.
+        found: i64,
+        /// This program's.
+        known: i64,
+    },
+    /// What is stored cannot be read.
+    #[error("stored data cannot be read: {0}")]
+    Corrupt(String),
+    /// Anything else that the database says. Nothing was written.
+    #[error("the database refused: {0}")]
+    Refused(String),
+}
+
+impl StoreError {
+    /// Whether trying again can help, without a person.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Unknown(_) | Self::Conflict(_))
+    }
+}
+
+/// The seq of each of a saga's commands that is PENDING, with attempt and due time, as its steps tell.
+pub fn in_flight(saga: &Saga) -> impl Iterator<Item = (Seq, InFlight)> + '_ {
+    saga.steps.iter().filter_map(|step| {
+        step.in_flight()
+            .map(|(_, command)| (command.seq, InFlight { attempt: command.attempt, due: command.phase.due() }))
+    })
+}
