@@ -1,6 +1,12 @@
 //! amends: a saga coordinator.
 
+#[cfg(feature = "server")]
+pub mod api;
 pub mod broker;
+#[cfg(feature = "server")]
+pub mod cli;
+#[cfg(feature = "client")]
+pub mod client;
 pub mod clock;
 #[cfg(feature = "coordinator")]
 pub mod coordinator;
@@ -8,6 +14,8 @@ pub mod coordinator;
 pub mod definition;
 pub mod id;
 pub mod message;
+#[cfg(feature = "participant")]
+pub mod participant;
 pub mod payload;
 #[cfg(feature = "coordinator")]
 pub mod saga;

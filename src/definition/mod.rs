@@ -3,9 +3,11 @@
 mod diagnostic;
 mod graph;
 pub mod model;
+pub mod source;
 pub mod template;
 
 pub use diagnostic::{Diagnostic, Severity};
 pub use graph::{Cycle, Graph};
 pub use model::{Compensation, CompensationAction, Definition, RetryPolicy, Stage, Step};
+pub use source::{Checked, read};
 pub use template::{Condition, ExpressionError, Scope, Template};

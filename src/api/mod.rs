@@ -1,0 +1,1 @@
+//! The HTTP interface: one file per resource (section 6 of the contract).

@@ -1,0 +1,1 @@
+//! The SDK for callers that start sagas.
