@@ -52,6 +52,23 @@ pub struct Settled {
     pub problem: Option<Problem>,
 }
 
+impl Settled {
+    /// Without output or problem.
+    pub fn new(seq: Seq, attempt: u32, outcome: Outcome) -> Self {
+        Self { seq, attempt, outcome, output: None, problem: None }
+    }
+
+    /// With what the step put out.
+    pub fn giving(self, output: Payload) -> Self {
+        Self { output: Some(output), ..self }
+    }
+
+    /// With what went wrong.
+    pub fn because(self, problem: Problem) -> Self {
+        Self { problem: Some(problem), ..self }
+    }
+}
+
 /// What became of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

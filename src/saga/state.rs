@@ -5,7 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, after};
+use crate::definition::Definition;
 use crate::id::{DefinitionRef, SagaId, Seq, StepIndex};
 use crate::payload::Payload;
 
@@ -30,7 +31,7 @@ pub struct Saga {
     pub next_seq: Seq,
     /// One entry per step of the definition, in its order.
     pub steps: Vec<StepState>,
-    /// When the saga gives up going forward; `None` without a time-out.
+    /// When the saga gives up going forward; `None` without a time-out, and once the pivot was sent.
     pub deadline: Option<Timestamp>,
     /// Why it went backward, once it has.
     pub cause: Option<Problem>,
@@ -154,6 +155,8 @@ pub enum StepState {
         seq: Seq,
         /// Attempts that it took.
         attempts: u32,
+        /// Its generation, which is part of the idempotency key that a compensation names.
+        generation: u32,
     },
     /// The participant said: no effect. Or, where `seq` is `None`, the command could not even be made.
     Failed {
@@ -281,6 +284,9 @@ pub struct CommandState {
     /// The attempt after which the retry policy's count began: 0, or the last one before an operator's retry.
     #[serde(rename = "b", default, skip_serializing_if = "is_zero")]
     pub base: u32,
+    /// What was last heard of an attempt that did not settle it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<Problem>,
     /// What the coordinator waits for, and until when.
     #[serde(flatten)]
     pub phase: Phase,
@@ -429,6 +435,29 @@ impl SagaState {
 }
 
 impl Saga {
+    /// A saga to which nothing has happened yet: feed it [`EventKind::Started`](crate::saga::EventKind::Started).
+    pub fn new(id: SagaId, definition: &Definition, key: Option<String>, input: Payload, now: Timestamp) -> Self {
+        Self {
+            id,
+            definition: definition.reference.clone(),
+            key,
+            input,
+            state: SagaState::Running,
+            paused: false,
+            revision: 0,
+            next_seq: Seq(1),
+            steps: vec![StepState::Waiting; definition.steps.len()],
+            deadline: definition.timeout.map(|timeout| after(now, timeout)),
+            cause: None,
+            output: None,
+            outputs: BTreeMap::new(),
+            reads_outputs: definition.reads_outputs,
+            created_at: now,
+            updated_at: now,
+            ended_at: None,
+        }
+    }
+
     /// When the coordinator must look at this saga again by itself; `None` when only a message or a person can move it.
     pub fn due(&self) -> Option<Timestamp> {
         if self.paused || self.state.is_terminal() {

@@ -144,7 +144,7 @@ pub struct NewSaga {
 /// A saga that has changed.
 #[derive(Clone, Debug)]
 pub struct SagaUpdate {
-    /// The saga as it is now. Id, definition, key, input, deadline and creation time never change.
+    /// The saga as it is now. Id, definition, key, input and creation time never change.
     pub saga: Saga,
     /// The stored revision that the change was made from.
     pub from_revision: u32,

@@ -1,0 +1,181 @@
+//! The one function that every saga goes through: simulation, property tests and the real coordinator all run it.
+
+use crate::clock::{Timestamp, after};
+use crate::definition::{Definition, RetryPolicy};
+use crate::id::{SagaId, Seq, StepIndex};
+use crate::saga::{
+    CommandState, CompensationState, Direction, Effect, Event, EventKind, Note, Phase, Problem, Saga, SagaState,
+    Settled, StepState,
+};
+
+/// How long the broker has to confirm a command before it is published again. Short, so that a command that was
+/// committed but never published (a crash in between) comes back within seconds, not after the attempt's time-out.
+pub const PUBLISH_GRACE: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// An event that the saga's state does not allow. Nothing changes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("saga {id} is {state} and cannot take `{event}`: {why}")]
+pub struct IllegalTransition {
+    /// The saga.
+    pub id: SagaId,
+    /// Its state, as a word of the contract.
+    pub state: &'static str,
+    /// The event.
+    pub event: &'static str,
+    /// Why, in one clause.
+    pub why: String,
+}
+
+/// What becomes of `saga` through `event`, and what follows from it. When nothing changes (a duplicate, a late reply
+/// that says nothing new, a timer that fired too early) the saga comes back with the same revision.
+///
+/// # Errors
+/// [`IllegalTransition`] when the state does not allow the event: an operator's action out of place, or a command that
+/// this saga has never decided.
+pub fn transition(
+    definition: &Definition,
+    saga: &Saga,
+    event: &Event,
+) -> Result<(Saga, Vec<Effect>), IllegalTransition> {
+    let mut machine =
+        Machine { definition, saga: saga.clone(), now: event.now, effects: Vec::new(), has_changed: false };
+    match &event.kind {
+        EventKind::Started => machine.started()?,
+        EventKind::Replied { seq, attempt, outcome } => machine.replied(*seq, *attempt, outcome)?,
+        EventKind::Published { seq, attempt } => machine.published(*seq, *attempt),
+        EventKind::Due => machine.due(),
+        EventKind::Operated { operation } => machine.operated(operation)?,
+    }
+    if machine.has_changed {
+        machine.advance();
+        machine.saga.revision += 1;
+        machine.saga.updated_at = machine.now;
+    }
+    Ok((machine.saga, machine.effects))
+}
+
+/// A transition under way.
+pub(super) struct Machine<'a> {
+    pub(super) definition: &'a Definition,
+    pub(super) saga: Saga,
+    pub(super) now: Timestamp,
+    pub(super) effects: Vec<Effect>,
+    pub(super) has_changed: bool,
+}
+
+impl Machine<'_> {
+    fn started(&mut self) -> Result<(), IllegalTransition> {
+        if self.saga.revision > 0 {
+            return Err(self.illegal("started", "it was started before"));
+        }
+        self.has_changed = true;
+        self.note(Note::Started);
+        Ok(())
+    }
+
+    /// The broker has the attempt: from now on its time-out counts.
+    fn published(&mut self, seq: Seq, attempt: u32) {
+        let Some((index, direction)) = self.in_flight(seq) else { return };
+        let timeout = self.timeout(index, direction);
+        let now = self.now;
+        self.change_command(index, |command| {
+            let is_news = command.attempt == attempt && matches!(command.phase, Phase::Sending(_));
+            if is_news {
+                command.phase = Phase::Awaiting(after(now, timeout));
+            }
+            is_news
+        });
+    }
+
+    /// The step whose command `seq` is in flight.
+    pub(super) fn in_flight(&self, seq: Seq) -> Option<(StepIndex, Direction)> {
+        self.definition.indices().find_map(|index| {
+            let (direction, command) = self.step(index).in_flight()?;
+            (command.seq == seq).then_some((index, direction))
+        })
+    }
+
+    pub(super) fn step(&self, index: StepIndex) -> &StepState {
+        &self.saga.steps[index.at()]
+    }
+
+    pub(super) fn set(&mut self, index: StepIndex, state: StepState) {
+        self.saga.steps[index.at()] = state;
+        self.has_changed = true;
+    }
+
+    /// Changes the step's command in flight, if it has one; `change` says whether it did.
+    pub(super) fn change_command(&mut self, index: StepIndex, change: impl FnOnce(&mut CommandState) -> bool) {
+        let command = match &mut self.saga.steps[index.at()] {
+            StepState::Pending { command }
+            | StepState::Compensating { compensation: CompensationState::Pending { command }, .. } => command,
+            _ => return,
+        };
+        if change(command) {
+            self.has_changed = true;
+        }
+    }
+
+    pub(super) fn note(&mut self, note: Note) {
+        self.effects.push(Effect::Note(note));
+    }
+
+    pub(super) fn settle(&mut self, settled: Settled) {
+        self.effects.push(Effect::Settle(settled));
+    }
+
+    pub(super) fn timeout(&self, index: StepIndex, direction: Direction) -> std::time::Duration {
+        let step = self.definition.step(index);
+        match (direction, step.compensation.action()) {
+            (Direction::Compensation, Some(compensation)) => compensation.timeout,
+            _ => step.timeout,
+        }
+    }
+
+    pub(super) fn retry_policy(&self, index: StepIndex, direction: Direction) -> &RetryPolicy {
+        let step = self.definition.step(index);
+        match (direction, step.compensation.action()) {
+            (Direction::Compensation, Some(compensation)) => &compensation.retry,
+            _ => &step.retry,
+        }
+    }
+
+    /// Whether the saga is on its way back.
+    pub(super) fn is_backward(&self) -> bool {
+        match &self.saga.state {
+            SagaState::Compensating => true,
+            SagaState::Stuck(stuck) => stuck.direction == Direction::Compensation,
+            SagaState::Running | SagaState::Completed | SagaState::Compensated | SagaState::Abandoned => false,
+        }
+    }
+
+    /// Whether the point of no return lies behind: the pivot was sent, and has not been refused. A pivot that was
+    /// skipped counts, since the steps after it need no compensation.
+    pub(super) fn is_pivot_passed(&self) -> bool {
+        self.definition
+            .pivot()
+            .is_some_and(|pivot| !matches!(self.step(pivot), StepState::Waiting | StepState::Failed { .. }))
+    }
+
+    pub(super) fn illegal(&self, event: &'static str, why: impl Into<String>) -> IllegalTransition {
+        IllegalTransition { id: self.saga.id, state: self.saga.state.as_str(), event, why: why.into() }
+    }
+
+    /// Where in `0.0..1.0` the jitter of this attempt falls. Drawn from the ids, not from a random source, so that a
+    /// replay draws the same.
+    pub(super) fn jitter(&self, seq: Seq, attempt: u32) -> f64 {
+        let (high, low) = self.saga.id.0.as_u64_pair();
+        // SplitMix64's finaliser: every input bit reaches every output bit.
+        let mut x = high ^ low.rotate_left(32) ^ (u64::from(seq.0) << 32 | u64::from(attempt));
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^= x >> 31;
+        (x >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    /// The problem of an attempt that nobody answered.
+    pub(super) fn no_reply(&self, index: StepIndex, direction: Direction) -> Problem {
+        let timeout = self.timeout(index, direction);
+        Problem::new("timeout", format!("no reply within {timeout:?}"))
+    }
+}
