@@ -40,6 +40,16 @@ pub fn fresh_request_id() -> Uuid {
     Uuid::now_v7()
 }
 
+/// 32 random bytes, for a key that signs tokens.
+///
+/// # Errors
+/// When the operating system has no random source: nothing could be kept secret then.
+pub fn fresh_secret() -> Result<[u8; 32], getrandom::Error> {
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret)?;
+    Ok(secret)
+}
+
 /// The place of a command among all commands of its saga, from 1, in the order they were decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -1,71 +1,297 @@
 //! The coordinator as the rest of the process sees it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::broker::Broker;
-use crate::coordinator::{CoordinatorError, Metrics, Operate, Registered, Start, StartOutcome};
-use crate::definition::Definition;
-use crate::id::DefinitionRef;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::broker::{Broker, Topology};
+use crate::coordinator::committer::{Committer, Timer};
+use crate::coordinator::confirms::Confirms;
+use crate::coordinator::metrics::Metrics;
+use crate::coordinator::plan::Sources;
+use crate::coordinator::publisher::Publisher;
+use crate::coordinator::registry::Registry;
+use crate::coordinator::replies::{DeadLetters, Replies};
+use crate::coordinator::work::{Item, StartItem, Waiting, Work};
+use crate::coordinator::{CoordinatorError, Operate, Registered, Start, StartOutcome, declare, recovery};
+use crate::definition::{self, Definition, Severity};
+use crate::id::{self, DefinitionRef, SagaId};
+use crate::message::TokenKeys;
 use crate::saga::Saga;
-use crate::store::Store;
+use crate::store::{AuditRecord, Changes, DefinitionRecord, Registration, Store, StoreError, Wants};
 
-/// A running coordinator. Cheap to clone; the last clone to go does not stop it: [`Coordinator::stop`] does.
+/// What waits for a commit at once; beyond it callers are told to come back.
+const MAX_WAITING: usize = 8_192;
+/// When to come back.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// How a coordinator runs.
+#[derive(Clone, Debug)]
+pub struct CoordinatorOptions {
+    /// Whether lifecycle events are published to `amends.events`.
+    pub events: bool,
+}
+
+impl Default for CoordinatorOptions {
+    fn default() -> Self {
+        Self { events: true }
+    }
+}
+
+/// A running coordinator. Clones are handles to the same one, which runs until [`Coordinator::stop`].
 #[derive(Clone)]
-pub struct Coordinator {
+pub struct Coordinator(Arc<Inner>);
+
+struct Inner {
     store: Arc<dyn Store>,
     broker: Arc<dyn Broker>,
     metrics: Metrics,
+    registry: Arc<Registry>,
+    declared: declare::Declared,
+    /// Emptied by `stop`, so that the committer sees the end of its work.
+    work: std::sync::Mutex<Option<mpsc::Sender<Work>>>,
+    /// Stops taking in.
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    aborts: Vec<tokio::task::AbortHandle>,
 }
 
 impl Coordinator {
+    /// Starts a coordinator on a migrated store. The broker need not be there yet.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or its schema is not this program's.
+    pub async fn launch(
+        store: Arc<dyn Store>,
+        broker: Arc<dyn Broker>,
+        options: CoordinatorOptions,
+    ) -> Result<Self, CoordinatorError> {
+        store.check_schema().await?;
+        let secret = id::fresh_secret().map_err(|error| StoreError::Refused(format!("no random source: {error}")))?;
+        let keys = TokenKeys::new(store.token_keys(secret).await?)
+            .ok_or_else(|| StoreError::Corrupt("there is no token key".to_owned()))?;
+        let registry = Arc::new(Registry::new(store.clone()));
+        let definitions = registry.load_all().await?;
+
+        let (metrics, confirms, stop, tasks) =
+            (Metrics::default(), Confirms::default(), CancellationToken::new(), TaskTracker::new());
+        let declared = declare::Declared::new(broker.clone(), stop.clone());
+        declared.want(Topology::coordinator());
+        for definition in &definitions {
+            declared.want_participants(definition);
+        }
+        let publisher = Publisher::launch(broker.clone(), confirms.clone(), metrics.clone(), &tasks);
+        let dead = DeadLetters { broker: broker.clone(), metrics: metrics.clone() };
+        let (work, receiver) = mpsc::channel(MAX_WAITING);
+        let (settler, settlers) = watch::channel(None);
+        let replies = Replies {
+            broker: broker.clone(),
+            keys: keys.clone(),
+            work: work.clone(),
+            dead: dead.clone(),
+            stop: stop.clone(),
+        };
+        let sources = Arc::new(Sources { registry: registry.clone(), keys, confirms });
+        let committer = Committer {
+            store: store.clone(),
+            sources: sources.clone(),
+            publisher: publisher.clone(),
+            dead,
+            metrics: metrics.clone(),
+            settler: settlers,
+            work: receiver,
+            stop: stop.clone(),
+            events: options.events,
+            timer: Timer::new(),
+        };
+        if broker.is_volatile() {
+            // What was in its queues went with the last process.
+            declared.now().await;
+            recovery::send_pending(&*store, &sources, &publisher).await?;
+        }
+        drop(publisher);
+        let aborts = vec![
+            tasks.spawn(declared.clone().run(store.clone(), registry.clone())).abort_handle(),
+            tasks.spawn(replies.run(settler)).abort_handle(),
+            tasks.spawn(committer.run()).abort_handle(),
+        ];
+        tasks.close();
+        let work = std::sync::Mutex::new(Some(work));
+        Ok(Self(Arc::new(Inner { store, broker, metrics, registry, declared, work, stop, tasks, aborts })))
+    }
+
     /// Starts one saga; returns once it is durable.
+    ///
+    /// # Errors
+    /// See [`CoordinatorError`]. After [`StoreError::Unknown`] start again with the same key: it gives the same saga.
     pub async fn start(&self, start: Start) -> Result<StartOutcome, CoordinatorError> {
         self.start_many(vec![start]).await.pop().unwrap_or(Err(CoordinatorError::Stopping))
     }
 
     /// Starts many sagas in one transaction. One result per start, in order; one that fails does not stop the others.
     pub async fn start_many(&self, starts: Vec<Start>) -> Vec<Result<StartOutcome, CoordinatorError>> {
-        starts.into_iter().map(|_| Err(CoordinatorError::Stopping)).collect()
+        let mut answers = Vec::with_capacity(starts.len());
+        for start in starts {
+            answers.push(match self.prepare(start).await {
+                Ok(item) => {
+                    let (sender, receiver) = oneshot::channel();
+                    self.submit(Item::Start(item), Waiting::Starter(sender)).map(|()| receiver)
+                }
+                Err(error) => Err(error),
+            });
+        }
+        let mut results = Vec::with_capacity(answers.len());
+        for answer in answers {
+            results.push(match answer {
+                Ok(receiver) => receiver.await.unwrap_or(Err(CoordinatorError::Stopping)),
+                Err(error) => Err(error),
+            });
+        }
+        results
+    }
+
+    async fn prepare(&self, start: Start) -> Result<StartItem, CoordinatorError> {
+        let Start { saga, version, input, key } = start;
+        let definition = self.0.registry.resolve(&saga, version).await?;
+        let errors = definition.check_input(&input);
+        if !errors.is_empty() {
+            return Err(CoordinatorError::InvalidInput { definition: definition.reference.clone(), errors });
+        }
+        let key = match key {
+            Some(key) => Some(key),
+            None => definition.key_of(&input).map_err(|error| CoordinatorError::InvalidKey(error.to_string()))?,
+        };
+        Ok(StartItem { id: SagaId::fresh(), definition, key, input_hash: input.canonical_hash(), input })
     }
 
     /// Does what an operator asks, with its audit row in the same transaction; returns the saga as it is then.
+    ///
+    /// # Errors
+    /// See [`CoordinatorError`]; nothing was done.
     pub async fn operate(&self, operate: Operate) -> Result<Saga, CoordinatorError> {
-        let _ = operate;
-        Err(CoordinatorError::Stopping)
+        let (sender, receiver) = oneshot::channel();
+        self.submit(Item::Operate(operate), Waiting::Operator(sender))?;
+        receiver.await.unwrap_or(Err(CoordinatorError::Stopping))
+    }
+
+    fn submit(&self, item: Item, waiting: Waiting) -> Result<(), CoordinatorError> {
+        let work = self.0.work.lock().ok().and_then(|work| work.clone()).ok_or(CoordinatorError::Stopping)?;
+        work.try_send(Work { item, waiting }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => CoordinatorError::Busy { retry_after: RETRY_AFTER },
+            mpsc::error::TrySendError::Closed(_) => CoordinatorError::Stopping,
+        })
     }
 
     /// Registers a definition from its text, declares the queues of its participants.
+    ///
+    /// # Errors
+    /// [`CoordinatorError::InvalidDefinition`], [`CoordinatorError::VersionImmutable`], or what the store says.
     pub async fn register(&self, source: &str, actor: &str) -> Result<Registered, CoordinatorError> {
-        let _ = (source, actor);
-        Err(CoordinatorError::Stopping)
+        let checked = definition::read(source);
+        let Some(definition) = checked.definition else {
+            let is_error = |found: &definition::Diagnostic| found.severity == Severity::Error;
+            return Err(CoordinatorError::InvalidDefinition(
+                checked.diagnostics.into_iter().filter(is_error).collect(),
+            ));
+        };
+        let inner = &self.0;
+        let reference = definition.reference.clone();
+        let record = DefinitionRecord {
+            reference: reference.clone(),
+            hash: definition.hash,
+            source: source.to_owned(),
+            registered_at: inner.store.health().await?.now,
+            registered_by: actor.to_owned(),
+        };
+        let is_new = match inner.store.register(&record).await? {
+            Registration::New => true,
+            Registration::Same(_) => false,
+            Registration::Different(_) => return Err(CoordinatorError::VersionImmutable { definition: reference }),
+        };
+        inner.registry.remember(definition.clone());
+        inner.declared.want_participants(&definition);
+        inner.declared.now().await;
+        if is_new {
+            self.audit(actor, "register", &reference, record.registered_at).await?;
+        }
+        Ok(Registered { definition, is_new })
+    }
+
+    async fn audit(
+        &self,
+        actor: &str,
+        action: &str,
+        about: &DefinitionRef,
+        at: crate::clock::Timestamp,
+    ) -> Result<(), StoreError> {
+        let record = AuditRecord {
+            id: 0,
+            at,
+            actor: actor.to_owned(),
+            saga: None,
+            action: action.to_owned(),
+            reason: String::new(),
+            detail: serde_json::json!({ "definition": about }).into(),
+        };
+        let decide = Box::new(move |_| Changes { audits: vec![record], ..Changes::default() });
+        self.0.store.commit(Wants::default(), decide).await.map(|_| ())
     }
 
     /// A registered definition version, from memory where it is known.
+    ///
+    /// # Errors
+    /// When there is no such definition, or the store cannot be read.
     pub async fn definition(&self, reference: &DefinitionRef) -> Result<Arc<Definition>, CoordinatorError> {
-        let _ = reference;
-        Err(CoordinatorError::Stopping)
+        self.0.registry.resolve(&reference.name, Some(reference.version)).await
     }
 
     /// Whether store and broker answer and the loops run; otherwise why not, in one line.
+    ///
+    /// # Errors
+    /// The reason.
     pub async fn ready(&self) -> Result<(), String> {
-        Err("not started".to_owned())
+        if self.0.stop.is_cancelled() {
+            return Err("the coordinator is stopping".to_owned());
+        }
+        self.0.store.check_schema().await.map_err(|error| error.to_string())?;
+        self.0.declared.state()?;
+        self.0.broker.describe().await.map_err(|error| error.to_string())?;
+        Ok(())
     }
 
     /// Where state lives, for reading.
     pub fn store(&self) -> &Arc<dyn Store> {
-        &self.store
+        &self.0.store
     }
 
     /// The broker.
     pub fn broker(&self) -> &Arc<dyn Broker> {
-        &self.broker
+        &self.0.broker
     }
 
     /// Counters.
     pub fn metrics(&self) -> &Metrics {
-        &self.metrics
+        &self.0.metrics
     }
 
-    /// Takes in nothing new, finishes what is under way, and ends.
-    pub async fn stop(&self) {}
+    /// Takes in nothing new, commits and publishes what has been taken in, and ends. Store and broker stay open.
+    pub async fn stop(&self) {
+        self.0.stop.cancel();
+        if let Ok(mut work) = self.0.work.lock() {
+            // The reply loop's clone goes as that loop ends; then the committer runs dry and ends too.
+            work.take();
+        }
+        self.0.tasks.wait().await;
+    }
+
+    /// Ends at once, as a killed process would: nothing is finished, nothing is acknowledged. For tests and the demo.
+    pub fn kill(&self) {
+        self.0.stop.cancel();
+        for task in &self.0.aborts {
+            task.abort();
+        }
+    }
 }

@@ -1,10 +1,28 @@
-//! Replies and timers in, one [`transition`](crate::saga) each, one commit, then publish; and recovery.
+//! Replies and timers in, one [`transition`](crate::saga::transition) each, one commit, then publish; and recovery.
+//!
+//! ```text
+//!   amends.replies ──> replies ──┐                    ┌──> publisher ──> amends.commands
+//!   HTTP: start, operate ────────┼──> committer ──────┤
+//!   due times in the store ──────┘   (plan in one     └──> acknowledgements, answers
+//!                                     transaction)
+//! ```
 
+mod committer;
+mod confirms;
 #[expect(clippy::module_inception, reason = "the type is what the module is about")]
 mod coordinator;
+mod declare;
 pub mod handle;
 mod metrics;
+mod outbound;
+mod plan;
+mod publisher;
+mod recovery;
+mod registry;
+mod replies;
+mod telling;
+mod work;
 
-pub use coordinator::Coordinator;
+pub use coordinator::{Coordinator, CoordinatorOptions};
 pub use handle::{CoordinatorError, Operate, OperatorAction, Registered, Start, StartOutcome};
 pub use metrics::Metrics;

@@ -3,12 +3,14 @@
 
 pub mod command;
 pub mod envelope;
+pub mod lifecycle;
 pub mod reply;
 #[cfg(feature = "coordinator")]
 pub mod token;
 
 pub use command::Command;
 pub use envelope::{Envelope, HeaderValue, Properties};
+pub use lifecycle::LifecycleEvent;
 pub use reply::{Reply, ReplyBody};
 #[cfg(feature = "coordinator")]
 pub use token::{TokenKey, TokenKeys};

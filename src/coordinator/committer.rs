@@ -1,0 +1,394 @@
+//! The commit rule: whatever has arrived becomes one transaction; what it decided is published straight from memory;
+//! only then are replies acknowledged and callers answered.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::{Delivery, DeliveryTag, Settlement, Settler};
+use crate::clock::{Stopwatch, Timestamp};
+use crate::coordinator::metrics::Metrics;
+use crate::coordinator::outbound::{self, Outbound};
+use crate::coordinator::plan::{Plan, Sources, Verdict, plan};
+use crate::coordinator::publisher::Publisher;
+use crate::coordinator::replies::DeadLetters;
+use crate::coordinator::telling::tell;
+use crate::coordinator::work::{Item, ReplyItem, Waiting, Work};
+use crate::coordinator::{CoordinatorError, StartOutcome};
+use crate::id::{CommandId, SagaId};
+use crate::saga::{Outcome, ReplyOutcome};
+use crate::store::{Committed, OutboxEntry, Started, Store, StoreError, Wants};
+
+/// How many replies, starts and operator actions one transaction takes at most. A bound for memory and lock time, far
+/// above what arrives while one commit runs.
+const MAX_BATCH: usize = 1_024;
+/// How many due sagas one transaction claims at most.
+const MAX_DUE: u32 = 256;
+/// How often to look for due sagas of coordinators that are no longer there.
+const POLL: Duration = Duration::from_secs(1);
+/// The longest wait between two tries while the store is away.
+const MAX_PAUSE: Duration = Duration::from_secs(1);
+/// Confirms written down with one commit at most.
+const MAX_RIPE: usize = 256;
+
+pub(super) struct Committer {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) sources: Arc<Sources>,
+    pub(super) publisher: Publisher,
+    pub(super) dead: DeadLetters,
+    pub(super) metrics: Metrics,
+    pub(super) settler: watch::Receiver<Option<Arc<dyn Settler>>>,
+    pub(super) work: mpsc::Receiver<Work>,
+    pub(super) stop: CancellationToken,
+    pub(super) events: bool,
+    pub(super) timer: Timer,
+}
+
+/// When to look for due sagas, on the database's clock.
+pub(super) struct Timer {
+    /// The database's time when it was last heard, and how long ago that is.
+    heard: Option<(Timestamp, Stopwatch)>,
+    /// The earliest due time known of.
+    next: Option<Timestamp>,
+    polled: Option<Stopwatch>,
+}
+
+impl Timer {
+    /// Due at once: whatever a predecessor left is looked for first.
+    pub(super) fn new() -> Self {
+        Self { heard: None, next: None, polled: None }
+    }
+
+    fn wait(&self) -> Duration {
+        let Some(polled) = self.polled else { return Duration::ZERO };
+        let poll = POLL.saturating_sub(polled.elapsed());
+        let next = self
+            .heard
+            .zip(self.next)
+            .map(|((at, since), next)| (next - at).to_std().unwrap_or_default().saturating_sub(since.elapsed()));
+        next.map_or(poll, |next| next.min(poll))
+    }
+
+    fn hear(&mut self, now: Timestamp, next_due: Option<Timestamp>) {
+        self.heard = Some((now, Stopwatch::start()));
+        self.next = match (self.next.filter(|next| *next > now), next_due) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+    }
+}
+
+impl Committer {
+    /// Commits until the last sender of work is gone.
+    pub(super) async fn run(mut self) {
+        let mut waiting: Vec<Work> = Vec::new();
+        loop {
+            let is_due = tokio::select! {
+                biased;
+                received = self.work.recv_many(&mut waiting, MAX_BATCH) => {
+                    if received == 0 {
+                        return;
+                    }
+                    self.timer.wait().is_zero()
+                }
+                () = tokio::time::sleep(self.timer.wait()), if !self.stop.is_cancelled() => true,
+            };
+            let due = if is_due && !self.publisher.is_backlogged() { MAX_DUE } else { 0 };
+            if is_due {
+                self.timer.polled = Some(Stopwatch::start());
+            }
+            self.commit(std::mem::take(&mut waiting), due).await;
+        }
+    }
+
+    /// Commits a batch, however often it takes. A batch that the store refuses is cut up, so that one bad item does not
+    /// hold up the others.
+    async fn commit(&mut self, batch: Vec<Work>, due: u32) {
+        let (mut items, mut waiting): (Vec<Item>, Vec<Waiting>) =
+            batch.into_iter().map(|work| (work.item, work.waiting)).unzip();
+        let mut pause = Duration::from_millis(20);
+        loop {
+            let shared = Arc::new(items);
+            let attempt = self.attempt(&shared, due).await;
+            // The store has dropped its half by now; should it not have, a copy does as well.
+            items = Arc::unwrap_or_clone(shared);
+            let error = match attempt {
+                Ok((committed, plan)) => {
+                    self.metrics.commit("committed", items.len());
+                    return self.finish(items, waiting, committed, plan).await;
+                }
+                Err(error) => error,
+            };
+            self.metrics.commit(kind(&error), items.len());
+            tracing::warn!(%error, batch = items.len(), "commit failed");
+            if items.is_empty() {
+                // Only timers: they will be due again.
+                return tokio::time::sleep(pause).await;
+            }
+            if !error.is_transient() {
+                return self.commit_each(items, waiting, error).await;
+            }
+            if !matches!(error, StoreError::Conflict(_)) {
+                (items, waiting) = self.answer_callers(items, waiting, error).await;
+                if items.is_empty() {
+                    return;
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(MAX_PAUSE),
+                // Unacknowledged replies are delivered again, to whoever is left.
+                () = self.stop.cancelled() => return,
+            }
+        }
+    }
+
+    async fn attempt(&self, items: &Arc<Vec<Item>>, due: u32) -> Result<(Committed, Plan), StoreError> {
+        let ripe = self.sources.confirms.ripe(MAX_RIPE);
+        let mut sagas: Vec<SagaId> = items.iter().filter_map(Item::saga).chain(ripe.iter().copied()).collect();
+        sagas.sort_unstable();
+        sagas.dedup();
+        let planned = Arc::new(Mutex::new(None));
+        let (items, sources, slot) = (items.clone(), self.sources.clone(), planned.clone());
+        let decide = Box::new(move |loaded| {
+            let (changes, plan) = plan(&items, loaded, &sources);
+            if let Ok(mut slot) = slot.lock() {
+                *slot = Some(plan);
+            }
+            changes
+        });
+        let committed = self.store.commit(Wants { sagas, due }, decide).await?;
+        self.sources.confirms.forget(&ripe);
+        let plan = planned.lock().ok().and_then(|mut slot| slot.take());
+        plan.map(|plan| (committed, plan)).ok_or_else(|| StoreError::Conflict("the store did not decide".to_owned()))
+    }
+
+    /// The store refused the batch for good: one by one, so that only the culprit fails.
+    async fn commit_each(&mut self, items: Vec<Item>, waiting: Vec<Waiting>, error: StoreError) {
+        if items.len() > 1 {
+            for (item, waiting) in items.into_iter().zip(waiting) {
+                Box::pin(self.commit(vec![Work { item, waiting }], 0)).await;
+            }
+            return;
+        }
+        for waiting in waiting {
+            match waiting {
+                Waiting::Broker(delivery) => self.bury(vec![(*delivery, "REPLY_REFUSED_BY_STORE")]).await,
+                caller => {
+                    caller.fail(CoordinatorError::Store(StoreError::Refused(error.to_string())));
+                }
+            }
+        }
+    }
+
+    /// The store is away. Callers get an answer instead of a wait; replies wait, since the broker keeps them.
+    async fn answer_callers(
+        &self,
+        items: Vec<Item>,
+        waiting: Vec<Waiting>,
+        error: StoreError,
+    ) -> (Vec<Item>, Vec<Waiting>) {
+        let is_unknown = matches!(error, StoreError::Unknown(_));
+        let mut left = (Vec::new(), Vec::new());
+        for (item, waiting) in items.into_iter().zip(waiting) {
+            match (item, waiting) {
+                (item @ Item::Reply(_), waiting) => {
+                    left.0.push(item);
+                    left.1.push(waiting);
+                }
+                // It may have been committed: never repeated blindly, but read again by its id.
+                (Item::Start(start), Waiting::Starter(sender)) if is_unknown => {
+                    let definition = start.definition.reference.clone();
+                    let answer = match self.store.saga(start.id).await {
+                        Ok(Some(_)) => Ok(StartOutcome::Started { id: start.id, definition, key: start.key }),
+                        Ok(None) => Err(StoreError::Unavailable(error.to_string()).into()),
+                        Err(_) => Err(StoreError::Unknown(error.to_string()).into()),
+                    };
+                    drop(sender.send(answer));
+                }
+                (_, caller) => {
+                    let told = error.to_string();
+                    let error = if is_unknown { StoreError::Unknown(told) } else { StoreError::Unavailable(told) };
+                    caller.fail(error.into());
+                }
+            }
+        }
+        left
+    }
+
+    /// After the commit: publish first, since that is what sagas wait for; then acknowledge and answer.
+    async fn finish(&mut self, items: Vec<Item>, waiting: Vec<Waiting>, committed: Committed, plan: Plan) {
+        let Plan { verdicts, mut outbound, outbound_of_starts, again, notes, missing, next_due, now, claimed } = plan;
+        let mut is_new = committed.starts.iter().map(|started| matches!(started, Started::New));
+        outbound.extend(outbound_of_starts.into_iter().filter(|_| is_new.next() == Some(true)).flatten());
+        self.publisher.publish(outbound);
+        self.publish_again(again, now).await;
+
+        self.timer.hear(now, next_due);
+        if claimed >= MAX_DUE as usize {
+            // There may be more.
+            self.timer.polled = None;
+        }
+        let mut acks: Vec<(DeliveryTag, Settlement)> = Vec::new();
+        let mut dead: Vec<(Delivery, &'static str)> = Vec::new();
+        let mut doubtful: Vec<(ReplyItem, Delivery, bool)> = Vec::new();
+        let mut deferred: Vec<Work> = Vec::new();
+        let mut started = committed.starts.into_iter();
+        for ((item, waiting), verdict) in items.into_iter().zip(waiting).zip(verdicts) {
+            match (verdict, item, waiting) {
+                (Verdict::Done, _, Waiting::Broker(delivery)) => {
+                    self.metrics.reply("applied");
+                    acks.push((delivery.tag, Settlement::Ack));
+                }
+                (Verdict::Duplicate { has_ended }, Item::Reply(reply), Waiting::Broker(delivery)) => {
+                    doubtful.push((reply, *delivery, has_ended));
+                }
+                (Verdict::Dead(code), _, Waiting::Broker(delivery)) => dead.push((*delivery, code)),
+                (Verdict::Start, Item::Start(start), Waiting::Starter(sender)) => {
+                    let answer = match started.next() {
+                        Some(Started::New) => Ok(StartOutcome::Started {
+                            id: start.id,
+                            definition: start.definition.reference.clone(),
+                            key: start.key,
+                        }),
+                        Some(Started::Taken { by, input_hash }) if input_hash == start.input_hash => {
+                            Ok(StartOutcome::Exists { id: by })
+                        }
+                        Some(Started::Taken { by, .. }) => Err(CoordinatorError::KeyConflict {
+                            definition: start.definition.reference.name.clone(),
+                            key: start.key.unwrap_or_default(),
+                            existing: by,
+                        }),
+                        None => {
+                            Err(StoreError::Corrupt("the store did not say what became of a start".to_owned()).into())
+                        }
+                    };
+                    drop(sender.send(answer));
+                }
+                (Verdict::Operated(answer), _, Waiting::Operator(sender)) => drop(sender.send(*answer)),
+                (Verdict::Deferred, item, waiting) => deferred.push(Work { item, waiting }),
+                // A verdict of one kind on an item of another: cannot be, and whoever waits is told so.
+                (_, _, waiting) => {
+                    if let Some(tag) = waiting.fail(CoordinatorError::Stopping) {
+                        acks.push((tag, Settlement::Requeue));
+                    }
+                }
+            }
+        }
+        self.judge(doubtful, &mut acks, &mut dead).await;
+        self.settle(acks).await;
+        self.bury(dead).await;
+        self.tell(&notes);
+        if !missing.is_empty() {
+            for reference in missing {
+                if let Err(error) = self.sources.registry.get(&reference).await {
+                    tracing::error!(%reference, %error, "a saga's definition cannot be loaded");
+                }
+            }
+            if !deferred.is_empty() {
+                Box::pin(self.commit(deferred, 0)).await;
+            }
+        }
+    }
+
+    /// Publishes attempts of commands whose bodies only the outbox has: retries, and what was never confirmed.
+    async fn publish_again(&self, again: Vec<(CommandId, u32)>, now: Timestamp) {
+        if again.is_empty() {
+            return;
+        }
+        let ids: Vec<CommandId> = again.iter().map(|(id, _)| *id).collect();
+        let entries = match self.store.commands(&ids).await {
+            Ok(entries) => entries,
+            // The publish grace brings them back.
+            Err(error) => return tracing::warn!(%error, "commands to send again cannot be read"),
+        };
+        let mut batch = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let attempt = again.iter().find(|(id, _)| *id == entry.id).map(|(_, attempt)| *attempt);
+            if let Some(attempt) = attempt
+                && let Some(definition) = self.sources.registry.known(&entry.definition)
+            {
+                batch.push(outbound::attempt(&definition, &entry, attempt, &self.sources.keys, now));
+            }
+        }
+        self.publisher.publish(batch);
+    }
+
+    /// Replies to commands that are settled already. One that repeats what is recorded, or was only delivered again, is
+    /// acknowledged; one that says something else, or comes out of nowhere after the end, belongs in the dead letters.
+    async fn judge(
+        &self,
+        doubtful: Vec<(ReplyItem, Delivery, bool)>,
+        acks: &mut Vec<(DeliveryTag, Settlement)>,
+        dead: &mut Vec<(Delivery, &'static str)>,
+    ) {
+        if doubtful.is_empty() {
+            return;
+        }
+        let ids: Vec<CommandId> = doubtful.iter().map(|(reply, ..)| reply.command).collect();
+        let entries = self.store.commands(&ids).await.unwrap_or_default();
+        for (reply, delivery, has_ended) in doubtful {
+            let entry = entries.iter().find(|entry| entry.id == reply.command);
+            let is_honest = delivery.redelivered || !has_ended;
+            if entry.is_some_and(|entry| repeats(entry, &reply.outcome)) && is_honest {
+                self.metrics.reply("duplicate");
+                acks.push((delivery.tag, Settlement::Ack));
+            } else if has_ended {
+                dead.push((delivery, "REPLY_AFTER_END"));
+            } else {
+                dead.push((delivery, "REPLY_REPLAYED"));
+            }
+        }
+    }
+
+    fn tell(&self, notes: &[crate::coordinator::plan::Noted]) {
+        let events: Vec<Outbound> = notes
+            .iter()
+            .filter_map(|noted| tell(noted, &self.metrics))
+            .filter(|_| self.events)
+            .map(|event| Outbound { of: None, envelope: event.encode() })
+            .collect();
+        self.publisher.publish(events);
+    }
+
+    async fn settle(&self, acks: Vec<(DeliveryTag, Settlement)>) {
+        let settler = self.settler.borrow().clone();
+        if let Some(settler) = settler
+            && !acks.is_empty()
+        {
+            settler.settle(acks).await;
+        }
+    }
+
+    async fn bury(&self, dead: Vec<(Delivery, &'static str)>) {
+        let settler = self.settler.borrow().clone();
+        if let Some(settler) = settler {
+            self.dead.bury(dead, &settler).await;
+        }
+    }
+}
+
+fn kind(error: &StoreError) -> &'static str {
+    match error {
+        StoreError::Unavailable(_) => "unavailable",
+        StoreError::Unknown(_) => "unknown",
+        StoreError::Conflict(_) => "conflict",
+        _ => "refused",
+    }
+}
+
+/// Whether the reply says what the entry records, or nothing that is recorded at all.
+fn repeats(entry: &OutboxEntry, outcome: &ReplyOutcome) -> bool {
+    let Some(verified) = &entry.verified else { return true };
+    match outcome {
+        ReplyOutcome::Success { output } => {
+            verified.outcome == Outcome::Success && verified.output.as_ref().is_none_or(|recorded| recorded == output)
+        }
+        ReplyOutcome::Failure { problem } => {
+            verified.outcome == Outcome::Failure && verified.problem.as_ref() == Some(problem)
+        }
+        // Heartbeats and pleas for time that were overtaken.
+        ReplyOutcome::Retry { .. } | ReplyOutcome::InProgress => true,
+    }
+}

@@ -1,0 +1,78 @@
+//! Commands on their way out.
+
+use crate::broker::topology::REPLIES_QUEUE;
+use crate::clock::{Timestamp, after};
+use crate::definition::Definition;
+use crate::id::{CommandId, StepIndex};
+use crate::message::command::idempotency_key;
+use crate::message::{Command, Envelope, TokenKeys};
+use crate::saga::Direction;
+use crate::store::{NewCommand, OutboxEntry};
+
+/// A message to publish, and the command that it is an attempt of; lifecycle events are of none.
+pub(super) struct Outbound {
+    pub(super) of: Option<(CommandId, u32)>,
+    pub(super) envelope: Envelope,
+}
+
+/// The first attempt of a command that was just decided.
+pub(super) fn first_attempt(
+    definition: &Definition,
+    command: &NewCommand,
+    keys: &TokenKeys,
+    now: Timestamp,
+) -> Outbound {
+    let entry = OutboxEntry {
+        id: command.id,
+        definition: definition.reference.clone(),
+        step: command.step.clone(),
+        step_index: command.step_index,
+        direction: command.direction,
+        generation: command.generation,
+        compensates: command.compensates,
+        participant: command.participant.clone(),
+        action: command.action.clone(),
+        body: command.body.clone(),
+        verified: None,
+        in_flight: None,
+        decided_at: command.at,
+        decided_revision: command.revision,
+    };
+    attempt(definition, &entry, 1, keys, now)
+}
+
+/// Attempt `attempt` of a command that the outbox holds.
+pub(super) fn attempt(
+    definition: &Definition,
+    entry: &OutboxEntry,
+    attempt: u32,
+    keys: &TokenKeys,
+    now: Timestamp,
+) -> Outbound {
+    let id = entry.id;
+    let key = |direction: Direction, generation| idempotency_key(id.saga, &entry.step, direction.as_str(), generation);
+    let timeout = definition.steps.get(StepIndex(entry.step_index).at()).map(|step| match entry.direction {
+        Direction::Action => step.timeout,
+        Direction::Compensation => step.compensation.action().map_or(step.timeout, |action| action.timeout),
+    });
+    let command = Command {
+        message_id: id.message_id(attempt).to_string(),
+        token: keys.sign(id, attempt),
+        reply_to: REPLIES_QUEUE.to_owned(),
+        participant: entry.participant.clone(),
+        action: entry.action.clone(),
+        saga_id: id.saga,
+        definition: entry.definition.clone(),
+        step: entry.step.clone(),
+        is_compensation: entry.direction == Direction::Compensation,
+        attempt,
+        key: key(entry.direction, entry.generation),
+        compensates: entry.compensates.map(|generation| key(Direction::Action, generation)),
+        deadline: after(now, timeout.unwrap_or_default()),
+        traceparent: None,
+        tracestate: None,
+        body: entry.body.clone(),
+        sent_at: now,
+    };
+    Outbound { of: Some((id, attempt)), envelope: command.encode() }
+}

@@ -1,0 +1,328 @@
+//! From locked sagas and what waits for them to what is written and what is done after the commit. Pure: the store runs
+//! it inside the transaction, tests run it alone.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::clock::Timestamp;
+use crate::coordinator::confirms::Confirms;
+use crate::coordinator::outbound::{Outbound, first_attempt};
+use crate::coordinator::registry::Registry;
+use crate::coordinator::work::{Item, StartItem};
+use crate::coordinator::{CoordinatorError, Operate};
+use crate::definition::Definition;
+use crate::id::{CommandId, DefinitionRef, SagaId};
+use crate::message::TokenKeys;
+use crate::payload::Payload;
+use crate::saga::{Effect, Event, EventKind, Note, Phase, ReplyOutcome, Saga, transition};
+use crate::store::{AuditRecord, Changes, HistoryRecord, Loaded, NewCommand, NewSaga, SagaUpdate, SettledCommand};
+
+/// What the plan draws on besides the sagas.
+pub(super) struct Sources {
+    pub(super) registry: Arc<Registry>,
+    pub(super) keys: TokenKeys,
+    pub(super) confirms: Confirms,
+}
+
+/// What to do once the changes are committed.
+#[derive(Default)]
+pub(super) struct Plan {
+    /// One per item.
+    pub(super) verdicts: Vec<Verdict>,
+    /// Commands to publish, of sagas that existed before.
+    pub(super) outbound: Vec<Outbound>,
+    /// Per start, in the order of [`Changes::starts`]: what to publish if it turns out to be new.
+    pub(super) outbound_of_starts: Vec<Vec<Outbound>>,
+    /// Attempts to publish whose bodies only the outbox has.
+    pub(super) again: Vec<(CommandId, u32)>,
+    /// What happened, for counters and lifecycle events.
+    pub(super) notes: Vec<Noted>,
+    /// Definitions that must be loaded before these sagas can go on.
+    pub(super) missing: Vec<DefinitionRef>,
+    /// The earliest due time among the changed sagas.
+    pub(super) next_due: Option<Timestamp>,
+    /// The database's time.
+    pub(super) now: Timestamp,
+    /// Sagas that were claimed because they were due.
+    pub(super) claimed: usize,
+}
+
+/// What became of an item.
+pub(super) enum Verdict {
+    /// It took effect, or was a defined no-op.
+    Done,
+    /// A reply that repeats what is recorded, or seems to: its content has yet to be compared.
+    Duplicate { has_ended: bool },
+    /// A reply that belongs in the dead letters, with the reason's code.
+    Dead(&'static str),
+    /// A start: see [`crate::store::Committed::starts`], which has them in the order of the items.
+    Start,
+    /// An operator's action.
+    Operated(Box<Result<Saga, CoordinatorError>>),
+    /// The definition is not in memory: once more, when it is.
+    Deferred,
+}
+
+/// Something worth telling, about which saga.
+pub(super) struct Noted {
+    pub(super) saga: SagaId,
+    pub(super) definition: Arc<Definition>,
+    pub(super) key: Option<String>,
+    pub(super) revision: u32,
+    pub(super) at: Timestamp,
+    pub(super) note: Note,
+}
+
+/// Applies every item, confirm and due timer to the sagas that were loaded.
+pub(super) fn plan(items: &[Item], loaded: Loaded, sources: &Sources) -> (Changes, Plan) {
+    let Loaded { now, sagas } = loaded;
+    let mut planner = Planner { sources, now, changes: Changes::default(), plan: Plan { now, ..Plan::default() } };
+    let mut by_saga: HashMap<SagaId, Vec<usize>> = HashMap::new();
+    for (at, item) in items.iter().enumerate() {
+        planner.plan.verdicts.push(Verdict::Dead("REPLY_SAGA_UNKNOWN"));
+        match item {
+            Item::Start(start) => planner.start(at, start),
+            Item::Operate(operate) => {
+                let unknown = Err(CoordinatorError::UnknownSaga(operate.id));
+                planner.plan.verdicts[at] = Verdict::Operated(Box::new(unknown));
+                by_saga.entry(operate.id).or_default().push(at);
+            }
+            Item::Reply(reply) => by_saga.entry(reply.command.saga).or_default().push(at),
+        }
+    }
+    for saga in sagas {
+        let concerned = by_saga.remove(&saga.id).unwrap_or_default();
+        planner.saga(saga, items, &concerned);
+    }
+    (planner.changes, planner.plan)
+}
+
+struct Planner<'a> {
+    sources: &'a Sources,
+    now: Timestamp,
+    changes: Changes,
+    plan: Plan,
+}
+
+impl Planner<'_> {
+    fn start(&mut self, at: usize, start: &StartItem) {
+        let StartItem { id, definition, key, input, input_hash } = start;
+        let saga = Saga::new(*id, definition, key.clone(), input.clone(), self.now);
+        let event = Event { now: self.now, kind: EventKind::Started };
+        let Ok((saga, effects)) = transition(definition, &saga, &event) else {
+            // A fresh saga takes this event in every definition.
+            self.plan.verdicts[at] = Verdict::Deferred;
+            return;
+        };
+        let mut commands = Vec::new();
+        let mut outbound = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Decide { .. } => {
+                    commands.extend(self.decided(definition, &saga, effect, &mut outbound));
+                }
+                Effect::Note(note) => self.note(definition, &saga, note),
+                Effect::Publish { .. } | Effect::Settle(_) => {}
+            }
+        }
+        self.watch(&saga);
+        self.plan.verdicts[at] = Verdict::Start;
+        self.plan.outbound_of_starts.push(outbound);
+        self.changes.starts.push(NewSaga { saga, input_hash: *input_hash, commands, history: Vec::new() });
+    }
+
+    fn saga(&mut self, stored: Saga, items: &[Item], concerned: &[usize]) {
+        let Some(definition) = self.sources.registry.known(&stored.definition) else {
+            self.plan.missing.push(stored.definition);
+            for &at in concerned {
+                self.plan.verdicts[at] = Verdict::Deferred;
+            }
+            return;
+        };
+        let from_revision = stored.revision;
+        let mut saga = stored;
+        for &at in concerned {
+            let verdict = match &items[at] {
+                Item::Reply(reply) => {
+                    let kind = EventKind::Replied {
+                        seq: reply.command.seq,
+                        attempt: reply.attempt,
+                        outcome: reply.outcome.clone(),
+                    };
+                    self.reply(&definition, &mut saga, kind)
+                }
+                Item::Operate(operate) => {
+                    Verdict::Operated(Box::new(self.operate(&definition, &mut saga, operate).map(|()| saga.clone())))
+                }
+                Item::Start(_) => Verdict::Deferred,
+            };
+            self.plan.verdicts[at] = verdict;
+        }
+        self.confirm(&definition, &mut saga);
+        if saga.due().is_some_and(|due| due <= self.now) {
+            self.plan.claimed += 1;
+            // Never illegal; and what is not due after all changes nothing.
+            let _ = self.apply(&definition, &mut saga, EventKind::Due);
+        }
+        self.watch(&saga);
+        if saga.revision > from_revision {
+            self.changes.updates.push(SagaUpdate { saga, from_revision });
+        }
+    }
+
+    fn reply(&mut self, definition: &Arc<Definition>, saga: &mut Saga, kind: EventKind) -> Verdict {
+        let has_ended = saga.state.is_terminal();
+        match self.apply(definition, saga, kind) {
+            Err(_) => Verdict::Dead("REPLY_NOT_EXPECTED"),
+            Ok(notes) if notes.iter().any(|note| matches!(note, Note::Contradiction(..))) => {
+                Verdict::Dead("REPLY_CONTRADICTS")
+            }
+            Ok(notes) if notes.contains(&Note::Duplicate) => Verdict::Duplicate { has_ended },
+            Ok(_) => Verdict::Done,
+        }
+    }
+
+    fn operate(
+        &mut self,
+        definition: &Arc<Definition>,
+        saga: &mut Saga,
+        operate: &Operate,
+    ) -> Result<(), CoordinatorError> {
+        if let Some(expected) = operate.expected_revision
+            && expected != saga.revision
+        {
+            return Err(CoordinatorError::Moved { id: saga.id, expected, found: saga.revision });
+        }
+        let operation = operate.action.resolve(definition, saga)?;
+        let before = saga.revision;
+        let kind = EventKind::Operated { operation: operation.clone() };
+        self.apply(definition, saga, kind).map_err(|illegal| CoordinatorError::NotAllowed {
+            id: saga.id,
+            action: operate.action.as_str(),
+            state: illegal.state,
+            why: illegal.why,
+        })?;
+        let detail = serde_json::json!({ "operation": operation, "fromRevision": before, "toRevision": saga.revision });
+        self.changes.audits.push(AuditRecord {
+            id: 0,
+            at: self.now,
+            actor: operate.actor.clone(),
+            saga: Some(saga.id),
+            action: operate.action.as_str().to_owned(),
+            reason: operate.reason.clone(),
+            detail: Payload::from(detail),
+        });
+        Ok(())
+    }
+
+    /// Writes down which publishes were confirmed since, as long as the saga is being written anyway.
+    fn confirm(&mut self, definition: &Arc<Definition>, saga: &mut Saga) {
+        let sending: Vec<_> = saga
+            .steps
+            .iter()
+            .filter_map(|step| step.in_flight())
+            .filter(|(_, command)| matches!(command.phase, Phase::Sending(_)))
+            .map(|(_, command)| (command.seq, command.attempt))
+            .collect();
+        for (seq, attempt) in sending {
+            if self.sources.confirms.take(CommandId { saga: saga.id, seq }) == Some(attempt) {
+                let _ = self.apply(definition, saga, EventKind::Published { seq, attempt });
+            }
+        }
+    }
+
+    /// Applies one event and writes down what follows from it.
+    fn apply(
+        &mut self,
+        definition: &Arc<Definition>,
+        saga: &mut Saga,
+        kind: EventKind,
+    ) -> Result<Vec<Note>, crate::saga::IllegalTransition> {
+        let is_told_by_outbox = is_told_by_outbox(saga, &kind);
+        let event = Event { now: self.now, kind };
+        let (next, effects) = transition(definition, saga, &event)?;
+        let has_changed = next.revision > saga.revision;
+        *saga = next;
+        let mut notes = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Decide { .. } => {
+                    let mut outbound = std::mem::take(&mut self.plan.outbound);
+                    let command = self.decided(definition, saga, effect, &mut outbound);
+                    self.plan.outbound = outbound;
+                    self.changes.commands.extend(command);
+                }
+                Effect::Publish { seq, attempt } => self.plan.again.push((CommandId { saga: saga.id, seq }, attempt)),
+                Effect::Settle(settled) => self.changes.settled.push(SettledCommand {
+                    saga: saga.id,
+                    settled,
+                    revision: saga.revision,
+                    at: self.now,
+                }),
+                Effect::Note(note) => {
+                    self.note(definition, saga, note.clone());
+                    notes.push(note);
+                }
+            }
+        }
+        if has_changed && !is_told_by_outbox {
+            let revision = saga.revision;
+            self.changes.history.push(HistoryRecord { saga: saga.id, revision, at: self.now, event: event.kind });
+        }
+        Ok(notes)
+    }
+
+    fn decided(
+        &self,
+        definition: &Arc<Definition>,
+        saga: &Saga,
+        effect: Effect,
+        outbound: &mut Vec<Outbound>,
+    ) -> Option<NewCommand> {
+        let Effect::Decide { seq, step, direction, generation, compensates, body } = effect else { return None };
+        let (id, at) = (CommandId { saga: saga.id, seq }, self.now);
+        let named = definition.step(step);
+        let action = match direction {
+            crate::saga::Direction::Action => named.action.clone(),
+            crate::saga::Direction::Compensation => named.compensation.action()?.action.clone(),
+        };
+        let command = NewCommand {
+            id,
+            step: named.name.clone(),
+            step_index: step.0,
+            direction,
+            generation,
+            compensates,
+            participant: named.participant.clone(),
+            action,
+            body,
+            revision: saga.revision,
+            at,
+        };
+        outbound.push(first_attempt(definition, &command, &self.sources.keys, at));
+        Some(command)
+    }
+
+    fn note(&mut self, definition: &Arc<Definition>, saga: &Saga, note: Note) {
+        self.plan.notes.push(Noted {
+            saga: saga.id,
+            definition: definition.clone(),
+            key: saga.key.clone(),
+            revision: saga.revision,
+            at: self.now,
+            note,
+        });
+    }
+
+    fn watch(&mut self, saga: &Saga) {
+        if let Some(due) = saga.due() {
+            self.plan.next_due = Some(self.plan.next_due.map_or(due, |earliest| earliest.min(due)));
+        }
+    }
+}
+
+/// A success that settles the command in flight can be read from its outbox entry; everything else needs a row of its own.
+fn is_told_by_outbox(saga: &Saga, kind: &EventKind) -> bool {
+    let EventKind::Replied { seq, outcome: ReplyOutcome::Success { .. }, .. } = kind else { return false };
+    saga.steps.iter().filter_map(|step| step.in_flight()).any(|(_, command)| command.seq == *seq)
+}

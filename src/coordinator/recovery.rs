@@ -1,0 +1,47 @@
+//! After a start. On a durable broker there is nothing to recover: whatever a killed coordinator left comes back by the
+//! rows' own due times. A broker inside the process has lost its queues, though.
+
+use std::collections::HashSet;
+
+use crate::coordinator::CoordinatorError;
+use crate::coordinator::outbound::attempt;
+use crate::coordinator::plan::Sources;
+use crate::coordinator::publisher::Publisher;
+use crate::id::SagaId;
+use crate::store::{Page, SagaFilter, Store};
+
+/// How many to read at a time.
+const PAGE: u32 = 500;
+
+/// Sends every PENDING command again, same attempt, same message id. Those of paused sagas stay where they are.
+pub(super) async fn send_pending(
+    store: &dyn Store,
+    sources: &Sources,
+    publisher: &Publisher,
+) -> Result<(), CoordinatorError> {
+    let paused = paused(store).await?;
+    let now = store.health().await?.now;
+    let mut after = None;
+    loop {
+        let entries = store.pending(after, PAGE).await?;
+        let Some(last) = entries.last() else { return Ok(()) };
+        after = Some(last.id);
+        let batch = entries.iter().filter(|entry| !paused.contains(&entry.id.saga)).filter_map(|entry| {
+            let definition = sources.registry.known(&entry.definition)?;
+            Some(attempt(&definition, entry, entry.in_flight?.attempt, &sources.keys, now))
+        });
+        publisher.publish(batch.collect());
+    }
+}
+
+async fn paused(store: &dyn Store) -> Result<HashSet<SagaId>, CoordinatorError> {
+    let filter = SagaFilter { paused: Some(true), ..SagaFilter::default() };
+    let mut page = Page { after: None, limit: PAGE };
+    let mut paused = HashSet::new();
+    loop {
+        let sagas = store.sagas(&filter, &page).await?;
+        let Some(last) = sagas.last() else { return Ok(paused) };
+        page.after = Some(last.saga.id);
+        paused.extend(sagas.iter().map(|summary| summary.saga.id));
+    }
+}

@@ -1,0 +1,89 @@
+//! The definitions that this process knows, compiled. Versions are immutable, so what is known never goes stale.
+
+use std::collections::HashMap;
+use std::sync::{Arc, RwLock};
+
+use crate::coordinator::CoordinatorError;
+use crate::definition::{self, Definition};
+use crate::id::DefinitionRef;
+use crate::store::{Store, StoreError};
+
+/// Compiled definitions, loaded from the store as they are needed.
+pub(super) struct Registry {
+    store: Arc<dyn Store>,
+    known: RwLock<HashMap<DefinitionRef, Arc<Definition>>>,
+}
+
+impl Registry {
+    pub(super) fn new(store: Arc<dyn Store>) -> Self {
+        Self { store, known: RwLock::default() }
+    }
+
+    /// The definition, if it is in memory.
+    pub(super) fn known(&self, reference: &DefinitionRef) -> Option<Arc<Definition>> {
+        self.known.read().ok()?.get(reference).cloned()
+    }
+
+    pub(super) fn remember(&self, definition: Arc<Definition>) {
+        if let Ok(mut known) = self.known.write() {
+            known.insert(definition.reference.clone(), definition);
+        }
+    }
+
+    /// The definition, from the store if need be; `None` when it is not registered.
+    pub(super) async fn get(&self, reference: &DefinitionRef) -> Result<Option<Arc<Definition>>, StoreError> {
+        if let Some(definition) = self.known(reference) {
+            return Ok(Some(definition));
+        }
+        let Some(record) = self.store.definition(reference).await? else { return Ok(None) };
+        let definition = compile(reference, &record.source)?;
+        self.remember(definition.clone());
+        Ok(Some(definition))
+    }
+
+    /// Loads every definition that is not known yet and returns all of them.
+    pub(super) async fn load_all(&self) -> Result<Vec<Arc<Definition>>, StoreError> {
+        let mut all = Vec::new();
+        for record in self.store.definitions(None).await? {
+            let definition = match self.known(&record.reference) {
+                Some(definition) => definition,
+                None => compile(&record.reference, &record.source)?,
+            };
+            self.remember(definition.clone());
+            all.push(definition);
+        }
+        Ok(all)
+    }
+
+    /// The definition that a start names: this version, or the newest.
+    pub(super) async fn resolve(&self, name: &str, version: Option<u32>) -> Result<Arc<Definition>, CoordinatorError> {
+        let reference = match version {
+            Some(version) => Some(DefinitionRef { name: name.to_owned(), version }),
+            None => self.store.newest(&[name.to_owned()]).await?.pop(),
+        };
+        if let Some(reference) = reference
+            && let Some(definition) = self.get(&reference).await?
+        {
+            return Ok(definition);
+        }
+        let mut known: Vec<DefinitionRef> =
+            self.store.definitions(None).await?.into_iter().map(|record| record.reference).collect();
+        let versions: Vec<u32> = known.iter().filter(|known| known.name == name).map(|known| known.version).collect();
+        Err(match version {
+            Some(version) if !versions.is_empty() => {
+                CoordinatorError::UnknownVersion { name: name.to_owned(), version, known: versions }
+            }
+            _ => {
+                known.dedup_by(|a, b| a.name == b.name);
+                let known = known.into_iter().map(|reference| reference.name).collect();
+                CoordinatorError::UnknownDefinition { name: name.to_owned(), known }
+            }
+        })
+    }
+}
+
+fn compile(reference: &DefinitionRef, source: &str) -> Result<Arc<Definition>, StoreError> {
+    definition::read(source)
+        .definition
+        .ok_or_else(|| StoreError::Corrupt(format!("definition {reference} was registered but no longer compiles")))
+}

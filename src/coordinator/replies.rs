@@ -1,0 +1,143 @@
+//! Replies on their way in: decoded, their tokens checked, handed to the committer; or into the dead letters.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::topology::{DEAD_EXCHANGE, REPLIES_QUEUE};
+use crate::broker::{Broker, Consumer, Delivery, Published, Settlement, Settler};
+use crate::coordinator::metrics::Metrics;
+use crate::coordinator::work::{Item, ReplyItem, Waiting, Work};
+use crate::message::reply::ReplyProblem;
+use crate::message::{Reply, ReplyBody, TokenKeys};
+use crate::saga::{Problem, ReplyOutcome};
+
+/// What may be unacknowledged at once: enough for batches to form while a commit runs.
+const PREFETCH: u16 = 2_048;
+/// The longest wait between two tries to consume.
+const MAX_PAUSE: Duration = Duration::from_secs(5);
+
+/// Consumes the reply queue until stopped.
+pub(super) struct Replies {
+    pub(super) broker: Arc<dyn Broker>,
+    pub(super) keys: TokenKeys,
+    pub(super) work: mpsc::Sender<Work>,
+    pub(super) dead: DeadLetters,
+    pub(super) stop: CancellationToken,
+}
+
+impl Replies {
+    /// Hands on one reply after another. `settler` is told as soon as there is a consumer.
+    pub(super) async fn run(self, settler: tokio::sync::watch::Sender<Option<Arc<dyn Settler>>>) {
+        let Some(mut consumer) = consume(&*self.broker, REPLIES_QUEUE, PREFETCH, &self.stop).await else { return };
+        settler.send_replace(Some(consumer.settler()));
+        loop {
+            let deliveries = tokio::select! {
+                deliveries = consumer.next(usize::from(PREFETCH)) => deliveries,
+                () = self.stop.cancelled() => return,
+            };
+            let Some(deliveries) = deliveries else { return };
+            let mut rejected = Vec::new();
+            for delivery in deliveries {
+                match self.read(delivery) {
+                    Ok(work) => {
+                        if self.work.send(work).await.is_err() {
+                            return;
+                        }
+                    }
+                    Err(dead) => rejected.push(dead),
+                }
+            }
+            self.dead.bury(rejected, &consumer.settler()).await;
+        }
+    }
+
+    /// What a delivered message asks for, or the reason why it asks for nothing.
+    fn read(&self, delivery: Delivery) -> Result<Work, (Delivery, &'static str)> {
+        let reply = match Reply::decode(&delivery.envelope) {
+            Ok(reply) => reply,
+            Err(error) => return Err((delivery, error.code())),
+        };
+        let Ok((command, attempt)) = self.keys.verify(&reply.token) else {
+            return Err((delivery, "REPLY_TOKEN_FORGED"));
+        };
+        let item = Item::Reply(ReplyItem { command, attempt, outcome: outcome(reply.body) });
+        Ok(Work { item, waiting: Waiting::Broker(Box::new(delivery)) })
+    }
+}
+
+/// Starts consuming, however long it takes; `None` when stopped before.
+pub(super) async fn consume(
+    broker: &dyn Broker,
+    queue: &str,
+    prefetch: u16,
+    stop: &CancellationToken,
+) -> Option<Box<dyn Consumer>> {
+    let mut pause = Duration::from_millis(100);
+    loop {
+        let consuming = tokio::select! {
+            consuming = broker.consume(queue, prefetch) => consuming,
+            () = stop.cancelled() => return None,
+        };
+        match consuming {
+            Ok(consumer) => return Some(consumer),
+            Err(error) => tracing::warn!(queue, %error, "cannot consume yet"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(MAX_PAUSE),
+            () = stop.cancelled() => return None,
+        }
+    }
+}
+
+fn outcome(body: ReplyBody) -> ReplyOutcome {
+    let problem = |problem: ReplyProblem| Problem { kind: problem.kind, title: problem.title, detail: problem.detail };
+    match body {
+        ReplyBody::Success(output) => ReplyOutcome::Success { output },
+        ReplyBody::Failure(reason) => ReplyOutcome::Failure { problem: problem(reason) },
+        ReplyBody::Retry(reason, after) => ReplyOutcome::Retry { problem: problem(reason), after },
+        ReplyBody::InProgress => ReplyOutcome::InProgress,
+    }
+}
+
+/// Where messages go that change nothing: `amends.replies.dead`, each with the reason in header `amends-rejected`.
+#[derive(Clone)]
+pub(super) struct DeadLetters {
+    pub(super) broker: Arc<dyn Broker>,
+    pub(super) metrics: Metrics,
+}
+
+impl DeadLetters {
+    /// Publishes the messages there, then settles them.
+    pub(super) async fn bury(&self, rejected: Vec<(Delivery, &'static str)>, settler: &Arc<dyn Settler>) {
+        if rejected.is_empty() {
+            return;
+        }
+        let mut tags = Vec::with_capacity(rejected.len());
+        let mut envelopes = Vec::with_capacity(rejected.len());
+        for (delivery, code) in rejected {
+            tracing::warn!(
+                code,
+                redelivered = delivery.redelivered,
+                "a reply changes nothing: into {REPLIES_QUEUE}.dead"
+            );
+            self.metrics.dead_reply(code);
+            tags.push(delivery.tag);
+            let mut envelope = delivery.envelope;
+            envelope.exchange = DEAD_EXCHANGE.to_owned();
+            envelope.routing_key = REPLIES_QUEUE.to_owned();
+            envelope.mandatory = true;
+            envelope.properties.headers.insert("amends-rejected".to_owned(), code.into());
+            envelopes.push(envelope);
+        }
+        let outcomes = self.broker.publish(envelopes).await;
+        let settlements = tags.into_iter().zip(outcomes).map(|(tag, outcome)| match outcome {
+            Published::Confirmed => (tag, Settlement::Ack),
+            // The queue's own dead-lettering brings it to the same place, only without the reason.
+            _ => (tag, Settlement::Reject),
+        });
+        settler.settle(settlements.collect()).await;
+    }
+}

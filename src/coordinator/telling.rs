@@ -1,0 +1,80 @@
+//! Tells of what happened: counters, the log, lifecycle events.
+
+use serde_json::{Value, json};
+
+use crate::coordinator::metrics::Metrics;
+use crate::coordinator::plan::Noted;
+use crate::definition::Definition;
+use crate::id::StepIndex;
+use crate::message::LifecycleEvent;
+use crate::saga::{Note, Problem};
+
+/// Counts and logs what happened, and gives the lifecycle event for it, if there is one.
+pub(super) fn tell(noted: &Noted, metrics: &Metrics) -> Option<LifecycleEvent> {
+    let definition = &noted.definition;
+    let name = definition.reference.name.as_str();
+    let saga = |kind: &'static str, data: Value| {
+        metrics.saga(name, kind);
+        Some((kind, data))
+    };
+    let step = |kind: &'static str, event: &'static str, data: Value| {
+        metrics.step(name, kind);
+        Some((event, data))
+    };
+    let told = match &noted.note {
+        Note::Started => saga("started", json!({})),
+        Note::Compensating(problem) => saga("compensating", json!({ "cause": problem })),
+        Note::Completed => saga("completed", json!({})),
+        Note::Compensated => saga("compensated", json!({})),
+        Note::Stuck(at, problem) => {
+            tracing::warn!(saga = %noted.saga, definition = %definition.reference, step = step_name(definition, *at), %problem, "saga is stuck");
+            saga("stuck", of_step(definition, *at, Some(problem)))
+        }
+        Note::Unstuck => saga("unstuck", json!({})),
+        Note::Abandoned => saga("abandoned", json!({})),
+        Note::Paused => saga("paused", json!({})),
+        Note::Resumed => saga("resumed", json!({})),
+        Note::StepVerified(at) => step("verified", "step-verified", of_step(definition, *at, None)),
+        Note::StepFailed(at, problem) => step("failed", "step-failed", of_step(definition, *at, Some(problem))),
+        Note::StepUnknown(at, problem) => step("unknown", "step-unknown", of_step(definition, *at, Some(problem))),
+        Note::StepSkipped(at) => step("skipped", "step-skipped", of_step(definition, *at, None)),
+        Note::StepCompensated(at) => step("compensated", "step-compensated", of_step(definition, *at, None)),
+        Note::TimedOut(at, direction) => {
+            tracing::debug!(saga = %noted.saga, step = step_name(definition, *at), %direction, "attempt timed out");
+            metrics.step(name, "timed-out");
+            None
+        }
+        Note::RetryAsked(at, direction) => {
+            tracing::debug!(saga = %noted.saga, step = step_name(definition, *at), %direction, "participant asked for another attempt");
+            metrics.step(name, "retry-asked");
+            None
+        }
+        Note::Contradiction(at, what) => {
+            tracing::warn!(saga = %noted.saga, definition = %definition.reference, step = step_name(definition, *at), what, "replies contradict each other");
+            metrics.step(name, "contradiction");
+            None
+        }
+        Note::Duplicate => None,
+    };
+    told.map(|(event, data)| LifecycleEvent {
+        saga: noted.saga,
+        definition: definition.reference.clone(),
+        key: noted.key.clone(),
+        revision: noted.revision,
+        name: event,
+        at: noted.at,
+        data,
+    })
+}
+
+fn step_name(definition: &Definition, at: StepIndex) -> &str {
+    &definition.step(at).name
+}
+
+fn of_step(definition: &Definition, at: StepIndex, problem: Option<&Problem>) -> Value {
+    let step = definition.step(at);
+    match problem {
+        Some(problem) => json!({ "step": step.name, "participant": step.participant, "error": problem }),
+        None => json!({ "step": step.name, "participant": step.participant }),
+    }
+}

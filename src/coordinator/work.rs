@@ -1,0 +1,76 @@
+//! What waits to be committed.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use crate::broker::{Delivery, DeliveryTag};
+use crate::coordinator::{CoordinatorError, Operate, StartOutcome};
+use crate::definition::Definition;
+use crate::id::{CommandId, SagaId};
+use crate::payload::Payload;
+use crate::saga::{ReplyOutcome, Saga};
+
+/// One thing to be done to one saga, and whom to tell.
+pub(super) struct Work {
+    pub(super) item: Item,
+    pub(super) waiting: Waiting,
+}
+
+/// The thing to be done. Can be tried again, so it is only ever read.
+#[derive(Clone)]
+pub(super) enum Item {
+    Reply(ReplyItem),
+    Start(StartItem),
+    Operate(Operate),
+}
+
+#[derive(Clone)]
+pub(super) struct ReplyItem {
+    pub(super) command: CommandId,
+    pub(super) attempt: u32,
+    pub(super) outcome: ReplyOutcome,
+}
+
+#[derive(Clone)]
+pub(super) struct StartItem {
+    pub(super) id: SagaId,
+    pub(super) definition: Arc<Definition>,
+    pub(super) key: Option<String>,
+    pub(super) input: Payload,
+    pub(super) input_hash: [u8; 32],
+}
+
+/// Who waits for it.
+pub(super) enum Waiting {
+    /// The broker, for an acknowledgement. The message is kept, in case it belongs in the dead letters.
+    Broker(Box<Delivery>),
+    /// A caller that starts a saga.
+    Starter(oneshot::Sender<Result<StartOutcome, CoordinatorError>>),
+    /// An operator.
+    Operator(oneshot::Sender<Result<Saga, CoordinatorError>>),
+}
+
+impl Item {
+    /// The saga that must be locked for it; a start has none yet.
+    pub(super) fn saga(&self) -> Option<SagaId> {
+        match self {
+            Self::Reply(reply) => Some(reply.command.saga),
+            Self::Operate(operate) => Some(operate.id),
+            Self::Start(_) => None,
+        }
+    }
+}
+
+impl Waiting {
+    /// Tells a caller that it did not work. The broker is told by not acknowledging.
+    pub(super) fn fail(self, error: CoordinatorError) -> Option<DeliveryTag> {
+        // A caller that no longer waits needs no answer.
+        match self {
+            Self::Starter(sender) => drop(sender.send(Err(error))),
+            Self::Operator(sender) => drop(sender.send(Err(error))),
+            Self::Broker(delivery) => return Some(delivery.tag),
+        }
+        None
+    }
+}
