@@ -16,7 +16,7 @@ use crate::coordinator::publisher::Publisher;
 use crate::coordinator::registry::Registry;
 use crate::coordinator::replies::{DeadLetters, Replies};
 use crate::coordinator::work::{Item, StartItem, Waiting, Work};
-use crate::coordinator::{CoordinatorError, Operate, Registered, Start, StartOutcome, declare, recovery};
+use crate::coordinator::{CoordinatorError, Operate, Registered, Start, StartOutcome, declare, recovery, requests};
 use crate::definition::{self, Definition, Severity};
 use crate::id::{self, DefinitionRef, SagaId};
 use crate::message::TokenKeys;
@@ -118,9 +118,21 @@ impl Coordinator {
             tasks.spawn(replies.run(settler)).abort_handle(),
             tasks.spawn(committer.run()).abort_handle(),
         ];
-        tasks.close();
         let work = std::sync::Mutex::new(Some(work));
-        Ok(Self(Arc::new(Inner { store, broker, metrics, registry, declared, work, stop, tasks, aborts })))
+        let coordinator = Self(Arc::new(Inner {
+            store,
+            broker,
+            metrics,
+            registry,
+            declared,
+            work,
+            stop: stop.clone(),
+            tasks,
+            aborts,
+        }));
+        coordinator.0.tasks.spawn(requests::run(coordinator.clone(), stop));
+        coordinator.0.tasks.close();
+        Ok(coordinator)
     }
 
     /// Starts one saga; returns once it is durable.

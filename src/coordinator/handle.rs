@@ -175,7 +175,38 @@ pub enum CoordinatorError {
     Store(#[from] StoreError),
 }
 
-/// The parts of a saga's step that need the operation's index form.
+impl CoordinatorError {
+    /// A stable code, the same over HTTP and AMQP.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownDefinition { .. } => "DEFINITION_UNKNOWN",
+            Self::UnknownVersion { .. } => "VERSION_UNKNOWN",
+            Self::InvalidInput { .. } => "INPUT_INVALID",
+            Self::InvalidKey(_) => "KEY_INVALID",
+            Self::KeyConflict { .. } => "KEY_CONFLICT",
+            Self::VersionImmutable { .. } => "VERSION_IMMUTABLE",
+            Self::InvalidDefinition(_) => "DEFINITION_INVALID",
+            Self::UnknownSaga(_) => "SAGA_UNKNOWN",
+            Self::UnknownStep { .. } => "STEP_UNKNOWN",
+            Self::NotAllowed { .. } => "ACTION_NOT_ALLOWED",
+            Self::Moved { .. } => "SAGA_MOVED",
+            Self::Busy { .. } => "BUSY",
+            Self::Stopping => "STOPPING",
+            Self::Store(error) if error.is_transient() => "STORE_UNAVAILABLE",
+            Self::Store(_) => "STORE_REFUSED",
+        }
+    }
+
+    /// Whether trying again later can help, without a person.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Busy { .. } | Self::Stopping => true,
+            Self::Store(error) => error.is_transient(),
+            _ => false,
+        }
+    }
+}
+
 impl OperatorAction {
     /// The word in routes and commands.
     pub fn as_str(&self) -> &'static str {

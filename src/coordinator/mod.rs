@@ -20,6 +20,7 @@ mod publisher;
 mod recovery;
 mod registry;
 mod replies;
+mod requests;
 mod telling;
 mod work;
 

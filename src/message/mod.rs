@@ -5,6 +5,7 @@ pub mod command;
 pub mod envelope;
 pub mod lifecycle;
 pub mod reply;
+pub mod request;
 #[cfg(feature = "coordinator")]
 pub mod token;
 
