@@ -142,7 +142,7 @@ impl Committer {
         }
         for waiting in waiting {
             match waiting {
-                Waiting::Broker(delivery) => self.bury(vec![(*delivery, "REPLY_REFUSED_BY_STORE")]).await,
+                Waiting::Broker(delivery) => self.bury(vec![(delivery, "REPLY_REFUSED_BY_STORE")]).await,
                 caller => {
                     caller.fail(CoordinatorError::Store(StoreError::Refused(error.to_string())));
                 }
@@ -199,8 +199,8 @@ impl Committer {
             self.timer.wake();
         }
         let mut acks: Vec<(DeliveryTag, Settlement)> = Vec::new();
-        let mut dead: Vec<(Delivery, &'static str)> = Vec::new();
-        let mut doubtful: Vec<(ReplyItem, Delivery, bool)> = Vec::new();
+        let mut dead: Vec<(Box<Delivery>, &'static str)> = Vec::new();
+        let mut doubtful: Vec<(ReplyItem, Box<Delivery>, bool)> = Vec::new();
         let mut deferred: Vec<Work> = Vec::new();
         let mut started = committed.starts.into_iter();
         for ((item, waiting), verdict) in items.into_iter().zip(waiting).zip(verdicts) {
@@ -210,9 +210,9 @@ impl Committer {
                     acks.push((delivery.tag, Settlement::Ack));
                 }
                 (Verdict::Duplicate { has_ended }, Item::Reply(reply), Waiting::Broker(delivery)) => {
-                    doubtful.push((reply, *delivery, has_ended));
+                    doubtful.push((reply, delivery, has_ended));
                 }
-                (Verdict::Dead(code), _, Waiting::Broker(delivery)) => dead.push((*delivery, code)),
+                (Verdict::Dead(code), _, Waiting::Broker(delivery)) => dead.push((delivery, code)),
                 (Verdict::Start, Item::Start(start), Waiting::Starter(sender)) => {
                     let answer = match started.next() {
                         Some(Started::New) => Ok(StartOutcome::Started {
@@ -287,9 +287,9 @@ impl Committer {
     /// acknowledged; one that says something else, or comes out of nowhere after the end, belongs in the dead letters.
     async fn judge(
         &self,
-        doubtful: Vec<(ReplyItem, Delivery, bool)>,
+        doubtful: Vec<(ReplyItem, Box<Delivery>, bool)>,
         acks: &mut Vec<(DeliveryTag, Settlement)>,
-        dead: &mut Vec<(Delivery, &'static str)>,
+        dead: &mut Vec<(Box<Delivery>, &'static str)>,
     ) {
         if doubtful.is_empty() {
             return;
@@ -329,7 +329,7 @@ impl Committer {
         }
     }
 
-    async fn bury(&self, dead: Vec<(Delivery, &'static str)>) {
+    async fn bury(&self, dead: Vec<(Box<Delivery>, &'static str)>) {
         let settler = self.settler.borrow().clone();
         if let Some(settler) = settler {
             self.dead.bury(dead, &settler).await;
