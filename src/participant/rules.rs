@@ -98,13 +98,11 @@ pub(crate) async fn perform<DB: Inbox>(
             Refusal::new(UNKNOWN_ACTION, format!("{} has no action `{}`", command.participant, command.action));
         return record(transaction, command, recorded(refusal), How::Refused).await;
     };
-    let (answer, transaction) = handle(transaction, command, handler, pulse).await?;
-    match answer {
-        Ok(output) => match transaction {
-            Some(transaction) => record(transaction, command, Recorded::Success(output), How::Done).await,
-            None => Ok(retry("the handler kept its work beyond its end", How::Retry)),
-        },
-        Err(answer) => {
+    let (answer, transaction) = handle(transaction, command, handler, pulse).await;
+    match (answer, transaction) {
+        (Ok(output), Some(transaction)) => record(transaction, command, Recorded::Success(output), How::Done).await,
+        (Ok(_), None) => Ok(retry("the handler kept its work beyond its end", How::Retry)),
+        (Err(answer), transaction) => {
             if let Some(transaction) = transaction {
                 transaction.rollback().await?;
             }
@@ -134,7 +132,7 @@ async fn handle<DB: Inbox>(
     command: &Arc<Command>,
     handler: &Handler<DB>,
     pulse: &Pulse,
-) -> Result<(Result<String, Answer>, Option<Transaction<'static, DB>>), sqlx::Error> {
+) -> (Result<String, Answer>, Option<Transaction<'static, DB>>) {
     let shared = Arc::new(Mutex::new(transaction));
     let guard = Arc::clone(&shared).lock_owned().await;
     let work = Work::new(guard, Arc::clone(command), pulse.clone());
@@ -164,7 +162,7 @@ async fn handle<DB: Inbox>(
             Err(Answer::Retry(retry(&format!("the handler panicked: {said}"), How::Panicked)))
         }
     };
-    Ok((answer, Arc::into_inner(shared).map(Mutex::into_inner)))
+    (answer, Arc::into_inner(shared).map(Mutex::into_inner))
 }
 
 /// Waits for an action under way, then tells whether there is anything to undo. If the action never ran, its key is

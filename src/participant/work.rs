@@ -46,8 +46,10 @@ impl<DB: sqlx::Database> Work<DB> {
 
     /// Tells the coordinator that the work goes on: restarts the attempt's time-out. Returns whether the broker took it;
     /// a heartbeat that was lost needs nothing but the next one.
-    pub async fn heartbeat(&self) -> bool {
-        self.pulse.beat().await
+    pub fn heartbeat(&self) -> impl Future<Output = bool> + Send + use<DB> {
+        // Of its own, so that a handler's future stays `Send` where a connection is not `Sync`.
+        let pulse = self.pulse.clone();
+        async move { pulse.beat().await }
     }
 }
 
