@@ -122,7 +122,8 @@ async fn look(databases: &Databases, settings: &Settings) -> Result<Vec<Check>, 
             .fetch_one(payments)
             .await?;
     checks.push(Check::new("money: balances, held and captured", opening, now));
-    let taken: i64 = sum(orders, "select coalesce(sum(total), 0)::bigint from orders where status = 'CONFIRMED'").await?;
+    let taken: i64 =
+        sum(orders, "select coalesce(sum(total), 0)::bigint from orders where status = 'CONFIRMED'").await?;
     let captured = sum(payments, "select sum(captured)::bigint from accounts").await?;
     checks.push(Check::new("money captured for CONFIRMED orders", taken, captured));
     checks.push(Check::new("money still held", 0, sum(payments, "select sum(held)::bigint from accounts").await?));

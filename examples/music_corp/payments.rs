@@ -86,23 +86,14 @@ async fn capture(authorisation: Authorisation, mut work: Work<Postgres>) -> Resu
 }
 
 /// The card and amount of an authorisation.
-async fn authorised(
-    authorisation: &Authorisation,
-    work: &mut Work<Postgres>,
-) -> Result<(String, i64), sqlx::Error> {
+async fn authorised(authorisation: &Authorisation, work: &mut Work<Postgres>) -> Result<(String, i64), sqlx::Error> {
     query_as("select card, amount from movements where order_id = $1 and kind = 'authorise'")
         .bind(&authorisation.auth_id)
         .fetch_one(work.tx())
         .await
 }
 
-async fn note(
-    order_id: &str,
-    kind: &str,
-    card: &str,
-    amount: i64,
-    work: &mut Work<Postgres>,
-) -> Result<(), StepError> {
+async fn note(order_id: &str, kind: &str, card: &str, amount: i64, work: &mut Work<Postgres>) -> Result<(), StepError> {
     query("insert into movements (order_id, kind, card, amount) values ($1, $2, $3, $4)")
         .bind(order_id)
         .bind(kind)

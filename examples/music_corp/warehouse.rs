@@ -63,12 +63,11 @@ async fn pick(list: PickList, mut work: Work<Postgres>) -> Result<(), StepError>
         *quantities.entry(line.sku).or_default() += i64::from(line.quantity);
     }
     for (sku, quantity) in quantities {
-        let picked =
-            query("update stock set free = free - $2, picked = picked + $2 where sku = $1 and free >= $2")
-                .bind(&sku)
-                .bind(quantity)
-                .execute(work.tx())
-                .await?;
+        let picked = query("update stock set free = free - $2, picked = picked + $2 where sku = $1 and free >= $2")
+            .bind(&sku)
+            .bind(quantity)
+            .execute(work.tx())
+            .await?;
         if picked.rows_affected() == 0 {
             // What was picked for the lines before is rolled back with the refusal.
             return Err(refuse("out-of-stock", format!("there are no {quantity} of {sku}")));
