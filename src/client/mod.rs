@@ -1,1 +1,204 @@
-//! The SDK for callers that start sagas.
+//! The SDK for callers of a coordinator: start sagas, look at them, act on them, over HTTP.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), amends::client::ClientError> {
+//! use amends::client::{Client, views::StartBody};
+//!
+//! let client = Client::new("http://127.0.0.1:7070", None);
+//! let input = serde_json::json!({ "orderId": "o-1", "lines": [], "total": 42 });
+//! // Safe to repeat after any error: the key (here the definition's own) gives the same saga again.
+//! let started = client.start(&StartBody::new("place-order", input)).await?;
+//! let ended = client.watch(&started.saga.id, |saga| println!("{}", saga.state)).await?;
+//! # let _ = ended;
+//! # Ok(())
+//! # }
+//! ```
+
+mod connection;
+mod error;
+mod request;
+pub mod views;
+mod watch;
+
+use reqwest::Method;
+
+use connection::{Body, Connection};
+pub use error::{ClientError, Refusal};
+pub use request::{Action, OutboxQuery, SagaQuery};
+use views::{
+    BatchRequest, BatchResult, DefinitionList, DefinitionVersions, DefinitionView, HealthView, HistoryView,
+    OperateRequest, OutboxPage, SagaPage, SagaView, StartBody,
+};
+
+/// A coordinator's HTTP interface, as a caller uses it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Client {
+    connection: Connection,
+}
+
+/// What became of a registration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RegisteredDefinition {
+    /// The definition as it is registered.
+    pub definition: DefinitionView,
+    /// Whether it is new; otherwise it was registered before with the same content.
+    pub is_new: bool,
+}
+
+/// What became of a start.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StartedSaga {
+    /// The saga as it is now.
+    pub saga: SagaView,
+    /// Whether this start made it; otherwise its key had it already, started with equal input.
+    pub is_new: bool,
+}
+
+impl Client {
+    /// A client of the coordinator at `base_url`, for example `http://127.0.0.1:7070`. Nothing is sent yet; what is
+    /// wrong with the address comes back as [`ClientError::Setup`] from the first call.
+    ///
+    /// `https` needs a rustls provider, which the program installs, not this library: for example
+    /// `rustls::crypto::ring::default_provider().install_default()`.
+    pub fn new(base_url: &str, token: Option<&str>) -> Self {
+        Self { connection: Connection::new(base_url, token) }
+    }
+
+    /// The coordinator's address, without user name and password.
+    pub fn base_url(&self) -> &str {
+        self.connection.base_url()
+    }
+
+    /// Registers a definition from its text, YAML or JSON.
+    ///
+    /// # Errors
+    /// `DEFINITION_INVALID` with every error; `VERSION_IMMUTABLE` when the version has other content.
+    pub async fn register(&self, source: &str) -> Result<RegisteredDefinition, ClientError> {
+        let body = Body::Text("application/yaml", source.to_owned());
+        let (status, definition) = self.connection.send(Method::POST, &["v1", "definitions"], &[], body, None).await?;
+        Ok(RegisteredDefinition { definition, is_new: status == 201 })
+    }
+
+    /// Every version of every definition.
+    ///
+    /// # Errors
+    /// When the coordinator cannot be reached or says no.
+    pub async fn definitions(&self) -> Result<DefinitionList, ClientError> {
+        self.get(&["v1", "definitions"], &[]).await
+    }
+
+    /// Every version of one definition.
+    ///
+    /// # Errors
+    /// `DEFINITION_UNKNOWN`, with those there are.
+    pub async fn definition_versions(&self, name: &str) -> Result<DefinitionVersions, ClientError> {
+        self.get(&["v1", "definitions", name], &[]).await
+    }
+
+    /// One definition version.
+    ///
+    /// # Errors
+    /// `DEFINITION_UNKNOWN` or `VERSION_UNKNOWN`, with those there are.
+    pub async fn definition(&self, name: &str, version: u32) -> Result<DefinitionView, ClientError> {
+        self.get(&["v1", "definitions", name, &version.to_string()], &[]).await
+    }
+
+    /// A drawing of one definition version, as SVG.
+    ///
+    /// # Errors
+    /// `DEFINITION_UNKNOWN` or `VERSION_UNKNOWN`, with those there are.
+    pub async fn graph(&self, name: &str, version: u32) -> Result<String, ClientError> {
+        self.connection.text(&["v1", "definitions", name, &version.to_string(), "graph.svg"]).await
+    }
+
+    /// Starts a saga; returns once it is durable. Safe to repeat where the saga has a key.
+    ///
+    /// # Errors
+    /// `KEY_CONFLICT` when the key has a saga with another input, `INPUT_INVALID` with every place, and others.
+    pub async fn start(&self, start: &StartBody) -> Result<StartedSaga, ClientError> {
+        let body = Body::json(start)?;
+        let (status, saga) = self.connection.send(Method::POST, &["v1", "sagas"], &[], body, None).await?;
+        Ok(StartedSaga { saga, is_new: status == 201 })
+    }
+
+    /// Starts up to 1,000 sagas in one go. One result per start, in order; one that fails does not stop the others.
+    ///
+    /// # Errors
+    /// When the coordinator cannot be reached, or refuses the batch as a whole.
+    pub async fn start_batch(&self, starts: Vec<StartBody>) -> Result<BatchResult, ClientError> {
+        let body = Body::json(&BatchRequest { sagas: starts })?;
+        Ok(self.connection.send(Method::POST, &["v1", "sagas", "batch"], &[], body, None).await?.1)
+    }
+
+    /// A page of the sagas that `query` asks for, newest first.
+    ///
+    /// # Errors
+    /// When the coordinator cannot be reached or does not understand the query.
+    pub async fn sagas(&self, query: &SagaQuery) -> Result<SagaPage, ClientError> {
+        self.get(&["v1", "sagas"], &query.pairs()).await
+    }
+
+    /// One saga.
+    ///
+    /// # Errors
+    /// `SAGA_UNKNOWN`.
+    pub async fn saga(&self, id: &str) -> Result<SagaView, ClientError> {
+        self.get(&["v1", "sagas", id], &[]).await
+    }
+
+    /// What happened to one saga, in order.
+    ///
+    /// # Errors
+    /// `SAGA_UNKNOWN`.
+    pub async fn history(&self, id: &str) -> Result<HistoryView, ClientError> {
+        self.get(&["v1", "sagas", id, "history"], &[]).await
+    }
+
+    /// Does what an operator asks; returns the saga as it is then. With `if_revision` only if the saga has not moved
+    /// since that revision was seen.
+    ///
+    /// # Errors
+    /// `ACTION_NOT_ALLOWED` naming the state, `SAGA_MOVED`, `REASON_REQUIRED`, and others.
+    pub async fn operate(
+        &self,
+        id: &str,
+        action: Action,
+        request: &OperateRequest,
+        if_revision: Option<u32>,
+    ) -> Result<SagaView, ClientError> {
+        let path = ["v1", "sagas", id, action.as_str()];
+        Ok(self.connection.send(Method::POST, &path, &[], Body::json(request)?, if_revision).await?.1)
+    }
+
+    /// A page of the outbox, oldest saga first.
+    ///
+    /// # Errors
+    /// When the coordinator cannot be reached or does not understand the query.
+    pub async fn outbox(&self, query: &OutboxQuery) -> Result<OutboxPage, ClientError> {
+        self.get(&["v1", "outbox"], &query.pairs()).await
+    }
+
+    /// Whether the process answers.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn health(&self) -> Result<HealthView, ClientError> {
+        self.get(&["healthz"], &[]).await
+    }
+
+    /// Whether the coordinator can do its work: store and broker answer, the loops run.
+    ///
+    /// # Errors
+    /// `NOT_READY` with the reasons.
+    pub async fn ready(&self) -> Result<HealthView, ClientError> {
+        self.get(&["readyz"], &[]).await
+    }
+
+    async fn get<T: serde::de::DeserializeOwned>(
+        &self,
+        path: &[&str],
+        query: &[(&str, String)],
+    ) -> Result<T, ClientError> {
+        Ok(self.connection.send(Method::GET, path, query, Body::None, None).await?.1)
+    }
+}

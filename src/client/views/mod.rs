@@ -1,0 +1,34 @@
+//! What goes over HTTP, as types: the server writes them and the client reads them (section 6 of the contract).
+//!
+//! Fields are only ever added, so readers ignore what they do not know. States, statuses and outcomes are words of the
+//! contract, kept as text for the same reason.
+
+mod definitions;
+mod history;
+mod outbox;
+mod problem;
+mod sagas;
+
+use serde::{Deserialize, Serialize};
+
+pub use definitions::{
+    CompensationView, DefinitionList, DefinitionSummary, DefinitionVersions, DefinitionView, RetryView, StepOfDefinition,
+};
+pub use history::{HistoryItem, HistoryView};
+pub use outbox::{OutboxItem, OutboxPage};
+pub use problem::{FieldProblem, ProblemDocument};
+pub use sagas::{
+    BatchItem, BatchRequest, BatchResult, CompensationOfStep, OperateRequest, SagaPage, SagaSummaryView, SagaView,
+    StartBody, StepError, StepView, StuckView,
+};
+
+/// The answer of `/healthz` and `/readyz` when all is well.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct HealthView {
+    /// `alive` or `ready`.
+    pub status: String,
+    /// The program's version.
+    pub version: String,
+}
