@@ -1,1 +1,45 @@
-//! The HTTP interface: one file per resource (section 6 of the contract).
+//! The HTTP interface (section 6 of the contract): one file per resource.
+//!
+//! ```text
+//!   request ──> finish ──> panics ──> admit ──────────> handler ──> Coordinator, Store
+//!               (id, time, (500)      (host, origin,    (one file per resource)
+//!                headers,              token, query)
+//!                problems)
+//! ```
+//!
+//! Every route is one row of [`routes::ROUTES`]: its right, its query parameters, its handler and its documentation.
+//! What is not in the table is not served, and what is in it cannot be forgotten.
+
+mod auth;
+mod body;
+mod definitions;
+mod graph;
+mod guard;
+mod health;
+mod history;
+mod json;
+mod openapi;
+mod operate;
+mod outbox;
+mod problem;
+mod query;
+mod routes;
+mod saga_view;
+mod sagas;
+mod serve;
+mod start;
+
+pub use auth::{AuthConfig, Right, Role, TokenEntry, check_bind};
+pub use routes::{RouteInfo, route_table, router};
+pub use serve::serve;
+
+use crate::clock::Clock;
+use crate::coordinator::Coordinator;
+
+/// What handlers work with.
+#[derive(Clone)]
+struct App {
+    coordinator: Coordinator,
+    /// For ages and `since=1h`; nothing is decided by it.
+    clock: Clock,
+}

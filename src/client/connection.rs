@@ -77,8 +77,11 @@ impl Connection {
             request = request.header(IF_MATCH, format!("\"{revision}\""));
         }
         let (status, text) = self.answer(request, &url).await?;
-        let value = serde_json::from_str(&text)
-            .map_err(|error| ClientError::Unexpected { url, status, problem: error.to_string() })?;
+        let value = serde_json::from_str(&text).map_err(|error| ClientError::Unexpected {
+            url,
+            status,
+            problem: error.to_string(),
+        })?;
         Ok((status, value))
     }
 

@@ -23,6 +23,7 @@ mod replies;
 mod requests;
 mod telling;
 mod timer;
+pub mod view;
 mod work;
 
 pub use coordinator::{Coordinator, CoordinatorOptions};

@@ -12,7 +12,8 @@ mod sagas;
 use serde::{Deserialize, Serialize};
 
 pub use definitions::{
-    CompensationView, DefinitionList, DefinitionSummary, DefinitionVersions, DefinitionView, RetryView, StepOfDefinition,
+    CompensationView, DefinitionList, DefinitionSummary, DefinitionVersions, DefinitionView, RetryView,
+    StepOfDefinition,
 };
 pub use history::{HistoryItem, HistoryView};
 pub use outbox::{OutboxItem, OutboxPage};

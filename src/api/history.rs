@@ -1,0 +1,298 @@
+//! What happened to a saga, in order and in plain words.
+//!
+//! The store keeps what happened in three places: the outbox (the normal path), the history (what the outbox cannot
+//! tell) and the audit log (who and why). Put together they are the events that the state machine saw; going through it
+//! once more tells what followed from each.
+
+use crate::api::saga_view::error;
+use crate::client::views::HistoryItem;
+use crate::clock::Timestamp;
+use crate::coordinator::view::command_name;
+use crate::definition::Definition;
+use crate::id::{Seq, StepIndex};
+use crate::payload::Payload;
+use crate::saga::{
+    Direction, Effect, Event, EventKind, Note, Outcome, Problem, ReplyOutcome, Saga, Settled, transition,
+};
+use crate::store::{AuditRecord, HistoryRecord, OutboxEntry, SagaRecord};
+
+/// One event, with the revision that it led to.
+struct Told {
+    revision: u32,
+    at: Timestamp,
+    kind: EventKind,
+}
+
+/// Everything that happened to the saga of `record`.
+pub(super) fn tell(
+    definition: &Definition,
+    record: &SagaRecord,
+    history: &[HistoryRecord],
+    audit: &[AuditRecord],
+) -> Vec<HistoryItem> {
+    let stored = &record.saga;
+    let mut teller = Teller { definition, record, audit, items: Vec::new() };
+    let mut replayed =
+        Some(Saga::new(stored.id, definition, stored.key.clone(), stored.input.clone(), stored.created_at));
+    for told in events(record, history) {
+        let event = Event { now: told.at, kind: told.kind.clone() };
+        let next = replayed.take().and_then(|saga| transition(definition, &saga, &event).ok());
+        match next.filter(|(saga, _)| saga.revision == told.revision) {
+            Some((saga, effects)) => {
+                teller.explained(&told, &effects);
+                replayed = Some(saga);
+            }
+            // What is stored does not fit together. Still told, as far as each record tells it by itself.
+            None => teller.unexplained(&told),
+        }
+    }
+    teller.items
+}
+
+/// The events of the past, in order.
+fn events(record: &SagaRecord, history: &[HistoryRecord]) -> Vec<Told> {
+    let mut events = vec![Told { revision: 1, at: record.saga.created_at, kind: EventKind::Started }];
+    events.extend(history.iter().map(|record| Told {
+        revision: record.revision,
+        at: record.at,
+        kind: record.event.clone(),
+    }));
+    for entry in &record.commands {
+        let Some(verified) = entry.verified.as_ref().filter(|verified| verified.outcome == Outcome::Success) else {
+            continue;
+        };
+        // A success that came as a surprise has a record of its own.
+        if history.iter().all(|record| record.revision != verified.revision) {
+            let output = verified.output.clone().unwrap_or_else(|| Payload::trusted("null"));
+            let outcome = ReplyOutcome::Success { output };
+            let kind = EventKind::Replied { seq: entry.id.seq, attempt: verified.attempt, outcome };
+            events.push(Told { revision: verified.revision, at: verified.at, kind });
+        }
+    }
+    events.sort_by_key(|told| told.revision);
+    events.dedup_by_key(|told| told.revision);
+    events
+}
+
+struct Teller<'a> {
+    definition: &'a Definition,
+    record: &'a SagaRecord,
+    audit: &'a [AuditRecord],
+    items: Vec<HistoryItem>,
+}
+
+impl Teller<'_> {
+    fn explained(&mut self, told: &Told, effects: &[Effect]) {
+        self.event(told);
+        for effect in effects {
+            match effect {
+                Effect::Decide { seq, step, direction, .. } => self.decided(told, *seq, *step, *direction),
+                Effect::Publish { seq, attempt } => {
+                    let text = format!("attempt {attempt} of {} is sent", self.name(*seq));
+                    let item = HistoryItem { attempt: Some(*attempt), ..self.of_command(told, "sent", *seq, text) };
+                    self.items.push(item);
+                }
+                Effect::Settle(settled) => self.settled(told, settled),
+                Effect::Note(note) => self.note(told, note, effects),
+            }
+        }
+    }
+
+    fn unexplained(&mut self, told: &Told) {
+        self.event(told);
+        let here = told.revision;
+        for entry in &self.record.commands {
+            if entry.decided_revision == here {
+                self.decided(told, entry.id.seq, StepIndex(entry.step_index), entry.direction);
+            }
+            if let Some(verified) = entry.verified.as_ref().filter(|verified| verified.revision == here) {
+                let settled = Settled {
+                    seq: entry.id.seq,
+                    attempt: verified.attempt,
+                    outcome: verified.outcome,
+                    output: verified.output.clone(),
+                    problem: verified.problem.clone(),
+                };
+                self.settled(told, &settled);
+            }
+        }
+    }
+
+    /// What came in from outside.
+    fn event(&mut self, told: &Told) {
+        let item = match &told.kind {
+            EventKind::Started => {
+                let key = self.record.saga.key.as_ref().map(|key| format!(" with key `{key}`"));
+                let text = format!("started as {}{}", self.record.saga.definition, key.unwrap_or_default());
+                plain(told, "started", text)
+            }
+            EventKind::Published { seq, attempt } => {
+                let text = format!("the broker has attempt {attempt} of {}", self.name(*seq));
+                HistoryItem { attempt: Some(*attempt), ..self.of_command(told, "published", *seq, text) }
+            }
+            EventKind::Replied { seq, attempt, outcome } => {
+                let (kind, word, problem) = match outcome {
+                    ReplyOutcome::Success { .. } => ("replied", "success", None),
+                    ReplyOutcome::Failure { problem } => ("replied", "failure", Some(problem)),
+                    ReplyOutcome::Retry { problem, .. } => ("retry-asked", "retry", Some(problem)),
+                    ReplyOutcome::InProgress => ("in-progress", "in-progress", None),
+                };
+                let from = self.entry(*seq).map_or("the participant", |entry| entry.participant.as_str());
+                let why = problem.map(|problem| format!(": {problem}")).unwrap_or_default();
+                let text = format!("{from} answers `{word}` to attempt {attempt} of {}{why}", self.name(*seq));
+                let error = problem.map(error);
+                HistoryItem { attempt: Some(*attempt), error, ..self.of_command(told, kind, *seq, text) }
+            }
+            // What was due follows.
+            EventKind::Due => return,
+            EventKind::Operated { operation } => {
+                let word = operation.as_str();
+                let row = self.audit_of(told, word);
+                let who = row.map_or("an operator", |row| row.actor.as_str());
+                let why = row.map(|row| format!(": {}", row.reason)).unwrap_or_default();
+                HistoryItem {
+                    actor: row.map(|row| row.actor.clone()),
+                    reason: row.map(|row| row.reason.clone()),
+                    ..plain(told, "operated", format!("{who} asks for `{word}`{why}"))
+                }
+            }
+        };
+        self.items.push(item);
+    }
+
+    fn decided(&mut self, told: &Told, seq: Seq, step: StepIndex, direction: Direction) {
+        let step = self.definition.step(step);
+        let name = command_name(&step.name, direction);
+        let text = format!("{name} is decided as command {seq}, for {}", step.participant);
+        let item = HistoryItem {
+            step: Some(step.name.clone()),
+            direction: Some(direction.to_string()),
+            attempt: Some(1),
+            ..plain(told, "decided", text)
+        };
+        self.items.push(item);
+    }
+
+    fn settled(&mut self, told: &Told, settled: &Settled) {
+        let Settled { seq, attempt, outcome, output, problem } = settled;
+        let name = self.name(*seq);
+        let why = problem.as_ref().map(|problem| format!(": {problem}")).unwrap_or_default();
+        let text = match outcome {
+            Outcome::Success => format!("{name} is verified: attempt {attempt} succeeded"),
+            Outcome::Failure => format!("{name} is verified: attempt {attempt} was refused and had no effect{why}"),
+            Outcome::Unknown => {
+                format!("attempts of {name} are spent after {attempt}, and nobody knows whether it took effect{why}")
+            }
+            Outcome::Skipped => format!("{name} is closed: an operator passed over it{why}"),
+            Outcome::Abandoned => format!("{name} is closed: the saga was given up{why}"),
+        };
+        let item = HistoryItem {
+            attempt: Some(*attempt),
+            outcome: Some(outcome.as_str().to_owned()),
+            output: output.as_ref().map(|output| output.value().clone()),
+            error: problem.as_ref().map(error),
+            ..self.of_command(told, "verified", *seq, text)
+        };
+        self.items.push(item);
+    }
+
+    fn note(&mut self, told: &Told, note: &Note, effects: &[Effect]) {
+        let has_settled = effects.iter().any(|effect| matches!(effect, Effect::Settle(_)));
+        let item = match note {
+            // Told by the event itself, or by the command that was settled.
+            Note::Started
+            | Note::StepVerified(_)
+            | Note::StepCompensated(_)
+            | Note::StepUnknown(..)
+            | Note::RetryAsked(..)
+            | Note::Duplicate => return,
+            Note::StepFailed(_, _) if has_settled => return,
+            Note::StepFailed(step, problem) => {
+                let text = format!("{} cannot be sent: {problem}", self.step(*step));
+                self.of_step(told, "failed", *step, text, Some(problem))
+            }
+            Note::StepSkipped(step) => {
+                self.of_step(told, "skipped", *step, format!("{} is passed over", self.step(*step)), None)
+            }
+            Note::Compensating(problem) => {
+                let text = format!("the saga goes back: {problem}");
+                HistoryItem { error: Some(error(problem)), ..plain(told, "compensating", text) }
+            }
+            Note::Completed => plain(told, "completed", "the saga is complete".to_owned()),
+            Note::Compensated => plain(told, "compensated", "every effect is undone; the saga has ended".to_owned()),
+            Note::Stuck(step, problem) => {
+                let text = format!("the saga is stuck at {} and needs a person: {problem}", self.step(*step));
+                self.of_step(told, "stuck", *step, text, Some(problem))
+            }
+            Note::Unstuck => plain(told, "unstuck", "the saga goes on".to_owned()),
+            Note::Abandoned => plain(told, "abandoned", "the saga is given up; nothing is undone".to_owned()),
+            Note::Paused => plain(told, "paused", "nothing new is sent until the saga is resumed".to_owned()),
+            Note::Resumed => plain(told, "resumed", "the saga goes on".to_owned()),
+            Note::TimedOut(step, direction) => {
+                let name = command_name(&self.definition.step(*step).name, *direction);
+                let text = format!("no answer in time to {name}; whether it took effect is not known");
+                let item = self.of_step(told, "timed-out", *step, text, None);
+                HistoryItem { direction: Some(direction.to_string()), ..item }
+            }
+            Note::Contradiction(step, what) => {
+                let text = format!("an answer about {} contradicts what was recorded: {what}", self.step(*step));
+                self.of_step(told, "contradicted", *step, text, None)
+            }
+        };
+        self.items.push(item);
+    }
+
+    fn of_command(&self, told: &Told, kind: &str, seq: Seq, text: String) -> HistoryItem {
+        let entry = self.entry(seq);
+        HistoryItem {
+            step: entry.map(|entry| entry.step.clone()),
+            direction: entry.map(|entry| entry.direction.to_string()),
+            ..plain(told, kind, text)
+        }
+    }
+
+    fn of_step(
+        &self,
+        told: &Told,
+        kind: &str,
+        step: StepIndex,
+        text: String,
+        problem: Option<&Problem>,
+    ) -> HistoryItem {
+        let step = Some(self.definition.step(step).name.clone());
+        HistoryItem { step, error: problem.map(error), ..plain(told, kind, text) }
+    }
+
+    fn entry(&self, seq: Seq) -> Option<&OutboxEntry> {
+        self.record.commands.iter().find(|entry| entry.id.seq == seq)
+    }
+
+    fn name(&self, seq: Seq) -> String {
+        self.entry(seq).map_or_else(|| format!("command {seq}"), |entry| command_name(&entry.step, entry.direction))
+    }
+
+    fn step(&self, step: StepIndex) -> String {
+        command_name(&self.definition.step(step).name, Direction::Action)
+    }
+
+    fn audit_of(&self, told: &Told, word: &str) -> Option<&AuditRecord> {
+        self.audit.iter().find(|row| row.action == word && row.detail.value()["toRevision"] == told.revision)
+    }
+}
+
+fn plain(told: &Told, kind: &str, text: String) -> HistoryItem {
+    HistoryItem {
+        at: told.at,
+        revision: told.revision,
+        kind: kind.to_owned(),
+        step: None,
+        direction: None,
+        attempt: None,
+        outcome: None,
+        output: None,
+        error: None,
+        actor: None,
+        reason: None,
+        text,
+    }
+}

@@ -1,0 +1,46 @@
+//! `GET /v1/outbox`.
+
+use axum::Json as Answer;
+use axum::extract::{Extension, State};
+
+use crate::api::App;
+use crate::api::problem::{Problem, QUERY_INVALID};
+use crate::api::query::Query;
+use crate::api::saga_view::outbox_item;
+use crate::client::views::OutboxPage;
+use crate::id::{CommandId, SagaId, Seq};
+use crate::store::{OutboxFilter, Page};
+
+/// Bytes of a place in the list: a saga's id and a command's place in it.
+const PLACE: usize = 20;
+
+pub(super) async fn list(
+    State(app): State<App>,
+    Extension(query): Extension<Query>,
+) -> Result<Answer<OutboxPage>, Problem> {
+    let states = query.words("state", &["PENDING", "VERIFIED"])?;
+    let pending = match states.as_slice() {
+        [state] => Some(state == "PENDING"),
+        _ => None,
+    };
+    let limit = query.limit()?;
+    let after = query.cursor::<PLACE>("outbox")?.map(from_place).transpose()?;
+    let filter = OutboxFilter { pending, ..OutboxFilter::default() };
+    let mut found = app.coordinator.store().outbox(&filter, &Page { after, limit: limit + 1 }).await?;
+    let has_more = found.len() > limit as usize;
+    found.truncate(limit as usize);
+    let next = found.last().filter(|_| has_more).map(|last| query.next("outbox", &place(last.id)));
+    let now = app.clock.now();
+    Ok(Answer(OutboxPage { items: found.iter().map(|entry| outbox_item(entry, now)).collect(), next }))
+}
+
+fn place(id: CommandId) -> Vec<u8> {
+    [id.saga.0.as_bytes().as_slice(), &id.seq.0.to_be_bytes()].concat()
+}
+
+fn from_place(bytes: [u8; PLACE]) -> Result<CommandId, Problem> {
+    let bad = || Problem::new(QUERY_INVALID, "the cursor names no command");
+    let (saga, seq) = bytes.split_first_chunk::<16>().ok_or_else(bad)?;
+    let seq = seq.try_into().map_err(|_| bad())?;
+    Ok(CommandId { saga: SagaId(uuid::Uuid::from_bytes(*saga)), seq: Seq(u32::from_be_bytes(seq)) })
+}

@@ -1,0 +1,263 @@
+//! The one table of routes, and the router that is built from it.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request};
+use axum::http::header::ALLOW;
+use axum::http::{HeaderValue, Method};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get, post};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::api::auth::{AuthConfig, Right};
+use crate::api::problem::{METHOD_NOT_ALLOWED, Problem, ROUTE_UNKNOWN};
+use crate::api::{App, definitions, guard, health, openapi, operate, outbox, sagas, start};
+use crate::clock::Clock;
+use crate::coordinator::Coordinator;
+
+/// One route: everything there is to know about it.
+pub(super) struct Route {
+    pub(super) method: Method,
+    pub(super) path: &'static str,
+    /// What it asks of its caller.
+    pub(super) right: Right,
+    /// Its query parameters.
+    pub(super) query: &'static [&'static str],
+    /// What it does, for documentation.
+    pub(super) summary: &'static str,
+    /// What it takes, for documentation.
+    pub(super) takes: Takes,
+    /// Its answers when it worked, for documentation.
+    pub(super) gives: &'static [(u16, Gives)],
+    /// Its problems besides those that every route has, for documentation.
+    pub(super) problems: &'static [u16],
+    pub(super) handler: fn() -> MethodRouter<App>,
+}
+
+/// A request's body.
+#[derive(Clone, Copy)]
+pub(super) enum Takes {
+    Nothing,
+    /// A definition, YAML or JSON.
+    Definition,
+    /// JSON of the schema of this name.
+    Json(&'static str),
+}
+
+/// An answer's body.
+#[derive(Clone, Copy)]
+pub(super) enum Gives {
+    /// JSON of the schema of this name.
+    Json(&'static str),
+    /// Something else, of this content type.
+    Other(&'static str),
+}
+
+impl Route {
+    const fn asking(mut self, query: &'static [&'static str]) -> Self {
+        self.query = query;
+        self
+    }
+
+    const fn open(mut self) -> Self {
+        self.right = Right::Open;
+        self
+    }
+}
+
+const SAGA: &[(u16, Gives)] = &[(200, Gives::Json("SagaView"))];
+
+const fn read(
+    path: &'static str,
+    summary: &'static str,
+    gives: &'static [(u16, Gives)],
+    problems: &'static [u16],
+    handler: fn() -> MethodRouter<App>,
+) -> Route {
+    let takes = Takes::Nothing;
+    Route { method: Method::GET, path, right: Right::Read, query: &[], summary, takes, gives, problems, handler }
+}
+
+const fn operation(path: &'static str, summary: &'static str) -> Route {
+    Route {
+        method: Method::POST,
+        path,
+        right: Right::Operate,
+        query: &[],
+        summary,
+        takes: Takes::Json("OperateRequest"),
+        gives: SAGA,
+        problems: &[404, 409, 412, 413, 415, 422, 429],
+        handler: || post(operate::operate),
+    }
+}
+
+/// Every route that there is.
+pub(super) const ROUTES: &[Route] = &[
+    Route {
+        method: Method::POST,
+        path: "/v1/definitions",
+        right: Right::Register,
+        query: &[],
+        summary: "Registers a definition: 201 new, 200 registered before with the same content",
+        takes: Takes::Definition,
+        gives: &[(201, Gives::Json("DefinitionView")), (200, Gives::Json("DefinitionView"))],
+        problems: &[409, 413, 415, 422],
+        handler: || post(definitions::register),
+    },
+    read(
+        "/v1/definitions",
+        "Lists every version of every definition",
+        &[(200, Gives::Json("DefinitionList"))],
+        &[],
+        || get(definitions::list),
+    ),
+    read(
+        "/v1/definitions/{name}",
+        "Lists the versions of one definition",
+        &[(200, Gives::Json("DefinitionVersions"))],
+        &[404],
+        || get(definitions::versions),
+    ),
+    read(
+        "/v1/definitions/{name}/{version}",
+        "Shows one definition version with its source",
+        &[(200, Gives::Json("DefinitionView"))],
+        &[404],
+        || get(definitions::version),
+    ),
+    read(
+        "/v1/definitions/{name}/{version}/graph.svg",
+        "Draws the steps of one definition version",
+        &[(200, Gives::Other("image/svg+xml"))],
+        &[404],
+        || get(definitions::graph),
+    ),
+    Route {
+        method: Method::POST,
+        path: "/v1/sagas",
+        right: Right::Start,
+        query: &[],
+        summary: "Starts a saga: 201 started, 200 the saga that this key has already",
+        takes: Takes::Json("StartBody"),
+        gives: &[(201, Gives::Json("SagaView")), (200, Gives::Json("SagaView"))],
+        problems: &[404, 409, 413, 415, 422, 429],
+        handler: || post(start::one),
+    },
+    Route {
+        method: Method::POST,
+        path: "/v1/sagas/batch",
+        right: Right::Start,
+        query: &[],
+        summary: "Starts up to 1,000 sagas in one transaction, with a result for each",
+        takes: Takes::Json("BatchRequest"),
+        gives: &[(200, Gives::Json("BatchResult"))],
+        problems: &[413, 415, 422],
+        handler: || post(start::batch),
+    },
+    read("/v1/sagas", "Lists sagas, newest first", &[(200, Gives::Json("SagaPage"))], &[422], || get(sagas::list))
+        .asking(&["saga", "state", "key", "since", "limit", "cursor"]),
+    read("/v1/sagas/{id}", "Shows a saga; its ETag is its revision", SAGA, &[404], || get(sagas::show)),
+    read(
+        "/v1/sagas/{id}/history",
+        "Tells what happened to a saga, in order",
+        &[(200, Gives::Json("HistoryView"))],
+        &[404],
+        || get(sagas::history),
+    ),
+    operation("/v1/sagas/{id}/retry", "Sends again what is stuck or backing off, with a fresh count of attempts"),
+    operation("/v1/sagas/{id}/skip", "Passes over a step, or over its compensation"),
+    operation("/v1/sagas/{id}/compensate", "Sends a saga back: what was done is undone"),
+    operation("/v1/sagas/{id}/pause", "Sends nothing new until resumed; replies are still applied"),
+    operation("/v1/sagas/{id}/resume", "Undoes a pause"),
+    operation("/v1/sagas/{id}/cancel", "Sends a saga back because its caller no longer wants it"),
+    operation("/v1/sagas/{id}/abandon", "Gives a saga up: nothing is undone, nothing more is sent"),
+    read("/v1/outbox", "Lists commands, oldest saga first", &[(200, Gives::Json("OutboxPage"))], &[], || {
+        get(outbox::list)
+    })
+    .asking(&["state", "limit", "cursor"]),
+    read("/healthz", "Tells that the process answers", &[(200, Gives::Json("HealthView"))], &[], || get(health::alive))
+        .open(),
+    read(
+        "/readyz",
+        "Tells whether store and broker answer and the loops run",
+        &[(200, Gives::Json("HealthView"))],
+        &[],
+        || get(health::ready),
+    )
+    .open(),
+    read(
+        "/metrics",
+        "Counts, as OpenMetrics text",
+        &[(200, Gives::Other("application/openmetrics-text"))],
+        &[],
+        || get(health::metrics),
+    ),
+    read("/openapi.json", "Describes this interface", &[(200, Gives::Other("application/json"))], &[], || {
+        get(openapi::document)
+    }),
+];
+
+/// A route as tests and documentation see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteInfo {
+    /// The method.
+    pub method: Method,
+    /// The path, with `{names}` for its variable parts.
+    pub path: &'static str,
+    /// What it asks of its caller.
+    pub right: Right,
+}
+
+/// Every route that the router serves.
+pub fn route_table() -> Vec<RouteInfo> {
+    ROUTES
+        .iter()
+        .map(|route| RouteInfo { method: route.method.clone(), path: route.path, right: route.right })
+        .collect()
+}
+
+/// The row of the table that serves `method` on the route `path`. HEAD is GET without a body.
+pub(super) fn find(method: &Method, path: &str) -> Option<&'static Route> {
+    let method = if *method == Method::HEAD { &Method::GET } else { method };
+    ROUTES.iter().find(|route| route.path == path && route.method == *method)
+}
+
+/// The whole interface, ready to serve.
+pub fn router(coordinator: Coordinator, auth: AuthConfig) -> Router {
+    let app = App { coordinator, clock: Clock::System };
+    ROUTES
+        .iter()
+        .fold(Router::new(), |router, route| router.route(route.path, (route.handler)()))
+        .fallback(unknown_route)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(axum::middleware::from_fn_with_state(Arc::new(auth), guard::admit))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(axum::middleware::from_fn(guard::finish))
+        .with_state(app)
+}
+
+async fn unknown_route(request: Request) -> Problem {
+    let path: String = request.uri().path().chars().take(200).collect();
+    let detail = format!("`{path}` is no route; GET /openapi.json lists those there are");
+    Problem::new(ROUTE_UNKNOWN, detail).suggest(&path, ROUTES.iter().map(|route| route.path))
+}
+
+async fn wrong_method(path: Option<MatchedPath>, method: Method) -> Response {
+    let path = path.as_ref().map_or("", MatchedPath::as_str);
+    let known: Vec<&str> =
+        ROUTES.iter().filter(|route| route.path == path).map(|route| route.method.as_str()).collect();
+    let allow = known.join(", ").replace("GET", "GET, HEAD");
+    let detail = format!("`{path}` does not know {method}; it knows {allow}");
+    let mut response = Problem::new(METHOD_NOT_ALLOWED, detail).into_response();
+    if let Ok(allow) = HeaderValue::from_str(&allow) {
+        response.headers_mut().insert(ALLOW, allow);
+    }
+    response
+}
+
+/// What panicked is in the log already, by way of the panic hook; the caller learns nothing of it but the request's id.
+fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
+    Problem::internal("a handler panicked").into_response()
+}

@@ -1,0 +1,128 @@
+//! `GET /v1/sagas`, `GET /v1/sagas/{id}` and its history.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json as Answer;
+use axum::extract::{Extension, FromRequestParts, Path, State};
+use axum::http::HeaderValue;
+use axum::http::header::{ETAG, HeaderName};
+use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
+
+use crate::api::problem::{PATH_INVALID, Problem, SAGA_ID_INVALID};
+use crate::api::query::Query;
+use crate::api::saga_view::{saga_view, summary};
+use crate::api::{App, history};
+use crate::client::views::{HistoryView, SagaPage};
+use crate::coordinator::view::awaited;
+use crate::definition::Definition;
+use crate::id::SagaId;
+use crate::saga::Saga;
+use crate::store::{Page, SagaFilter, SagaRecord};
+
+/// The states of the contract.
+const STATES: [&str; 6] = ["RUNNING", "COMPENSATING", "COMPLETED", "COMPENSATED", "STUCK", "ABANDONED"];
+/// How long the broker may take to tell of a queue; the answer does without it then.
+const QUEUE_LOOK: Duration = Duration::from_millis(500);
+/// Audit rows of one saga that its history shows, at most.
+const MAX_AUDIT: u32 = 10_000;
+
+/// The `{id}` of a path.
+pub(super) struct Id(pub(super) SagaId);
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path(path) = Path::<HashMap<String, String>>::from_request_parts(parts, state)
+            .await
+            .map_err(|error| Problem::new(PATH_INVALID, error.body_text()))?;
+        let given = path.get("id").map(String::as_str).unwrap_or_default();
+        given.parse().map(Self).map_err(|_| {
+            let told: String = given.chars().take(60).collect();
+            Problem::new(
+                SAGA_ID_INVALID,
+                format!("`{told}` is no UUID; a saga's id looks like {}", SagaId(uuid::Uuid::nil())),
+            )
+        })
+    }
+}
+
+pub(super) async fn list(
+    State(app): State<App>,
+    Extension(query): Extension<Query>,
+) -> Result<Answer<SagaPage>, Problem> {
+    let filter = SagaFilter {
+        definition: query.get("saga").map(ToOwned::to_owned),
+        states: query.words("state", &STATES)?,
+        key: query.get("key").map(ToOwned::to_owned),
+        since: query.since(app.clock.now())?,
+        paused: None,
+    };
+    let limit = query.limit()?;
+    let after = query.cursor::<16>("sagas")?.map(|bytes| SagaId(uuid::Uuid::from_bytes(bytes)));
+    // One more than asked for tells whether there is a next page.
+    let mut found = app.coordinator.store().sagas(&filter, &Page { after, limit: limit + 1 }).await?;
+    let has_more = found.len() > limit as usize;
+    found.truncate(limit as usize);
+    let next = found.last().filter(|_| has_more).map(|last| query.next("sagas", last.saga.id.0.as_bytes()));
+    let mut items = Vec::with_capacity(found.len());
+    for found in found {
+        let definition = app.coordinator.definition(&found.saga.definition).await?;
+        items.push(summary(&definition, &found.saga));
+    }
+    Ok(Answer(SagaPage { items, next }))
+}
+
+pub(super) async fn show(State(app): State<App>, Id(id): Id) -> Result<Response, Problem> {
+    let (definition, record) = load(&app, id).await?;
+    let mut view = saga_view(&definition, &record);
+    if !record.saga.paused
+        && let Some(waiting_for) = &mut view.waiting_for
+    {
+        for hint in queue_hints(&app, &definition, &record.saga).await {
+            waiting_for.push_str(&hint);
+        }
+    }
+    Ok((etag(&record.saga), Answer(view)).into_response())
+}
+
+pub(super) async fn history(State(app): State<App>, Id(id): Id) -> Result<Answer<HistoryView>, Problem> {
+    let (definition, record) = load(&app, id).await?;
+    let store = app.coordinator.store();
+    let events = store.history(id).await?;
+    let audit = store.audit(Some(id), &Page { after: None, limit: MAX_AUDIT }).await?;
+    Ok(Answer(HistoryView { items: history::tell(&definition, &record, &events, &audit) }))
+}
+
+/// A saga with its commands and its definition.
+pub(super) async fn load(app: &App, id: SagaId) -> Result<(Arc<Definition>, SagaRecord), Problem> {
+    let record = app.coordinator.store().saga(id).await?.ok_or_else(|| Problem::unknown_saga(id))?;
+    let definition = app.coordinator.definition(&record.saga.definition).await?;
+    Ok((definition, record))
+}
+
+/// The saga's revision, for `If-Match`.
+pub(super) fn etag(saga: &Saga) -> [(HeaderName, HeaderValue); 1] {
+    [(ETAG, etag_value(saga))]
+}
+
+pub(super) fn etag_value(saga: &Saga) -> HeaderValue {
+    HeaderValue::from_str(&format!("\"{}\"", saga.revision)).unwrap_or(HeaderValue::from_static("\"\""))
+}
+
+/// What keeps a reply from coming, as far as the broker tells. A broker that does not answer is no reason not to.
+async fn queue_hints(app: &App, definition: &Definition, saga: &Saga) -> Vec<String> {
+    let mut hints = Vec::new();
+    for participant in awaited(definition, saga) {
+        let queue = format!("{participant}.commands");
+        match tokio::time::timeout(QUEUE_LOOK, app.coordinator.broker().queue(&queue)).await {
+            Ok(Ok(Some(status))) if status.consumers == 0 => hints.push(format!("; queue `{queue}` has no consumer")),
+            Ok(Ok(None)) => hints.push(format!("; queue `{queue}` is not there")),
+            _ => {}
+        }
+    }
+    hints
+}

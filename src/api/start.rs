@@ -1,0 +1,114 @@
+//! `POST /v1/sagas` and `POST /v1/sagas/batch`.
+
+use axum::Json as Answer;
+use axum::extract::State;
+use axum::http::header::{ETAG, LOCATION};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde_json::Value;
+
+use crate::api::body::{Fields, Json};
+use crate::api::problem::{BATCH_INVALID, KEY_INVALID, Problem};
+use crate::api::saga_view::saga_view;
+use crate::api::{App, sagas};
+use crate::client::views::{BatchItem, BatchResult, FieldProblem};
+use crate::coordinator::{Start, StartOutcome};
+use crate::id::{DefinitionRef, SagaId};
+use crate::payload::Payload;
+use crate::saga::Saga;
+use crate::store::SagaRecord;
+
+/// Starts in one batch, at most.
+const MAX_BATCH: usize = 1_000;
+/// Characters of a key, at most.
+const MAX_KEY: usize = 512;
+
+pub(super) async fn one(State(app): State<App>, Json(body): Json) -> Result<Response, Problem> {
+    let start = read(body, "")?;
+    let input = start.input.clone();
+    match app.coordinator.start(start).await? {
+        StartOutcome::Exists { id } => {
+            let (definition, record) = sagas::load(&app, id).await?;
+            Ok((StatusCode::OK, sagas::etag(&record.saga), Answer(saga_view(&definition, &record))).into_response())
+        }
+        StartOutcome::Started { id, definition, key } => started(&app, id, &definition, key, input).await,
+    }
+}
+
+/// The saga is durable, so that the answer is 201 whatever happens while its body is made.
+async fn started(
+    app: &App,
+    id: SagaId,
+    reference: &DefinitionRef,
+    key: Option<String>,
+    input: Payload,
+) -> Result<Response, Problem> {
+    let location = HeaderValue::from_str(&format!("/v1/sagas/{id}")).map_err(|e| Problem::internal(e.to_string()))?;
+    let (definition, record) = match sagas::load(app, id).await {
+        Ok(loaded) => loaded,
+        Err(_) => {
+            let definition = app.coordinator.definition(reference).await?;
+            let saga = Saga::new(id, &definition, key, input, app.clock.now());
+            (definition, SagaRecord { saga, commands: Vec::new() })
+        }
+    };
+    let body = Answer(saga_view(&definition, &record));
+    Ok((StatusCode::CREATED, [(LOCATION, location), (ETAG, sagas::etag_value(&record.saga))], body).into_response())
+}
+
+pub(super) async fn batch(State(app): State<App>, Json(body): Json) -> Result<Answer<BatchResult>, Problem> {
+    let mut fields = Fields::new(body, "", &["sagas"])?;
+    let sagas = fields.required("sagas");
+    fields.finish()?;
+    let refused = |detail: String| {
+        let errors = vec![FieldProblem::at("/sagas", detail.clone())];
+        Problem::new(BATCH_INVALID, detail).errors(errors)
+    };
+    let Value::Array(sagas) = sagas else { return Err(refused("`sagas` must be an array of starts".to_owned())) };
+    if !(1..=MAX_BATCH).contains(&sagas.len()) {
+        let found = sagas.len();
+        return Err(refused(format!("a batch has 1 to {MAX_BATCH} starts, not {found}; use several batches")));
+    }
+    let mut starts = Vec::new();
+    let mut readable = Vec::new();
+    for (at, saga) in sagas.into_iter().enumerate() {
+        readable.push(read(saga, &format!("/sagas/{at}")).map(|start| starts.push(start)));
+    }
+    let mut outcomes = app.coordinator.start_many(starts).await.into_iter();
+    let items = readable.into_iter().map(|readable| match readable {
+        Err(problem) => refused_item(problem),
+        Ok(()) => match outcomes.next() {
+            Some(Ok(StartOutcome::Started { id, .. })) => accepted_item(StatusCode::CREATED, id),
+            Some(Ok(StartOutcome::Exists { id })) => accepted_item(StatusCode::OK, id),
+            Some(Err(error)) => refused_item(error.into()),
+            None => refused_item(Problem::internal("a start of a batch has no outcome")),
+        },
+    });
+    Ok(Answer(BatchResult { items: items.collect() }))
+}
+
+fn accepted_item(status: StatusCode, id: SagaId) -> BatchItem {
+    BatchItem { status: status.as_u16(), id: Some(id.to_string()), problem: None }
+}
+
+fn refused_item(problem: Problem) -> BatchItem {
+    BatchItem { status: problem.status().as_u16(), id: None, problem: Some(problem.into_document("")) }
+}
+
+fn read(body: Value, pointer: &str) -> Result<Start, Problem> {
+    let mut fields = Fields::new(body, pointer, &["saga", "version", "input", "key"])?;
+    let saga = fields.required_text("saga");
+    let version = fields.ordinal("version");
+    let input = Payload::from(fields.required("input"));
+    let key = fields.text("key");
+    fields.finish()?;
+    if let Some(key) = &key {
+        let length = key.chars().count();
+        if !(1..=MAX_KEY).contains(&length) || key.chars().any(char::is_control) {
+            let detail = format!("a key has 1 to {MAX_KEY} characters, none of them control characters");
+            let errors = vec![FieldProblem::at(format!("{pointer}/key"), detail.clone())];
+            return Err(Problem::new(KEY_INVALID, detail).errors(errors));
+        }
+    }
+    Ok(Start { saga, version, input, key })
+}
