@@ -371,8 +371,10 @@ fn abandon_closes_every_open_entry_once() {
     saga.exhaust("p", Direction::Action);
     assert!(saga.saga.state.stuck().is_some());
     let effects = saga.operate(Operation::Abandon);
-    let closed: Vec<_> =
-        effects.iter().filter_map(|e| if let Effect::Settle(s) = e { Some((s.seq.0, s.outcome)) } else { None }).collect();
+    let closed: Vec<_> = effects
+        .iter()
+        .filter_map(|e| if let Effect::Settle(s) = e { Some((s.seq.0, s.outcome)) } else { None })
+        .collect();
     assert_eq!(closed, [(2, Outcome::Abandoned)]);
     assert_eq!(saga.saga.state, SagaState::Abandoned);
 }

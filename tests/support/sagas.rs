@@ -27,7 +27,6 @@ pub struct Shape {
     pub attempts: Option<u32>,
     pub compensation_attempts: Option<u32>,
     pub interval: Duration,
-    pub broken_input: bool,
 }
 
 /// A step with a compensation and two attempts for each direction.
@@ -41,7 +40,6 @@ pub fn step(name: &str, after: &[usize]) -> Shape {
         attempts: Some(2),
         compensation_attempts: Some(2),
         interval: Duration::from_secs(1),
-        broken_input: false,
     }
 }
 
@@ -82,11 +80,7 @@ pub fn definition(shapes: &[Shape], timeout: Option<Duration>) -> Definition {
             name: shape.name.clone(),
             participant: format!("{}-service", shape.name),
             action: "do".to_owned(),
-            input: if shape.broken_input {
-                Template::literal(json!({ "broken": true }))
-            } else {
-                Template::literal(json!({ "step": shape.name }))
-            },
+            input: Template::literal(json!({ "step": shape.name })),
             when: shape.when.map(|holds| Condition::new(Template::literal(json!(holds)))),
             timeout: ATTEMPT,
             retry: policy(shape, shape.attempts),
