@@ -168,7 +168,7 @@ impl World {
             10..=12 => Operation::Skip { step },
             13 => Operation::Compensate,
             14 => Operation::Cancel,
-            _ if which % 4 == 0 => Operation::Abandon,
+            _ if which.is_multiple_of(4) => Operation::Abandon,
             _ => return,
         };
         self.apply(EventKind::Operated { operation });
