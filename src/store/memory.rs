@@ -13,7 +13,7 @@ use crate::saga::{Direction, Outcome, Saga};
 use crate::store::{
     AuditRecord, Changes, Committed, Decide, DefinitionRecord, HistoryRecord, Loaded, Migration, NewCommand,
     OutboxEntry, OutboxFilter, Page, Registration, SagaCount, SagaFilter, SagaRecord, SagaSummary, Started, Store,
-    StoreError, StoreHealth, Verified, Wants, in_flight,
+    StoreError, StoreHealth, Verified, Wants, in_flight, put_outputs,
 };
 
 /// A store that forgets everything when it is dropped.
@@ -214,14 +214,9 @@ impl Store for MemoryStore {
 
     async fn saga(&self, id: SagaId) -> Result<Option<SagaRecord>, StoreError> {
         let state = self.state.lock().await;
-        let commands = state.entries(id).map(|entry| state.with_flight(entry)).collect();
+        let commands: Vec<OutboxEntry> = state.entries(id).map(|entry| state.with_flight(entry)).collect();
         let Some(mut saga) = state.load(id) else { return Ok(None) };
-        saga.outputs = BTreeMap::new();
-        for entry in state.entries(id).filter(|entry| entry.direction == Direction::Action) {
-            if let Some(Verified { outcome: Outcome::Success, output: Some(output), .. }) = &entry.verified {
-                saga.outputs.insert(StepIndex(entry.step_index), output.clone());
-            }
-        }
+        put_outputs(&mut saga, &commands);
         Ok(Some(SagaRecord { saga, commands }))
     }
 
