@@ -132,7 +132,11 @@ async fn a_transient_error_is_tried_again_with_the_same_key() {
     let calls = Arc::new(AtomicU32::new(0));
     let _orders = Scripted::start(&house.broker, "orders", |_| vec![done()]).await;
     let payments = Scripted::start(&house.broker, "payments", move |_| {
-        if calls.fetch_add(1, Ordering::SeqCst) == 0 { vec![retry("busy")] } else { vec![success(json!({"receipt": 1}))] }
+        if calls.fetch_add(1, Ordering::SeqCst) == 0 {
+            vec![retry("busy")]
+        } else {
+            vec![success(json!({"receipt": 1}))]
+        }
     })
     .await;
     let _warehouse = Scripted::start(&house.broker, "warehouse", |_| vec![done()]).await;

@@ -8,13 +8,14 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Delivery, DeliveryTag, Settlement, Settler};
-use crate::clock::{Stopwatch, Timestamp};
+use crate::clock::Timestamp;
 use crate::coordinator::metrics::Metrics;
 use crate::coordinator::outbound::{self, Outbound};
 use crate::coordinator::plan::{Plan, Sources, Verdict, plan};
 use crate::coordinator::publisher::Publisher;
 use crate::coordinator::replies::DeadLetters;
 use crate::coordinator::telling::tell;
+use crate::coordinator::timer::Timer;
 use crate::coordinator::work::{Item, ReplyItem, Waiting, Work};
 use crate::coordinator::{CoordinatorError, StartOutcome};
 use crate::id::{CommandId, SagaId};
@@ -26,8 +27,6 @@ use crate::store::{Committed, OutboxEntry, Started, Store, StoreError, Wants};
 const MAX_BATCH: usize = 1_024;
 /// How many due sagas one transaction claims at most.
 const MAX_DUE: u32 = 256;
-/// How often to look for due sagas of coordinators that are no longer there.
-const POLL: Duration = Duration::from_secs(1);
 /// The longest wait between two tries while the store is away.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// Confirms written down with one commit at most.
@@ -46,40 +45,6 @@ pub(super) struct Committer {
     pub(super) timer: Timer,
 }
 
-/// When to look for due sagas, on the database's clock.
-pub(super) struct Timer {
-    /// The database's time when it was last heard, and how long ago that is.
-    heard: Option<(Timestamp, Stopwatch)>,
-    /// The earliest due time known of.
-    next: Option<Timestamp>,
-    polled: Option<Stopwatch>,
-}
-
-impl Timer {
-    /// Due at once: whatever a predecessor left is looked for first.
-    pub(super) fn new() -> Self {
-        Self { heard: None, next: None, polled: None }
-    }
-
-    fn wait(&self) -> Duration {
-        let Some(polled) = self.polled else { return Duration::ZERO };
-        let poll = POLL.saturating_sub(polled.elapsed());
-        let next = self
-            .heard
-            .zip(self.next)
-            .map(|((at, since), next)| (next - at).to_std().unwrap_or_default().saturating_sub(since.elapsed()));
-        next.map_or(poll, |next| next.min(poll))
-    }
-
-    fn hear(&mut self, now: Timestamp, next_due: Option<Timestamp>) {
-        self.heard = Some((now, Stopwatch::start()));
-        self.next = match (self.next.filter(|next| *next > now), next_due) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
-    }
-}
-
 impl Committer {
     /// Commits until the last sender of work is gone.
     pub(super) async fn run(mut self) {
@@ -95,11 +60,14 @@ impl Committer {
                 }
                 () = tokio::time::sleep(self.timer.wait()), if !self.stop.is_cancelled() => true,
             };
+            // While the broker does not keep up, more commands from timers would only be postponed again.
             let due = if is_due && !self.publisher.is_backlogged() { MAX_DUE } else { 0 };
             if is_due {
-                self.timer.polled = Some(Stopwatch::start());
+                self.timer.looked();
             }
-            self.commit(std::mem::take(&mut waiting), due).await;
+            if due > 0 || !waiting.is_empty() {
+                self.commit(std::mem::take(&mut waiting), due).await;
+            }
         }
     }
 
@@ -174,7 +142,7 @@ impl Committer {
         }
         for waiting in waiting {
             match waiting {
-                Waiting::Broker(delivery) => self.bury(vec![(*delivery, "REPLY_REFUSED_BY_STORE")]).await,
+                Waiting::Broker(delivery) => self.bury(vec![(delivery, "REPLY_REFUSED_BY_STORE")]).await,
                 caller => {
                     caller.fail(CoordinatorError::Store(StoreError::Refused(error.to_string())));
                 }
@@ -219,20 +187,20 @@ impl Committer {
 
     /// After the commit: publish first, since that is what sagas wait for; then acknowledge and answer.
     async fn finish(&mut self, items: Vec<Item>, waiting: Vec<Waiting>, committed: Committed, plan: Plan) {
-        let Plan { verdicts, mut outbound, outbound_of_starts, again, notes, missing, next_due, now, claimed } = plan;
+        let Plan { verdicts, mut outbound, outbound_of_starts, again, notes, missing, dues, now, claimed } = plan;
         let mut is_new = committed.starts.iter().map(|started| matches!(started, Started::New));
         outbound.extend(outbound_of_starts.into_iter().filter(|_| is_new.next() == Some(true)).flatten());
         self.publisher.publish(outbound);
         self.publish_again(again, now).await;
 
-        self.timer.hear(now, next_due);
+        self.timer.hear(now, &dues);
         if claimed >= MAX_DUE as usize {
             // There may be more.
-            self.timer.polled = None;
+            self.timer.wake();
         }
         let mut acks: Vec<(DeliveryTag, Settlement)> = Vec::new();
-        let mut dead: Vec<(Delivery, &'static str)> = Vec::new();
-        let mut doubtful: Vec<(ReplyItem, Delivery, bool)> = Vec::new();
+        let mut dead: Vec<(Box<Delivery>, &'static str)> = Vec::new();
+        let mut doubtful: Vec<(ReplyItem, Box<Delivery>, bool)> = Vec::new();
         let mut deferred: Vec<Work> = Vec::new();
         let mut started = committed.starts.into_iter();
         for ((item, waiting), verdict) in items.into_iter().zip(waiting).zip(verdicts) {
@@ -242,9 +210,9 @@ impl Committer {
                     acks.push((delivery.tag, Settlement::Ack));
                 }
                 (Verdict::Duplicate { has_ended }, Item::Reply(reply), Waiting::Broker(delivery)) => {
-                    doubtful.push((reply, *delivery, has_ended));
+                    doubtful.push((reply, delivery, has_ended));
                 }
-                (Verdict::Dead(code), _, Waiting::Broker(delivery)) => dead.push((*delivery, code)),
+                (Verdict::Dead(code), _, Waiting::Broker(delivery)) => dead.push((delivery, code)),
                 (Verdict::Start, Item::Start(start), Waiting::Starter(sender)) => {
                     let answer = match started.next() {
                         Some(Started::New) => Ok(StartOutcome::Started {
@@ -319,9 +287,9 @@ impl Committer {
     /// acknowledged; one that says something else, or comes out of nowhere after the end, belongs in the dead letters.
     async fn judge(
         &self,
-        doubtful: Vec<(ReplyItem, Delivery, bool)>,
+        doubtful: Vec<(ReplyItem, Box<Delivery>, bool)>,
         acks: &mut Vec<(DeliveryTag, Settlement)>,
-        dead: &mut Vec<(Delivery, &'static str)>,
+        dead: &mut Vec<(Box<Delivery>, &'static str)>,
     ) {
         if doubtful.is_empty() {
             return;
@@ -361,7 +329,7 @@ impl Committer {
         }
     }
 
-    async fn bury(&self, dead: Vec<(Delivery, &'static str)>) {
+    async fn bury(&self, dead: Vec<(Box<Delivery>, &'static str)>) {
         let settler = self.settler.borrow().clone();
         if let Some(settler) = settler {
             self.dead.bury(dead, &settler).await;

@@ -8,13 +8,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::broker::{Broker, Topology};
-use crate::coordinator::committer::{Committer, Timer};
+use crate::coordinator::committer::Committer;
 use crate::coordinator::confirms::Confirms;
 use crate::coordinator::metrics::Metrics;
 use crate::coordinator::plan::Sources;
 use crate::coordinator::publisher::Publisher;
 use crate::coordinator::registry::Registry;
 use crate::coordinator::replies::{DeadLetters, Replies};
+use crate::coordinator::timer::Timer;
 use crate::coordinator::work::{Item, StartItem, Waiting, Work};
 use crate::coordinator::{CoordinatorError, Operate, Registered, Start, StartOutcome, declare, recovery, requests};
 use crate::definition::{self, Definition, Severity};
@@ -105,7 +106,7 @@ impl Coordinator {
             work: receiver,
             stop: stop.clone(),
             events: options.events,
-            timer: Timer::new(),
+            timer: Timer::default(),
         };
         if broker.is_volatile() {
             // What was in its queues went with the last process.

@@ -22,6 +22,7 @@ mod registry;
 mod replies;
 mod requests;
 mod telling;
+mod timer;
 mod work;
 
 pub use coordinator::{Coordinator, CoordinatorOptions};

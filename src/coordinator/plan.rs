@@ -39,8 +39,8 @@ pub(super) struct Plan {
     pub(super) notes: Vec<Noted>,
     /// Definitions that must be loaded before these sagas can go on.
     pub(super) missing: Vec<DefinitionRef>,
-    /// The earliest due time among the changed sagas.
-    pub(super) next_due: Option<Timestamp>,
+    /// The due times of the sagas.
+    pub(super) dues: Vec<Timestamp>,
     /// The database's time.
     pub(super) now: Timestamp,
     /// Sagas that were claimed because they were due.
@@ -315,9 +315,7 @@ impl Planner<'_> {
     }
 
     fn watch(&mut self, saga: &Saga) {
-        if let Some(due) = saga.due() {
-            self.plan.next_due = Some(self.plan.next_due.map_or(due, |earliest| earliest.min(due)));
-        }
+        self.plan.dues.extend(saga.due());
     }
 }
 

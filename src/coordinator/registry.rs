@@ -2,21 +2,28 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
+use std::time::Duration;
 
+use crate::clock::Stopwatch;
 use crate::coordinator::CoordinatorError;
 use crate::definition::{self, Definition};
 use crate::id::DefinitionRef;
 use crate::store::{Store, StoreError};
 
+/// For so long a start without a version goes by the newest version that was last seen. What this coordinator registers
+/// itself counts at once.
+const NEWEST_IS_FRESH: Duration = Duration::from_millis(500);
+
 /// Compiled definitions, loaded from the store as they are needed.
 pub(super) struct Registry {
     store: Arc<dyn Store>,
     known: RwLock<HashMap<DefinitionRef, Arc<Definition>>>,
+    newest: RwLock<HashMap<String, (DefinitionRef, Stopwatch)>>,
 }
 
 impl Registry {
     pub(super) fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, known: RwLock::default() }
+        Self { store, known: RwLock::default(), newest: RwLock::default() }
     }
 
     /// The definition, if it is in memory.
@@ -25,6 +32,9 @@ impl Registry {
     }
 
     pub(super) fn remember(&self, definition: Arc<Definition>) {
+        if let Ok(mut newest) = self.newest.write() {
+            newest.remove(&definition.reference.name);
+        }
         if let Ok(mut known) = self.known.write() {
             known.insert(definition.reference.clone(), definition);
         }
@@ -55,11 +65,25 @@ impl Registry {
         Ok(all)
     }
 
+    async fn newest(&self, name: &str) -> Result<Option<DefinitionRef>, StoreError> {
+        let seen = self.newest.read().ok().and_then(|newest| newest.get(name).cloned());
+        if let Some((reference, since)) = seen
+            && since.elapsed() < NEWEST_IS_FRESH
+        {
+            return Ok(Some(reference));
+        }
+        let reference = self.store.newest(&[name.to_owned()]).await?.pop();
+        if let (Some(reference), Ok(mut newest)) = (&reference, self.newest.write()) {
+            newest.insert(name.to_owned(), (reference.clone(), Stopwatch::start()));
+        }
+        Ok(reference)
+    }
+
     /// The definition that a start names: this version, or the newest.
     pub(super) async fn resolve(&self, name: &str, version: Option<u32>) -> Result<Arc<Definition>, CoordinatorError> {
         let reference = match version {
             Some(version) => Some(DefinitionRef { name: name.to_owned(), version }),
-            None => self.store.newest(&[name.to_owned()]).await?.pop(),
+            None => self.newest(name).await?,
         };
         if let Some(reference) = reference
             && let Some(definition) = self.get(&reference).await?

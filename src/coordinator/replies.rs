@@ -41,7 +41,7 @@ impl Replies {
             let Some(deliveries) = deliveries else { return };
             let mut rejected = Vec::new();
             for delivery in deliveries {
-                match self.read(delivery) {
+                match self.read(Box::new(delivery)) {
                     Ok(work) => {
                         if self.work.send(work).await.is_err() {
                             return;
@@ -55,7 +55,7 @@ impl Replies {
     }
 
     /// What a delivered message asks for, or the reason why it asks for nothing.
-    fn read(&self, delivery: Delivery) -> Result<Work, (Delivery, &'static str)> {
+    fn read(&self, delivery: Box<Delivery>) -> Result<Work, (Box<Delivery>, &'static str)> {
         let reply = match Reply::decode(&delivery.envelope) {
             Ok(reply) => reply,
             Err(error) => return Err((delivery, error.code())),
@@ -64,7 +64,7 @@ impl Replies {
             return Err((delivery, "REPLY_TOKEN_FORGED"));
         };
         let item = Item::Reply(ReplyItem { command, attempt, outcome: outcome(reply.body) });
-        Ok(Work { item, waiting: Waiting::Broker(Box::new(delivery)) })
+        Ok(Work { item, waiting: Waiting::Broker(delivery) })
     }
 }
 
@@ -111,7 +111,7 @@ pub(super) struct DeadLetters {
 
 impl DeadLetters {
     /// Publishes the messages there, then settles them.
-    pub(super) async fn bury(&self, rejected: Vec<(Delivery, &'static str)>, settler: &Arc<dyn Settler>) {
+    pub(super) async fn bury(&self, rejected: Vec<(Box<Delivery>, &'static str)>, settler: &Arc<dyn Settler>) {
         if rejected.is_empty() {
             return;
         }
