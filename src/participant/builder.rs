@@ -44,7 +44,8 @@ impl<DB: Inbox> Participant<DB> {
     }
 
     /// Carries out `action`, which may be a step's action or its compensation. The input is read from the command's
-    /// body (one that cannot be read is refused as `invalid-input`), the output is the reply's.
+    /// body (one that cannot be read is refused as `invalid-input`), the output is the reply's (`{}` for a handler that
+    /// has none).
     #[must_use]
     pub fn action<I, O, F, Fut>(mut self, action: impl Into<String>, handler: F) -> Self
     where

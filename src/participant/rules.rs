@@ -39,8 +39,9 @@ where
             let input: I = serde_json::from_str(body.text()).map_err(|error| {
                 Refusal::new(INVALID_INPUT, "the input is not what this action takes").detail(error.to_string())
             })?;
-            let output = handler(input, work).await?;
-            Ok(serde_json::to_string(&output)?)
+            let output = serde_json::to_string(&handler(input, work).await?)?;
+            // A handler with nothing to say says `()`.
+            Ok(if output == "null" { "{}".to_owned() } else { output })
         }
         .boxed()
     })
@@ -109,6 +110,7 @@ pub(crate) async fn perform<DB: Inbox>(
             match answer {
                 Answer::Refused(refusal) => refuse(pool, command, refusal).await,
                 Answer::Retry(performed) => Ok(performed),
+                Answer::Conflict(error) => Err(error),
             }
         }
     }
@@ -118,6 +120,8 @@ pub(crate) async fn perform<DB: Inbox>(
 enum Answer {
     Refused(Refusal),
     Retry(Performed),
+    /// The database chose this transaction to give way to another: doing it again at once is what it asks for.
+    Conflict(sqlx::Error),
 }
 
 /// The reply to a handler that could not be carried out, for a reason outside it.
@@ -151,11 +155,11 @@ async fn handle<DB: Inbox>(
             let (problem, after) = retry_reply(later);
             Err(Answer::Retry(Performed { reply: ReplyBody::Retry(problem, after), how: How::Retry }))
         }
-        Ok(Err(StepError::Technical(error))) => {
-            tracing::warn!(key = command.key, %error, "handler failed, to be tried again");
-            let problem = technical("the handler failed", Some(&*error));
-            Err(Answer::Retry(Performed { reply: ReplyBody::Retry(problem, None), how: How::Retry }))
-        }
+        Ok(Err(StepError::Technical(error))) => Err(match error.downcast::<sqlx::Error>() {
+            Ok(error) if is_conflict(&error) => Answer::Conflict(*error),
+            Ok(error) => failed(command, &*error),
+            Err(error) => failed(command, &*error),
+        }),
         Err(panic) => {
             let said = panic_message(&*panic);
             tracing::error!(key = command.key, said, "handler panicked, to be tried again");
@@ -163,6 +167,19 @@ async fn handle<DB: Inbox>(
         }
     };
     (answer, Arc::into_inner(shared).map(Mutex::into_inner))
+}
+
+/// The answer to an error that is nobody's decision.
+fn failed(command: &Command, error: &(dyn std::error::Error + 'static)) -> Answer {
+    tracing::warn!(key = command.key, %error, "handler failed, to be tried again");
+    let problem = technical("the handler failed", Some(error));
+    Answer::Retry(Performed { reply: ReplyBody::Retry(problem, None), how: How::Retry })
+}
+
+/// Whether this is PostgreSQL's serialization failure or deadlock.
+fn is_conflict(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    matches!(code.as_deref(), Some("40001" | "40P01"))
 }
 
 /// Waits for an action under way, then tells whether there is anything to undo. If the action never ran, its key is

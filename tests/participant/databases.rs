@@ -16,6 +16,8 @@ pub trait TestDatabase: Inbox {
     async fn effect(connection: &mut Self::Connection, name: &str) -> Result<(), sqlx::Error>;
     /// A statement that fails inside a transaction.
     async fn fail(connection: &mut Self::Connection) -> Result<(), sqlx::Error>;
+    /// A statement that fails as one does whose transaction gives way to another, where the database has that.
+    async fn conflict(connection: &mut Self::Connection) -> Result<(), sqlx::Error>;
     async fn effects(pool: &Pool<Self>) -> Vec<String>;
     /// `(status, outcome)` of a key.
     async fn inbox(pool: &Pool<Self>, key: &str) -> Option<(String, Option<String>)>;
@@ -48,6 +50,10 @@ impl TestDatabase for Sqlite {
 
     async fn fail(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
         sqlx::query("insert into nowhere values (1)").execute(connection).await.map(drop)
+    }
+
+    async fn conflict(_: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+        Ok(())
     }
 
     async fn effects(pool: &SqlitePool) -> Vec<String> {
@@ -84,6 +90,11 @@ impl TestDatabase for Postgres {
 
     async fn fail(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         sqlx::query("insert into nowhere values (1)").execute(connection).await.map(drop)
+    }
+
+    async fn conflict(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        let raise = "do $$ begin raise exception 'deadlock detected' using errcode = '40P01'; end $$";
+        sqlx::query(raise).execute(connection).await.map(drop)
     }
 
     async fn effects(pool: &PgPool) -> Vec<String> {

@@ -45,6 +45,7 @@ on_every_database! {
         the_compensation_of_a_refused_action_has_nothing_to_undo,
         a_retry_is_not_recorded,
         a_database_error_is_a_technical_retry_never_a_refusal,
+        a_transaction_that_gives_way_is_done_again_at_once,
         a_crash_before_the_commit_leaves_nothing_and_the_next_attempt_works,
         an_unknown_action_is_refused,
         an_input_that_cannot_be_read_is_refused,

@@ -46,6 +46,8 @@ pub enum Then {
     BreakAndRefuse,
     /// Panics the first time it is called.
     PanicOnce,
+    /// Is chosen as the victim of a deadlock the first time it is called.
+    ConflictOnce,
     /// Puts out more than a reply may hold.
     Flood,
     /// Hands its work to somebody who keeps it.
@@ -107,7 +109,8 @@ impl Controls {
             Then::Break => DB::fail(work.tx()).await?,
             Then::Panic => panic!("the handler's bug"),
             Then::PanicOnce if call == 1 => panic!("the handler's bug"),
-            Then::PanicOnce => {}
+            Then::ConflictOnce if call == 1 => DB::conflict(work.tx()).await?,
+            Then::PanicOnce | Then::ConflictOnce => {}
             Then::Wait => self.gate.acquire().await?.forget(),
             Then::Beat => assert!(work.heartbeat().await),
             Then::BreakAndRefuse => {
@@ -179,6 +182,16 @@ impl<DB: TestDatabase> Rig<DB> {
 
     pub async fn inbox(&self, command: &Command) -> Option<(String, Option<String>)> {
         DB::inbox(&self.pool, &command.key).await
+    }
+
+    /// Waits until a command's transaction is committed.
+    pub async fn until_recorded(&self, command: &Command) {
+        let recorded = async {
+            while self.inbox(command).await.is_none() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), recorded).await.expect("recorded in time");
     }
 
     pub fn calls(&self) -> u64 {

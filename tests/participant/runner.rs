@@ -6,7 +6,7 @@ use amends::broker::{Published, Settlement};
 use amends::message::ReplyBody;
 
 use crate::databases::TestDatabase;
-use crate::rig::{Rig, again, pick, unknown, unpick, word};
+use crate::rig::{Rig, pick, unknown, unpick, word};
 use crate::scripted::Event;
 
 pub async fn a_command_is_acknowledged_only_after_its_reply_is_confirmed<DB: TestDatabase>() {
@@ -16,11 +16,8 @@ pub async fn a_command_is_acknowledged_only_after_its_reply_is_confirmed<DB: Tes
     let tag = rig.broker.deliver(action.encode());
     rig.controls.until_called(1).await;
     rig.controls.gate.add_permits(1);
-    // The second command's handler runs after the first has committed, or at least beside it.
     let settled = |events: &[Event]| events.iter().any(|event| matches!(event, Event::Settled(..)));
-    while rig.inbox(&action).await.is_none() {
-        tokio::task::yield_now().await;
-    }
+    rig.until_recorded(&action).await;
     assert!(!settled(&rig.broker.events()));
     rig.broker.give_confirms(1);
     assert_eq!(rig.broker.settlement(tag).await, Settlement::Ack);
@@ -49,9 +46,7 @@ pub async fn a_crash_after_the_commit_and_before_the_reply_loses_nothing<DB: Tes
     rig.broker.hold_confirms();
     let action = pick("succeed");
     rig.broker.deliver(action.encode());
-    while rig.inbox(&action).await.is_none() {
-        tokio::task::yield_now().await;
-    }
+    rig.until_recorded(&action).await;
     // The old process is as good as dead: its reply is never confirmed. The broker delivers again, to the next one.
     let next = rig.restarted();
     assert_eq!(word(&next.ask(&action).await), "success");
@@ -90,7 +85,9 @@ pub async fn a_stop_takes_nothing_new_and_finishes_what_runs<DB: TestDatabase>()
 pub async fn no_more_handlers_run_at_once_than_allowed<DB: TestDatabase>() {
     let rig = Rig::<DB>::start_with(|participant| participant.concurrency(2)).await;
     let actions: Vec<_> = (0..6).map(|_| pick("wait")).collect();
-    actions.iter().for_each(|action| drop(rig.broker.deliver(action.encode())));
+    for action in &actions {
+        rig.broker.deliver(action.encode());
+    }
     rig.controls.until_called(1).await;
     rig.controls.gate.add_permits(6);
     for action in &actions {
@@ -154,5 +151,4 @@ pub async fn work_kept_beyond_its_handler_is_rolled_back<DB: TestDatabase>() {
     action.body = serde_json::json!({ "effect": "keep", "then": "keep" }).into();
     assert_eq!(word(&rig.ask(&action).await), "retry technical");
     assert_eq!(rig.effects().await.len(), 0);
-    let _ = again(&action);
 }
