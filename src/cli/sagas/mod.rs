@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::error::{CliError, Exit};
 use super::remote::Remote;
 use super::{Context, output};
+use crate::id::SagaId;
 
 /// `amends sagas ...`
 #[derive(Debug, clap::Subcommand)]
@@ -133,6 +134,11 @@ pub async fn pages(
         answer = remote.get(path, &query).await?;
     }
     Ok(pages)
+}
+
+/// Reads a saga's id from the command line.
+pub fn saga_id(text: &str) -> Result<SagaId, String> {
+    text.parse().map_err(|_| "a saga's id is a UUID, as `amends sagas list` shows it".to_owned())
 }
 
 /// A value as a table shows it.

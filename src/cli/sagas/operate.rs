@@ -12,6 +12,7 @@ use crate::id::SagaId;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The saga's id
+    #[arg(value_parser = super::saga_id)]
     id: SagaId,
     /// Why; kept in the audit log
     #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]

@@ -12,6 +12,7 @@ use crate::id::SagaId;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The saga's id
+    #[arg(value_parser = super::saga_id)]
     pub(super) id: SagaId,
 }
 

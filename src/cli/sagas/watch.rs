@@ -20,6 +20,7 @@ const UNANSWERED: u32 = 60;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The saga's id
+    #[arg(value_parser = super::saga_id)]
     id: SagaId,
 }
 
