@@ -32,7 +32,8 @@ const IO: &[&str] = &["tokio", "sqlx", "lapin", "axum", "reqwest"];
 const LONGEST: usize = 600;
 
 /// Words that stay out of the code, tests aside. Spelled in halves, so that this file may be checked too.
-const BANNED: &[&str] = &[concat!("todo", "!("), concat!("unimplemented", "!("), concat!("dbg", "!("), concat!(".unwrap", "()")];
+const BANNED: &[&str] =
+    &[concat!("todo", "!("), concat!("unimplemented", "!("), concat!("dbg", "!("), concat!(".unwrap", "()")];
 
 struct Source {
     path: PathBuf,
@@ -137,7 +138,10 @@ fn pure_modules_know_no_io() {
 fn no_file_is_too_long() {
     let sources = sources();
     let long = sources.iter().map(|source| (source, source.text.lines().count())).filter(|(_, lines)| *lines > LONGEST);
-    none(long.map(|(source, lines)| format!("{}: {lines} lines, {LONGEST} are allowed", source.path.display())).collect());
+    none(
+        long.map(|(source, lines)| format!("{}: {lines} lines, {LONGEST} are allowed", source.path.display()))
+            .collect(),
+    );
 }
 
 #[test]

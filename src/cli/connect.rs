@@ -21,15 +21,17 @@ pub async fn broker(url: &str) -> Result<Arc<dyn Broker>, CliError> {
     Ok(broker::open(url).await?)
 }
 
+/// The tokens of the settings file, as the HTTP interface checks them.
 pub fn tokens(_entries: &[TokenEntry]) -> Result<(), CliError> {
     Ok(())
 }
 
+/// Serves HTTP until `stop`.
 pub async fn serve(
     _listener: TcpListener,
     _coordinator: Coordinator,
     _tokens: (),
     _stop: CancellationToken,
 ) -> Result<(), CliError> {
-    Ok(())
+    Err(CliError::failed("this build has no HTTP interface"))
 }

@@ -107,7 +107,8 @@ fn a_database_that_is_not_there_is_told_without_its_password() {
 
 #[test]
 fn a_broker_address_that_is_none_is_told_without_its_password() {
-    let said = amends(&["serve", "--http", "127.0.0.1:0", "--store", "sqlite://x.db", "--broker", "kafka://me:secret@b"]);
+    let said =
+        amends(&["serve", "--http", "127.0.0.1:0", "--store", "sqlite://x.db", "--broker", "kafka://me:secret@b"]);
     assert!(!said.to_string().contains("secret"), "{said}");
     told!(said);
 }

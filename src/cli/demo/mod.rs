@@ -80,8 +80,7 @@ impl Office {
         let store = connect::store(&format!("sqlite://{}", folder.join("amends.db").display())).await?;
         store.migrate().await?;
         let broker = connect::broker("in-process").await?;
-        let coordinator =
-            Coordinator::launch(store.clone(), broker.clone(), CoordinatorOptions::default()).await?;
+        let coordinator = Coordinator::launch(store.clone(), broker.clone(), CoordinatorOptions::default()).await?;
         Ok(Self { store, broker, coordinator })
     }
 
@@ -117,7 +116,9 @@ async fn play(folder: &Path, context: &Context) -> Result<Exit, CliError> {
     office.broker.close().await;
     office.store.close().await;
     drop(office);
-    progress.say("\n  The coordinator is killed while the bank works on order-6. Its memory is gone, and so are the broker");
+    progress.say(
+        "\n  The coordinator is killed while the bank works on order-6. Its memory is gone, and so are the broker",
+    );
     progress.say("  and every message in it. What is left is a SQLite file.\n");
 
     let office = Office::open(folder).await?;
@@ -127,7 +128,8 @@ async fn play(folder: &Path, context: &Context) -> Result<Exit, CliError> {
     let stuck = watch_all(&office, &definition, &ids, &mut progress, |sagas| all_still(sagas)).await;
     stuck?;
     step_in(&office, &ids, &mut progress).await?;
-    watch_all(&office, &definition, &ids, &mut progress, |sagas| sagas.iter().all(|saga| saga.state.is_terminal())).await?;
+    watch_all(&office, &definition, &ids, &mut progress, |sagas| sagas.iter().all(|saga| saga.state.is_terminal()))
+        .await?;
 
     let mut rows = Vec::new();
     for (order, &id) in ORDERS.iter().zip(&ids) {
@@ -147,7 +149,10 @@ async fn play(folder: &Path, context: &Context) -> Result<Exit, CliError> {
     let document = json!({ "items": rows, "books": books, "commandsThatCameTwice": replayed });
     context.output.list(&document, &rows, || report::table(&rows))?;
     progress.say(&format!("\n{}", report::sums(&books)));
-    progress.say(&format!("{replayed} commands came twice and took effect once; all took {:.1} s", watch.elapsed().as_secs_f64()));
+    progress.say(&format!(
+        "{replayed} commands came twice and took effect once; all took {:.1} s",
+        watch.elapsed().as_secs_f64()
+    ));
     let complaints = report::complaints(&rows, &books, &faults, replayed);
     if complaints.is_empty() {
         output::next(&["amends serve".to_owned(), "amends definitions schema".to_owned()]);
@@ -206,7 +211,10 @@ async fn step_in(office: &Office, ids: &[SagaId], progress: &mut Progress) -> Re
     for (order, &id) in ORDERS.iter().zip(ids) {
         let saga = office.saga(id).await?;
         let Some(stuck) = saga.state.stuck() else { continue };
-        progress.say(&format!("\n  {} is STUCK: {}. It waits for a person, who looks at it", order.id, stuck.problem.title));
+        progress.say(&format!(
+            "\n  {} is STUCK: {}. It waits for a person, who looks at it",
+            order.id, stuck.problem.title
+        ));
         progress.say("  and has it tried again:  amends sagas retry ID --reason 'called the bank'\n");
         let operate = Operate {
             id,

@@ -22,7 +22,13 @@ pub struct Row {
 }
 
 /// Tells of one saga what a newcomer wants to know.
-pub fn row(order: &Order, definition: &Definition, record: &SagaRecord, history: &[HistoryRecord], in_crash: bool) -> Row {
+pub fn row(
+    order: &Order,
+    definition: &Definition,
+    record: &SagaRecord,
+    history: &[HistoryRecord],
+    in_crash: bool,
+) -> Row {
     let saga = &record.saga;
     let is_undone = |status| status == StepStatus::Compensated;
     let undone: Vec<String> = definition

@@ -113,13 +113,14 @@ impl Company {
     pub async fn books(&self) -> Result<Books, CliError> {
         let confirmed = query_scalar("select count(*) from orders where state = 'confirmed'").fetch_one(&self.orders);
         let open = query_scalar("select count(*) from orders where state = 'open'").fetch_one(&self.orders);
-        let (opening, balance, paid) =
-            query_as("select opening, balance, held + captured from bank").fetch_one(&self.payments).await.map_err(broken)?;
-        let (stocked, free, taken) =
-            query_as("select sum(opening), sum(free), sum(picked + dispatched) from stock")
-                .fetch_one(&self.warehouse)
-                .await
-                .map_err(broken)?;
+        let (opening, balance, paid) = query_as("select opening, balance, held + captured from bank")
+            .fetch_one(&self.payments)
+            .await
+            .map_err(broken)?;
+        let (stocked, free, taken) = query_as("select sum(opening), sum(free), sum(picked + dispatched) from stock")
+            .fetch_one(&self.warehouse)
+            .await
+            .map_err(broken)?;
         Ok(Books {
             confirmed: confirmed.await.map_err(broken)?,
             open: open.await.map_err(broken)?,
@@ -198,11 +199,7 @@ struct Authorisation {
     auth_id: String,
 }
 
-async fn authorise(
-    payment: Payment,
-    mut work: Work<Sqlite>,
-    faults: Arc<Faults>,
-) -> Result<Authorisation, StepError> {
+async fn authorise(payment: Payment, mut work: Work<Sqlite>, faults: Arc<Faults>) -> Result<Authorisation, StepError> {
     if payment.card == DECLINED_CARD {
         faults.fire(Fault::CardDeclined);
         return Err(refuse("card-declined", "the bank declined the card"));
