@@ -1,6 +1,7 @@
 //! The participant SDK against a scripted broker, on SQLite and on PostgreSQL (`AMENDS_TEST_STORE`: an admin URL).
 
 mod databases;
+mod music_corp;
 mod rig;
 mod rules;
 mod runner;

@@ -8,6 +8,7 @@ pub struct Process {
     name: String,
     program: PathBuf,
     arguments: Vec<std::ffi::OsString>,
+    environment: Vec<(&'static str, String)>,
     log: PathBuf,
     child: Child,
     kills: u32,
@@ -16,16 +17,22 @@ pub struct Process {
 impl Process {
     /// Starts the command; what it prints goes to the end of `log`.
     pub fn start(name: &str, command: &mut Command, log: PathBuf) -> Self {
+        Self::start_with(name, command, &[], log)
+    }
+
+    /// The same with variables in its environment.
+    pub fn start_with(name: &str, command: &mut Command, environment: &[(&'static str, String)], log: PathBuf) -> Self {
         let program = PathBuf::from(command.get_program());
         let arguments = command.get_args().map(ToOwned::to_owned).collect::<Vec<_>>();
-        let child = spawn(name, &program, &arguments, &log);
-        Self { name: name.to_owned(), program, arguments, log, child, kills: 0 }
+        let environment = environment.to_vec();
+        let child = spawn(name, &program, &arguments, &environment, &log);
+        Self { name: name.to_owned(), program, arguments, environment, log, child, kills: 0 }
     }
 
     /// SIGKILL, then the same command again.
     pub fn kill_and_restart(&mut self) {
         self.kill();
-        self.child = spawn(&self.name, &self.program, &self.arguments, &self.log);
+        self.child = spawn(&self.name, &self.program, &self.arguments, &self.environment, &self.log);
     }
 
     /// SIGKILL. Fails when the process had ended by itself before: then nothing was killed.
@@ -70,11 +77,12 @@ impl Drop for Process {
     }
 }
 
-fn spawn(name: &str, program: &PathBuf, arguments: &[std::ffi::OsString], log: &PathBuf) -> Child {
+fn spawn(name: &str, program: &PathBuf, arguments: &[std::ffi::OsString], environment: &[(&'static str, String)], log: &PathBuf) -> Child {
     let output = std::fs::File::options().create(true).append(true).open(log).expect("the log opens");
     let errors = output.try_clone().expect("the log is shared");
     Command::new(program)
         .args(arguments)
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(output)
         .stderr(errors)

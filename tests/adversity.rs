@@ -1,0 +1,190 @@
+//! On real PostgreSQL and RabbitMQ: forged replies, two coordinators, participants in other languages.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use amends::broker::topology::REPLIES_QUEUE;
+use amends::coordinator::Coordinator;
+use amends::id::{CommandId, SagaId, Seq};
+use amends::message::{Envelope, Properties, Reply, ReplyBody, TokenKey, TokenKeys};
+use amends::payload::Payload;
+use serde_json::json;
+use support::processes::Process;
+use support::rig::{Rig, start};
+use support::scripted::{Scripted, done, refusal};
+use support::{eventually, eventually_within};
+
+const TWO_STEPS: &str = r#"
+saga: two-steps
+version: 1
+defaults: { timeout: 30s, retry: { maxAttempts: 5, initialInterval: 50ms, jitter: none } }
+steps:
+  - { name: first, participant: alpha, action: do, compensation: { action: undo } }
+  - { name: second, participant: beta, action: do, compensation: { action: undo } }
+"#;
+
+fn forged(token: Option<&str>, outcome: Option<&str>, body: &[u8]) -> Envelope {
+    let mut headers = BTreeMap::new();
+    if let Some(outcome) = outcome {
+        headers.insert("amends-outcome".to_owned(), outcome.into());
+    }
+    Envelope {
+        exchange: "amends.replies".to_owned(),
+        routing_key: REPLIES_QUEUE.to_owned(),
+        mandatory: true,
+        properties: Properties { correlation_id: token.map(str::to_owned), headers, ..Properties::default() },
+        body: body.to_vec(),
+    }
+}
+
+/// Publishes a forged reply and waits until it is seen among the dead letters and counted for `code`.
+async fn is_buried(rig: &Rig, coordinator: &Coordinator, case: &str, envelope: Envelope, code: &str) {
+    let (depth, counted) = (rig.depth("amends.replies.dead").await, coordinator.metrics().dead_replies(code));
+    rig.broker.publish(vec![envelope]).await;
+    eventually(&format!("{case}: dead and counted as {code}"), async || {
+        let is_counted = coordinator.metrics().dead_replies(code) == counted + 1;
+        (is_counted && rig.depth("amends.replies.dead").await == depth + 1).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forged_replies_change_nothing_and_are_buried_and_counted() {
+    let rig = Rig::new(&["alpha", "beta"]).await;
+    let coordinator = rig.coordinator().await;
+    coordinator.register(TWO_STEPS, "test").await.expect("registered");
+    // Alpha answers nothing, so that its command stays open.
+    let alpha = Scripted::start(&rig.broker, "alpha", |_| Vec::new()).await;
+    let id = start(&coordinator, "two-steps", json!({})).await;
+    let command = eventually("the command arrives", async || alpha.seen().pop()).await;
+    let before = rig.saga(id).await;
+
+    let strangers = TokenKeys::new(vec![TokenKey { id: 1, secret: [7; 32] }]).expect("a key");
+    let forged_token = strangers.sign(CommandId { saga: id, seq: Seq(1) }, 1);
+    let real_keys = TokenKeys::new(rig.store.token_keys([0; 32]).await.expect("keys")).expect("a key");
+    let nobody = real_keys.sign(CommandId { saga: SagaId::fresh(), seq: Seq(1) }, 1);
+    let other_command = real_keys.sign(CommandId { saga: id, seq: Seq(9) }, 1);
+    let other_attempt = real_keys.sign(CommandId { saga: id, seq: Seq(1) }, 2);
+    let success = Some("success");
+    let token = Some(command.token.as_str());
+    let cases: [(&str, Envelope, &str); 11] = [
+        ("no token", forged(None, success, b"{}"), "REPLY_TOKEN_MISSING"),
+        ("empty token", forged(Some(""), success, b"{}"), "REPLY_TOKEN_MISSING"),
+        ("nonsense for a token", forged(Some("letmein"), success, b"{}"), "REPLY_TOKEN_FORGED"),
+        ("a token signed with another key", forged(Some(&forged_token), success, b"{}"), "REPLY_TOKEN_FORGED"),
+        ("unknown saga", forged(Some(&nobody), success, b"{}"), "REPLY_SAGA_UNKNOWN"),
+        ("a command never decided", forged(Some(&other_command), success, b"{}"), "REPLY_NOT_EXPECTED"),
+        ("an attempt never sent", forged(Some(&other_attempt), success, b"{}"), "REPLY_NOT_EXPECTED"),
+        ("no outcome", forged(token, None, b"{}"), "REPLY_OUTCOME_MISSING"),
+        ("unknown outcome", forged(token, Some("maybe"), b"{}"), "REPLY_OUTCOME_UNKNOWN"),
+        ("broken body", forged(token, success, b"{\"a\":"), "REPLY_BODY_INVALID"),
+        ("a failure without a type", forged(token, Some("failure"), b"{}"), "REPLY_BODY_INVALID"),
+    ];
+    for (case, envelope, code) in cases {
+        is_buried(&rig, &coordinator, case, envelope, code).await;
+    }
+    assert_eq!(rig.saga(id).await, before, "nothing has changed");
+
+    // The real reply still counts; and once it was used, its token is worth nothing.
+    let reply = |body| Reply { token: command.token.clone(), routing_key: command.reply_to.clone(), body }.encode();
+    let _beta = Scripted::start(&rig.broker, "beta", |_| vec![done()]).await;
+    rig.broker.publish(vec![reply(ReplyBody::Success(Payload::from(json!({}))))]).await;
+    let ended = rig.becomes(id, "COMPLETED").await;
+    let replayed = reply(ReplyBody::Success(Payload::from(json!({}))));
+    is_buried(&rig, &coordinator, "a replayed reply", replayed, "REPLY_AFTER_END").await;
+    let other = reply(ReplyBody::Success(Payload::from(json!({ "forged": true }))));
+    is_buried(&rig, &coordinator, "a replayed token with another body", other, "REPLY_AFTER_END").await;
+    let Some(ReplyBody::Failure(problem)) = Some(refusal("no")) else { unreachable!() };
+    is_buried(&rig, &coordinator, "a contradiction", reply(ReplyBody::Failure(problem)), "REPLY_CONTRADICTS").await;
+    assert_eq!(rig.saga(id).await, ended);
+    coordinator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_coordinators_share_the_work_and_killing_one_stops_nothing() {
+    let rig = Rig::new(&["alpha", "beta"]).await;
+    let (one, two) = (rig.coordinator().await, rig.coordinator().await);
+    one.register(TWO_STEPS, "test").await.expect("registered");
+    let _alpha = Scripted::start(&rig.broker, "alpha", |_| vec![done()]).await;
+    let _beta = Scripted::start(&rig.broker, "beta", |_| vec![done()]).await;
+
+    let mut sagas = Vec::new();
+    for n in 0..100 {
+        let coordinator = if n % 2 == 0 { &one } else { &two };
+        sagas.push(start(coordinator, "two-steps", json!({ "n": n })).await);
+    }
+    one.kill();
+    for n in 100..150 {
+        sagas.push(start(&two, "two-steps", json!({ "n": n })).await);
+    }
+    for id in sagas {
+        eventually_within(Duration::from_secs(60), &format!("{id} completes"), async || {
+            (rig.saga(id).await.state.as_str() == "COMPLETED").then_some(())
+        })
+        .await;
+    }
+    assert!(one.metrics().commits() > 0 && two.metrics().commits() > 0, "both took part");
+    assert_eq!(rig.pending().await, 0);
+    two.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_participant_written_from_the_contract_in_python_takes_part() {
+    const AWARD: &str = r#"
+saga: award
+version: 1
+key: ${ input.customer }
+defaults: { timeout: 500ms, retry: { maxAttempts: 3, initialInterval: 100ms, jitter: none } }
+steps:
+  - { name: award, participant: loyalty, action: award, compensation: { action: revoke } }
+  - { name: check, participant: beta, action: check, when: "${ input.checked }", compensation: none }
+"#;
+    let rig = Rig::new(&["loyalty", "beta"]).await;
+    let coordinator = rig.coordinator().await;
+    coordinator.register(AWARD, "test").await.expect("registered");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let database = folder.path().join("loyalty.db");
+    let mut python = std::process::Command::new("/usr/bin/python3");
+    python.arg("examples/python/participant.py");
+    let python = Process::start_with(
+        "loyalty",
+        &mut python,
+        &[("AMENDS_BROKER", rig.broker_url.clone()), ("AMENDS_DATABASE", database.display().to_string())],
+        folder.path().join("loyalty.log"),
+    );
+    let _beta = Scripted::start(&rig.broker, "beta", |_| vec![refusal("checked-and-refused")]).await;
+
+    let award = async |customer: &str, checked: bool| {
+        start(&coordinator, "award", json!({ "customer": customer, "points": 10, "checked": checked })).await
+    };
+    let plain = award("plain-anna", false).await;
+    let blocked = award("blocked-ben", false).await;
+    let busy = award("busy-cleo", false).await;
+    let slow = award("slow-dora", false).await;
+    let undone = award("undone-eve", true).await;
+    let limit = Duration::from_secs(60);
+    let end = async |id, what: &str| {
+        eventually_within(limit, what, async || Some(rig.saga(id).await).filter(|saga| saga.state.is_terminal())).await
+    };
+    assert_eq!(end(plain, "success").await.state.as_str(), "COMPLETED");
+    let refused = end(blocked, "refusal").await;
+    assert_eq!(refused.state.as_str(), "COMPENSATED");
+    assert_eq!(refused.cause.map(|cause| cause.kind).as_deref(), Some("customer-blocked"));
+    let retried = end(busy, "retry").await;
+    assert_eq!((retried.state.as_str(), retried.steps[0].attempts()), ("COMPLETED", 2));
+    let slow = end(slow, "in-progress").await;
+    assert_eq!(slow.state.as_str(), "COMPLETED");
+    assert_eq!(slow.steps[0].attempts(), 1, "heartbeats kept the first attempt alive past its time-out");
+    assert_eq!(end(undone, "compensation").await.state.as_str(), "COMPENSATED");
+
+    let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}", database.display())).await.expect("its database");
+    let points: Vec<(String, i64)> =
+        sqlx::query_as("select customer, points from points order by customer").fetch_all(&pool).await.expect("points");
+    let expected = [("busy-cleo", 10), ("plain-anna", 10), ("slow-dora", 10), ("undone-eve", 0)];
+    assert_eq!(points, expected.map(|(customer, points)| (customer.to_owned(), points)));
+    assert_eq!(rig.depth("loyalty.commands.dead").await, 0);
+    drop(python);
+    coordinator.stop().await;
+}
