@@ -125,8 +125,7 @@ async fn play(folder: &Path, context: &Context) -> Result<Exit, CliError> {
     let pending = office.store.pending(None, 1_000).await?.len();
     progress.say(&format!("  A new coordinator reads the file: {pending} commands are PENDING, and are sent again.\n"));
     let at_work = company.open(&office.broker)?;
-    let stuck = watch_all(&office, &definition, &ids, &mut progress, |sagas| all_still(sagas)).await;
-    stuck?;
+    watch_all(&office, &definition, &ids, &mut progress, all_still).await?;
     step_in(&office, &ids, &mut progress).await?;
     watch_all(&office, &definition, &ids, &mut progress, |sagas| sagas.iter().all(|saga| saga.state.is_terminal()))
         .await?;
@@ -243,7 +242,7 @@ fn standing(definition: &Definition, saga: &Saga) -> String {
     let mut news: Vec<String> =
         steps().filter_map(|(step, state)| in_words(state).map(|words| format!("{} {words}", step.name))).collect();
     if news.is_empty() && !matches!(saga.state, SagaState::Completed) {
-        let last = steps().filter(|(_, state)| state.status() == StepStatus::Verified).last();
+        let last = steps().rfind(|(_, state)| state.status() == StepStatus::Verified);
         news.extend(last.map(|(step, _)| format!("{} done", step.name)));
     }
     format!("{:<12} {}", saga.state.as_str(), news.join(", ")).trim_end().to_owned()
