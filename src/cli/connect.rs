@@ -21,16 +21,11 @@ pub async fn broker(url: &str) -> Result<Arc<dyn Broker>, CliError> {
     Ok(broker::open(url).await?)
 }
 
-/// The tokens of the settings file, as the HTTP interface checks them.
-pub fn tokens(_entries: &[TokenEntry]) -> Result<(), CliError> {
-    Ok(())
-}
-
-/// Serves HTTP until `stop`.
+/// Serves HTTP until `stop`, to those who show one of `tokens`; to everybody when there are none.
 pub async fn serve(
     _listener: TcpListener,
     _coordinator: Coordinator,
-    _tokens: (),
+    _tokens: &[TokenEntry],
     _stop: CancellationToken,
 ) -> Result<(), CliError> {
     Err(CliError::failed("this build has no HTTP interface"))
