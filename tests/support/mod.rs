@@ -4,6 +4,7 @@
 pub mod processes;
 pub mod rig;
 pub mod scripted;
+pub mod servers;
 
 use std::time::Duration;
 
