@@ -3,6 +3,7 @@
 mod diagnostic;
 mod graph;
 pub mod model;
+mod node;
 pub mod source;
 pub mod template;
 
