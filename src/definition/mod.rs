@@ -1,6 +1,7 @@
 //! What a saga is: the model, how it is read from YAML or JSON, and how it is checked. Pure: no tokio, sqlx or lapin.
 
 mod diagnostic;
+mod expression;
 mod graph;
 pub mod model;
 mod node;
