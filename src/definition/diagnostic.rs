@@ -83,12 +83,6 @@ impl Diagnostic {
             text,
         }
     }
-
-    /// The same, with a way to mend it.
-    pub(super) fn suggest(mut self, suggestion: impl Into<String>) -> Self {
-        self.suggestion = Some(suggestion.into());
-        self
-    }
 }
 
 /// The nearest boundary between characters at or before `at`.
