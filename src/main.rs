@@ -1,1 +1,9 @@
-fn main() {}
+//! The binary: arguments in, exit code out. Everything else is in the library's `cli`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // One TLS provider in the whole tree, chosen by the binary and never by the library. Only a second call can fail.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    amends::cli::run(std::env::args_os())
+}

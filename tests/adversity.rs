@@ -10,6 +10,7 @@ use amends::coordinator::Coordinator;
 use amends::id::{CommandId, SagaId, Seq};
 use amends::message::{Envelope, Properties, Reply, ReplyBody, TokenKey, TokenKeys};
 use amends::payload::Payload;
+use amends::saga::Phase;
 use serde_json::json;
 use support::processes::Process;
 use support::rig::{Rig, start};
@@ -59,7 +60,12 @@ async fn forged_replies_change_nothing_and_are_buried_and_counted() {
     let alpha = Scripted::start(&rig.broker, "alpha", |_| Vec::new()).await;
     let id = start(&coordinator, "two-steps", json!({})).await;
     let command = eventually("the command arrives", async || alpha.seen().pop()).await;
-    let before = rig.saga(id).await;
+    let before = eventually("the confirm is written down", async || {
+        let saga = rig.saga(id).await;
+        let (_, command) = saga.steps[0].in_flight()?;
+        matches!(command.phase, Phase::Awaiting(_)).then_some(saga)
+    })
+    .await;
 
     let strangers = TokenKeys::new(vec![TokenKey { id: 1, secret: [7; 32] }]).expect("a key");
     let forged_token = strangers.sign(CommandId { saga: id, seq: Seq(1) }, 1);

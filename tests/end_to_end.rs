@@ -11,7 +11,7 @@ use amends::client::Client;
 use sqlx::postgres::PgPool;
 use support::processes::{Process, free_port};
 use support::servers::{PrivatePostgres, PrivateRabbit};
-use support::{eventually_within, poll};
+use support::eventually_within;
 
 const ORDERS: u64 = 500;
 
@@ -80,7 +80,7 @@ impl City {
 
     /// Rows of the coordinator's table of sagas whose state is one of `states`.
     async fn count(&self, pool: &PgPool, states: &[&str]) -> u64 {
-        poll(Duration::from_secs(60), "the sagas are counted", async || {
+        eventually_within(Duration::from_secs(60), "the sagas are counted", async || {
             sqlx::query_scalar::<_, i64>("select count(*) from saga where state = any($1)")
                 .bind(states)
                 .fetch_one(pool)

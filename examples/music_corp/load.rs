@@ -11,7 +11,7 @@ use crate::Error;
 
 const RECORDS: [&str; 3] = ["blue-train", "giant-steps", "kind-of-blue"];
 /// How often a start is sent before the load gives up: long enough for a coordinator to be restarted.
-const TRIES: u32 = 60;
+const TRIES: u32 = 240;
 
 #[derive(clap::Args)]
 pub struct Settings {

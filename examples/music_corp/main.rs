@@ -17,6 +17,7 @@ mod payments;
 mod service;
 mod warehouse;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -51,6 +52,7 @@ async fn main() -> Result<ExitCode, Error> {
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     match Arguments::parse().command {
         Command::Orders(settings) => service::run(settings, orders::SCHEMA, orders::participant()).await?,

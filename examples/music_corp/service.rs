@@ -1,10 +1,10 @@
 //! What the three services share: settings, start, stop.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
-use amends::broker::Broker;
-
+use amends::broker;
 use amends::participant::{self, Participant};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{Postgres, raw_sql};
@@ -36,15 +36,13 @@ pub async fn run(settings: Settings, schema: &'static str, service: Participant<
         .max_connections(u32::from(CONCURRENCY) + 1)
         .acquire_timeout(Duration::from_secs(5))
         .connect_lazy_with(settings.database);
-    while let Err(error) = migrate(&pool, schema).await {
-        tracing::warn!(%error, "waiting for the database");
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            () = tokio::time::sleep(Duration::from_secs(1)) => {}
-        }
+    let ready = async || migrate(&pool, schema).await;
+    if patiently("the database", &stop, ready).await.is_none() {
+        return Ok(());
     }
-
-    let broker: Arc<dyn Broker> = panic!("{}", settings.broker);
+    let Some(broker) = patiently("the broker", &stop, async || broker::open(&settings.broker).await).await else {
+        return Ok(());
+    };
     service.concurrency(CONCURRENCY).build(pool, Arc::clone(&broker))?.run(stop).await?;
     broker.close().await;
     Ok(())
@@ -55,6 +53,24 @@ async fn migrate(pool: &PgPool, schema: &'static str) -> Result<(), sqlx::Error>
     participant::migrate(pool).await?;
     raw_sql(schema).execute(pool).await?;
     Ok(())
+}
+
+/// Tries until it works; `None` when the service is stopped before. What a service needs may start after it.
+async fn patiently<T, E: Display>(
+    what: &str,
+    stop: &CancellationToken,
+    attempt: impl AsyncFn() -> Result<T, E>,
+) -> Option<T> {
+    loop {
+        match attempt().await {
+            Ok(value) => return Some(value),
+            Err(error) => tracing::warn!(%error, "waiting for {what}"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return None,
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+    }
 }
 
 fn cancel_on_signal(stop: CancellationToken) -> Result<impl Future<Output = ()>, Error> {

@@ -5,11 +5,31 @@ pub mod amqp;
 pub mod in_process;
 pub mod topology;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
 pub use topology::{Queue, Topology};
 
 use crate::message::Envelope;
+
+/// The broker at an address: `amqp://`, `amqps://` or `in-process`. Does not wait for RabbitMQ to be there: whoever needs
+/// it is told if it is not.
+///
+/// # Errors
+/// [`BrokerError::Address`] when the address cannot be understood.
+pub async fn open(url: &str) -> Result<Arc<dyn Broker>, BrokerError> {
+    match url.split_once("://").map_or(url, |(scheme, _)| scheme) {
+        #[cfg(feature = "amqp")]
+        "amqp" | "amqps" => Ok(Arc::new(amqp::AmqpBroker::connect_lazily(url)?)),
+        "in-process" => Ok(Arc::new(in_process::InProcessBroker::new())),
+        _ => Err(BrokerError::Address {
+            // What cannot be understood may hold a password anywhere.
+            address: url.split_once("://").map_or("(not a URL)", |(scheme, _)| scheme).to_owned(),
+            problem: "expected amqp://…, amqps://… or in-process".to_owned(),
+        }),
+    }
+}
 
 /// A message broker. Implementations reconnect by themselves; a caller sees a lost connection only as an unknown outcome.
 #[async_trait]
@@ -66,7 +86,7 @@ pub trait Consumer: Send {
     async fn next(&mut self, max: usize) -> Option<Vec<Delivery>>;
 
     /// Settles deliveries of this consumer; can be kept apart from it.
-    fn settler(&self) -> std::sync::Arc<dyn Settler>;
+    fn settler(&self) -> Arc<dyn Settler>;
 }
 
 /// Tells the broker what became of deliveries.

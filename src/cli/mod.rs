@@ -1,1 +1,136 @@
 //! The command line: one file per command (section 7 of the contract).
+//!
+//! Arguments become a [`Command`], settings are resolved ([`settings`]), the command runs and ends with an
+//! [`Exit`](error::Exit) or a [`CliError`](error::CliError). Data goes to stdout, everything else to stderr
+//! ([`output`]).
+
+mod completions;
+mod connect;
+mod definitions;
+pub mod demo;
+mod doctor;
+pub mod error;
+mod migrate;
+mod outbox;
+pub mod output;
+mod remote;
+mod sagas;
+mod serve;
+pub mod settings;
+mod stuck;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use error::{CliError, Exit};
+use output::{Format, Output};
+use settings::{Settings, SettingsArgs};
+
+/// A saga coordinator: a business operation across services either stands or is amended.
+#[derive(Debug, Parser)]
+#[command(name = "amends", version, arg_required_else_help = true)]
+#[command(after_help = "Start with `amends demo`: it needs nothing but this program.\n\
+    Exit codes: 0 done, 1 failed, 2 usage, 3 the condition asked about holds, 4 not allowed, 6 conflict.")]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    settings: SettingsArgs,
+    /// How data is printed on stdout
+    #[arg(long, global = true, value_enum, default_value_t, env = "AMENDS_OUTPUT", hide_env_values = true)]
+    output: Format,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Run the coordinator with its HTTP interface
+    Serve(serve::Args),
+    /// Watch sagas succeed, fail and be undone: needs nothing but this program
+    Demo(demo::Args),
+    /// Bring the store's schema up to this program
+    Migrate(migrate::Args),
+    /// Check, register and read saga definitions
+    #[command(subcommand)]
+    Definitions(definitions::Command),
+    /// Start sagas, see what they do, and step in
+    #[command(subcommand)]
+    Sagas(sagas::Command),
+    /// List the sagas that cannot go on without a person; exit code 3 when there are any
+    Stuck(stuck::Args),
+    /// List commands in the outbox; those whose outcome is not known yet unless told otherwise
+    Outbox(outbox::Args),
+    /// Check store, broker and server, with advice
+    Doctor,
+    /// Print a completion script for a shell
+    Completions(completions::Args),
+}
+
+/// What every command is given.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// What applies to this run.
+    pub settings: Settings,
+    /// Where data goes.
+    pub output: Output,
+}
+
+/// Runs the program: arguments in, exit code out.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(told) => {
+            // Help and version are no errors and go to stdout. There is nobody to tell when printing fails.
+            let _ = told.print();
+            return if told.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return ended(Err(CliError::failed(format!("no threads to run on: {error}")))),
+    };
+    let code = ended(runtime.block_on(cli.run()));
+    // What still runs (a read from stdin, a connection that does not close) must not hold up the end.
+    runtime.shutdown_background();
+    code
+}
+
+fn ended(result: Result<Exit, CliError>) -> ExitCode {
+    match result {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            if !error.is_quiet {
+                output::note(error.to_string());
+            }
+            error.exit.into()
+        }
+    }
+}
+
+impl Cli {
+    async fn run(self) -> Result<Exit, CliError> {
+        let context = Context { settings: Settings::resolve(self.settings)?, output: Output { format: self.output } };
+        match self.command {
+            Command::Serve(args) => serve::run(args, &context).await,
+            Command::Demo(args) => demo::run(args, &context).await,
+            Command::Migrate(args) => migrate::run(args, &context).await,
+            Command::Definitions(command) => definitions::run(command, &context).await,
+            Command::Sagas(command) => sagas::run(command, &context).await,
+            Command::Stuck(args) => stuck::run(args, &context).await,
+            Command::Outbox(args) => outbox::run(args, &context).await,
+            Command::Doctor => doctor::run(&context).await,
+            Command::Completions(args) => completions::run(args),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_tree_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

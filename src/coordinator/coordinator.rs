@@ -167,6 +167,9 @@ impl Coordinator {
     }
 
     async fn prepare(&self, start: Start) -> Result<StartItem, CoordinatorError> {
+        if self.0.stop.is_cancelled() {
+            return Err(CoordinatorError::Stopping);
+        }
         let Start { saga, version, input, key } = start;
         let definition = self.0.registry.resolve(&saga, version).await?;
         let errors = definition.check_input(&input);

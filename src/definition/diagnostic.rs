@@ -35,3 +35,61 @@ pub enum Severity {
     /// It can, but probably should not.
     Warning,
 }
+
+/// A stretch of the source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// First byte.
+    pub start: usize,
+    /// After the last byte.
+    pub end: usize,
+    /// From 1.
+    pub line: u32,
+    /// From 1, in characters.
+    pub column: u32,
+}
+
+impl Place {
+    /// The beginning of the text.
+    pub const START: Self = Self { start: 0, end: 0, line: 1, column: 1 };
+
+    pub fn new(start: usize, end: usize, line: usize, column: usize) -> Self {
+        let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX).max(1);
+        Self { start, end: end.max(start), line: number(line), column: number(column) }
+    }
+
+    /// From here to the end of `last`.
+    pub fn until(self, last: Self) -> Self {
+        Self { end: last.end.max(self.start), ..self }
+    }
+}
+
+impl Diagnostic {
+    /// An error at a place of the source. Only its first line is shown, so only that is kept as text and span.
+    pub(super) fn error(code: &'static str, source: &str, place: Place, pointer: String, message: String) -> Self {
+        let start = floor(source, place.start);
+        let shown = source.get(start..floor(source, place.end)).unwrap_or_default();
+        let line = shown.lines().next().unwrap_or_default().trim_end();
+        let text: String = line.chars().take(120).collect();
+        Self {
+            code,
+            severity: Severity::Error,
+            message,
+            suggestion: None,
+            pointer,
+            line: place.line,
+            column: place.column,
+            span: (start, text.len()),
+            text,
+        }
+    }
+}
+
+/// The nearest boundary between characters at or before `at`.
+fn floor(source: &str, at: usize) -> usize {
+    let mut at = at.min(source.len());
+    while !source.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
+}

@@ -1,9 +1,14 @@
 //! What a saga is: the model, how it is read from YAML or JSON, and how it is checked. Pure: no tokio, sqlx or lapin.
 
+mod check;
 mod diagnostic;
+mod expression;
+mod fields;
 mod graph;
 pub mod model;
+mod node;
 pub mod source;
+mod steps;
 pub mod template;
 
 pub use diagnostic::{Diagnostic, Severity};

@@ -2,7 +2,22 @@
 
 use std::sync::Arc;
 
-use crate::definition::{Definition, Diagnostic};
+use serde_json::Value;
+
+use crate::definition::fields::{Findings, Reader, child};
+use crate::definition::node::{Data, Node};
+use crate::definition::steps::{Defaults, Draft, DraftCompensation};
+use crate::definition::{
+    Compensation, CompensationAction, Definition, Diagnostic, ExpressionError, Graph, Scope, Severity, Step, check, expression,
+    node, steps,
+};
+use crate::id::DefinitionRef;
+use crate::payload::Payload;
+
+const MAX_STEPS: usize = 500;
+const MAX_KEY: usize = 256;
+const KEYS: [&str; 10] =
+    ["saga", "version", "owner", "runbook", "key", "input", "timeout", "defaults", "steps", "output"];
 
 /// A definition's text, read.
 #[derive(Debug)]
@@ -15,21 +30,182 @@ pub struct Checked {
 
 /// Reads YAML or JSON (JSON is YAML), finds everything that is wrong with it at once, and compiles it.
 pub fn read(source: &str) -> Checked {
-    let _ = source;
-    Checked { definition: None, diagnostics: Vec::new() }
+    let root = match node::parse(source) {
+        Ok(root) => root,
+        Err(diagnostic) => return Checked { definition: None, diagnostics: vec![*diagnostic] },
+    };
+    let mut findings = Findings::new(source);
+    let definition = build(&mut findings, &root);
+    let mut diagnostics = findings.list;
+    diagnostics.sort_by_key(|diagnostic| diagnostic.span.0);
+    let definition = definition.filter(|_| diagnostics.iter().all(|found| found.severity != Severity::Error)).map(Arc::new);
+    Checked { definition, diagnostics }
+}
+
+fn build(findings: &mut Findings<'_>, root: &Node) -> Option<Definition> {
+    if !findings.mapping(root, "", &KEYS) {
+        return None;
+    }
+    let name = findings.required(root, "", "saga", "saga: place-order").and_then(|node| findings.name(node, "/saga"));
+    let version = findings
+        .required(root, "", "version", "version: 1")
+        .and_then(|node| findings.whole(node, "/version", 1, i32::MAX.unsigned_abs()));
+    let owner = findings.text_field(root, "", "owner");
+    let runbook = findings.text_field(root, "", "runbook");
+    let key = root.get("key").and_then(|node| {
+        findings.text(node, "/key")?;
+        findings.template(node, "/key", Reader::Key)
+    });
+    let input_schema = root.get("input").and_then(|node| input_schema(findings, node));
+    let timeout = root.get("timeout").and_then(|node| findings.duration(node, "/timeout", false));
+    let defaults = Defaults::read(findings, root);
+    let drafts = drafts(findings, root, &defaults);
+    let output = root.get("output").and_then(|node| findings.template(node, "/output", Reader::Output));
+    let reads_outputs = !findings.uses.is_empty();
+    let graph = drafts.as_deref().and_then(|drafts| check::whole(findings, drafts, timeout));
+    let (drafts, graph): (Vec<Draft>, Graph) = drafts.zip(graph)?;
+    Some(Definition {
+        reference: DefinitionRef { name: name?.to_owned(), version: version? },
+        owner,
+        runbook,
+        key,
+        input_schema,
+        timeout,
+        steps: drafts.into_iter().map(step).collect::<Option<_>>()?,
+        graph,
+        output,
+        hash: Payload::from(root.to_json()).canonical_hash(),
+        reads_outputs,
+    })
+}
+
+fn input_schema(findings: &mut Findings<'_>, node: &Node) -> Option<Arc<jsonschema::Validator>> {
+    if !findings.mapping(node, "/input", &["schema"]) {
+        return None;
+    }
+    let schema = findings.required(node, "/input", "schema", "schema: { type: object }")?;
+    if !matches!(schema.value, Data::Map(_) | Data::Bool(_)) {
+        findings.error("DEF_SCHEMA", schema.place, "/input/schema", "a JSON Schema is a mapping");
+        return None;
+    }
+    // Patterns run in linear time, so that no input can hold a thread for long.
+    let options = jsonschema::options().with_pattern_options(jsonschema::PatternOptions::regex());
+    match options.build(&schema.to_json()) {
+        Ok(validator) => Some(Arc::new(validator)),
+        Err(error) => {
+            let path = error.instance_path().as_str().to_owned();
+            let wrong = path.split('/').skip(1).try_fold(schema, |at, segment| match &at.value {
+                Data::List(items) => segment.parse().ok().and_then(|index: usize| items.get(index)),
+                _ => at.get(&segment.replace("~1", "/").replace("~0", "~")),
+            });
+            let place = wrong.unwrap_or(schema).place;
+            let message = format!("not a valid JSON Schema: {error}");
+            findings.error("DEF_SCHEMA", place, &format!("/input/schema{path}"), message);
+            None
+        }
+    }
+}
+
+fn drafts(findings: &mut Findings<'_>, root: &Node, defaults: &Defaults) -> Option<Vec<Draft>> {
+    let node = findings.required(root, "", "steps", "steps: [...]")?;
+    let items = findings.list(node, "/steps")?;
+    if items.is_empty() {
+        findings.error("DEF_STEPS_EMPTY", node.place, "/steps", "a saga has at least one step");
+        return None;
+    }
+    if items.len() > MAX_STEPS {
+        let message = format!("{} steps; at most {MAX_STEPS} are allowed", items.len());
+        findings.error("DEF_STEPS_TOO_MANY", node.place, &child("", "steps"), message);
+        return None;
+    }
+    // All are read before any is given up, so that every error is found.
+    let read: Vec<_> = items.iter().enumerate().map(|(at, item)| steps::read(findings, item, at, defaults)).collect();
+    read.into_iter().collect()
+}
+
+fn step(draft: Draft) -> Option<Step> {
+    let compensation = match draft.compensation {
+        DraftCompensation::Action { action, input, timeout, retry } => {
+            Compensation::Action(CompensationAction { action, input: input?, timeout, retry })
+        }
+        DraftCompensation::None | DraftCompensation::Absent => Compensation::None,
+        DraftCompensation::Broken => return None,
+    };
+    Some(Step {
+        name: draft.name?,
+        participant: draft.participant?,
+        action: draft.action?,
+        input: draft.input?,
+        when: draft.when,
+        timeout: draft.timeout,
+        retry: draft.retry,
+        pivot: draft.pivot,
+        compensation,
+    })
 }
 
 impl Definition {
-    /// Stand-in.
-    pub fn check_input(&self, _input: &crate::payload::Payload) -> Vec<(String, String)> {
-        Vec::new()
+    /// What is wrong with a saga's input: `(JSON pointer, message)` pairs, none when it is fine.
+    pub fn check_input(&self, input: &Payload) -> Vec<(String, String)> {
+        let value = input.value();
+        let mut errors: Vec<(String, String)> = match &self.input_schema {
+            Some(schema) => schema
+                .iter_errors(value)
+                .take(50)
+                .map(|error| (error.instance_path().as_str().to_owned(), error.to_string()))
+                .collect(),
+            None => Vec::new(),
+        };
+        inexact_numbers(value, &mut String::new(), &mut errors);
+        errors
     }
 
-    /// Stand-in.
-    pub fn key_of(
-        &self,
-        _input: &crate::payload::Payload,
-    ) -> Result<Option<String>, crate::definition::ExpressionError> {
-        Ok(None)
+    /// The saga's key, computed from its input; `None` when the definition has no `key`.
+    ///
+    /// # Errors
+    /// When the expression fails, or gives something other than 1 to 256 characters of text or a whole number.
+    pub fn key_of(&self, input: &Payload) -> Result<Option<String>, ExpressionError> {
+        let Some(template) = &self.key else { return Ok(None) };
+        let scope = Scope { input: input.value(), saga_id: "", saga_key: None, outputs: &[] };
+        let refuse = |message: String| {
+            let expression = template.expressions().first().map(|first| first.text.clone()).unwrap_or_default();
+            ExpressionError { expression, message }
+        };
+        let text = match template.evaluate(&scope)? {
+            Value::String(text) => text,
+            Value::Number(number) if number.is_i64() || number.is_u64() => number.to_string(),
+            _ => return Err(refuse("a key is text or a whole number".to_owned())),
+        };
+        match text.chars().count() {
+            1..=MAX_KEY => Ok(Some(text)),
+            length => Err(refuse(format!("a key has 1 to {MAX_KEY} characters, not {length}"))),
+        }
+    }
+}
+
+fn inexact_numbers(value: &Value, pointer: &mut String, errors: &mut Vec<(String, String)>) {
+    let length = pointer.len();
+    match value {
+        Value::Number(_) => {
+            if expression::check_exact(value).is_err() {
+                let message = format!("{value} is beyond 2^53 and not kept exactly by every reader; send it as text");
+                errors.push((pointer.clone(), message));
+            }
+        }
+        Value::Array(items) => {
+            for (at, item) in items.iter().enumerate() {
+                pointer.push_str(&format!("/{at}"));
+                inexact_numbers(item, pointer, errors);
+                pointer.truncate(length);
+            }
+        }
+        Value::Object(entries) => {
+            for (key, item) in entries {
+                pointer.push_str(&child("", key));
+                inexact_numbers(item, pointer, errors);
+                pointer.truncate(length);
+            }
+        }
+        _ => {}
     }
 }

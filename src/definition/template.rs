@@ -1,6 +1,10 @@
 //! Values with expressions in them: `${ input.orderId }`, evaluated against a saga's input and outputs.
 
+use std::sync::Arc;
+
 use serde_json::Value;
+
+use crate::definition::expression::Expression;
 
 /// What an expression may read.
 pub struct Scope<'a> {
@@ -26,29 +30,87 @@ pub struct ExpressionError {
 
 /// A JSON value whose strings may hold expressions; compiled.
 #[derive(Clone, Debug)]
-pub struct Template(Node);
+pub struct Template(Part);
 
 #[derive(Clone, Debug)]
-enum Node {
+enum Part {
     Literal(Value),
     /// The saga's whole input.
     Input,
+    /// A string that is one expression: keeps the type of what it gives.
+    Expression(Arc<Expression>),
+    /// A string with expressions in it.
+    Text(Vec<Piece>),
+    List(Vec<Part>),
+    Map(Vec<(String, Part)>),
+}
+
+#[derive(Clone, Debug)]
+enum Piece {
+    Literal(String),
+    Expression(Arc<Expression>),
 }
 
 impl Template {
     /// The saga's input as it is: what a step without `input` is sent.
     pub fn whole_input() -> Self {
-        Self(Node::Input)
+        Self(Part::Input)
     }
 
     /// A fixed value.
     pub fn literal(value: Value) -> Self {
-        Self(Node::Literal(value))
+        Self(Part::Literal(value))
+    }
+
+    /// Compiles a JSON value.
+    ///
+    /// # Errors
+    /// The first of its expressions that cannot be compiled.
+    pub fn compile(value: &Value) -> Result<Self, ExpressionError> {
+        Ok(Self(match value {
+            Value::String(text) => compile_text(text)?,
+            Value::Array(items) => {
+                Part::List(items.iter().map(|item| Ok(Self::compile(item)?.0)).collect::<Result<_, _>>()?)
+            }
+            Value::Object(entries) => Part::Map(
+                entries
+                    .iter()
+                    .map(|(key, item)| Ok((key.clone(), Self::compile(item)?.0)))
+                    .collect::<Result<_, ExpressionError>>()?,
+            ),
+            scalar => Part::Literal(scalar.clone()),
+        }))
+    }
+
+    /// A list of templates.
+    pub(super) fn list(items: Vec<Self>) -> Self {
+        Self(Part::List(items.into_iter().map(|item| item.0).collect()))
+    }
+
+    /// A mapping of templates.
+    pub(super) fn map(entries: Vec<(String, Self)>) -> Self {
+        Self(Part::Map(entries.into_iter().map(|(key, item)| (key, item.0)).collect()))
     }
 
     /// Whether this is the saga's input as it is, which need not be parsed to be passed on.
     pub fn is_whole_input(&self) -> bool {
-        matches!(self.0, Node::Input)
+        matches!(self.0, Part::Input)
+    }
+
+    /// The names of the steps whose output it reads.
+    pub fn steps_read(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = Vec::new();
+        self.0.visit(&mut |expression| names.extend(expression.steps.iter().map(String::as_str)));
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// Its expressions, in order.
+    pub(super) fn expressions(&self) -> Vec<&Expression> {
+        let mut all = Vec::new();
+        self.0.visit(&mut |expression| all.push(expression));
+        all
     }
 
     /// The value, with every expression replaced by what it gives.
@@ -56,11 +118,130 @@ impl Template {
     /// # Errors
     /// When an expression reads what is not there, mixes types, or costs too much.
     pub fn evaluate(&self, scope: &Scope<'_>) -> Result<Value, ExpressionError> {
-        match &self.0 {
-            Node::Literal(value) => Ok(value.clone()),
-            Node::Input => Ok(scope.input.clone()),
+        self.0.evaluate(scope)
+    }
+}
+
+impl Part {
+    fn visit<'a>(&'a self, seen: &mut impl FnMut(&'a Expression)) {
+        match self {
+            Self::Literal(_) | Self::Input => {}
+            Self::Expression(expression) => seen(expression),
+            Self::Text(pieces) => {
+                for piece in pieces {
+                    if let Piece::Expression(expression) = piece {
+                        seen(expression);
+                    }
+                }
+            }
+            Self::List(items) => {
+                for item in items {
+                    item.visit(seen);
+                }
+            }
+            Self::Map(entries) => {
+                for (_, item) in entries {
+                    item.visit(seen);
+                }
+            }
         }
     }
+
+    fn evaluate(&self, scope: &Scope<'_>) -> Result<Value, ExpressionError> {
+        Ok(match self {
+            Self::Literal(value) => value.clone(),
+            Self::Input => scope.input.clone(),
+            Self::Expression(expression) => expression.evaluate(scope)?,
+            Self::Text(pieces) => {
+                let mut text = String::new();
+                for piece in pieces {
+                    match piece {
+                        Piece::Literal(literal) => text.push_str(literal),
+                        Piece::Expression(expression) => match expression.evaluate(scope)? {
+                            Value::String(value) => text.push_str(&value),
+                            value @ (Value::Bool(_) | Value::Number(_)) => text.push_str(&value.to_string()),
+                            _ => {
+                                let message = "gives neither text nor a number, so it cannot be part of a text";
+                                return Err(ExpressionError {
+                                    expression: expression.text.clone(),
+                                    message: message.to_owned(),
+                                });
+                            }
+                        },
+                    }
+                }
+                Value::String(text)
+            }
+            Self::List(items) => {
+                Value::Array(items.iter().map(|item| item.evaluate(scope)).collect::<Result<_, _>>()?)
+            }
+            Self::Map(entries) => Value::Object(
+                entries
+                    .iter()
+                    .map(|(key, item)| Ok((key.clone(), item.evaluate(scope)?)))
+                    .collect::<Result<_, ExpressionError>>()?,
+            ),
+        })
+    }
+}
+
+fn compile_text(text: &str) -> Result<Part, ExpressionError> {
+    let mut pieces = Vec::new();
+    let mut literal = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find("${") {
+        let (before, expression) = rest.split_at(at);
+        if let Some(before) = before.strip_suffix('$') {
+            literal.push_str(before);
+            literal.push_str("${");
+            rest = expression.get(2..).unwrap_or_default();
+            continue;
+        }
+        literal.push_str(before);
+        let inner = expression.get(2..).unwrap_or_default();
+        let Some(end) = closing_brace(inner) else {
+            let message = "the closing `}` is missing; write `$${` for a plain `${`".to_owned();
+            return Err(ExpressionError { expression: expression.to_owned(), message });
+        };
+        if !literal.is_empty() {
+            pieces.push(Piece::Literal(std::mem::take(&mut literal)));
+        }
+        pieces.push(Piece::Expression(Arc::new(Expression::compile(inner.get(..end).unwrap_or_default())?)));
+        rest = inner.get(end + 1..).unwrap_or_default();
+    }
+    literal.push_str(rest);
+    if pieces.is_empty() {
+        return Ok(Part::Literal(Value::String(literal)));
+    }
+    if !literal.is_empty() {
+        pieces.push(Piece::Literal(literal));
+    }
+    Ok(match pieces.as_slice() {
+        [Piece::Expression(expression)] if expression.is_whole_input() => Part::Input,
+        [Piece::Expression(expression)] => Part::Expression(Arc::clone(expression)),
+        _ => Part::Text(pieces),
+    })
+}
+
+/// Where the brace closes that opened just before `text`; braces in quotes do not count.
+fn closing_brace(text: &str) -> Option<usize> {
+    let mut depth = 0_usize;
+    let mut quote = None;
+    let mut characters = text.char_indices();
+    while let Some((at, character)) = characters.next() {
+        match (quote, character) {
+            (Some(_), '\\') => {
+                characters.next();
+            }
+            (Some(open), _) => quote = Some(open).filter(|open| *open != character),
+            (None, '\'' | '"') => quote = Some(character),
+            (None, '{') => depth += 1,
+            (None, '}') if depth == 0 => return Some(at),
+            (None, '}') => depth -= 1,
+            _ => {}
+        }
+    }
+    None
 }
 
 /// A boolean expression: a step's `when`.
@@ -73,6 +254,11 @@ impl Condition {
         Self(template)
     }
 
+    /// The names of the steps whose output it reads.
+    pub fn steps_read(&self) -> Vec<&str> {
+        self.0.steps_read()
+    }
+
     /// Whether it holds.
     ///
     /// # Errors
@@ -81,7 +267,9 @@ impl Condition {
         match self.0.evaluate(scope)? {
             Value::Bool(holds) => Ok(holds),
             other => {
-                Err(ExpressionError { expression: String::new(), message: format!("gives {other}, not true or false") })
+                let expression = self.0.expressions().first().map(|first| first.text.clone()).unwrap_or_default();
+                let given = other.to_string().chars().take(80).collect::<String>();
+                Err(ExpressionError { expression, message: format!("gives {given}, not true or false") })
             }
         }
     }

@@ -21,7 +21,7 @@ use crate::broker::{Broker, BrokerError, Consumer, Delivery, Published, Settleme
 use crate::message::{Command, Envelope};
 
 /// How often a command is performed when the database fails, before the coordinator is asked to send it again.
-const DATABASE_TRIES: u32 = 4;
+const DATABASE_TRIES: u32 = 6;
 /// How often a reply that no queue takes is published, before the command goes back to its queue, whose delivery limit
 /// then bounds it.
 const RETURNED_TRIES: u32 = 5;

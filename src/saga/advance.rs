@@ -33,25 +33,20 @@ impl Machine<'_> {
 
     fn advance_forward(&mut self) {
         // A skipped step may free another one that stands before it in the file, so go round until nothing moves.
-        while let Some(index) = self.next_ready() {
+        // Not once the saga must turn round: what would be sent now would only have to be undone.
+        while let Some(index) = self.next_ready().filter(|_| self.is_pivot_passed() || self.first_bad().is_none()) {
             match self.is_wanted(index) {
                 Ok(true) => self.send_action(index, 1),
                 Ok(false) => {
                     self.set(index, StepState::Skipped { by: Skip::Condition });
                     self.note(Note::StepSkipped(index));
                 }
-                Err(error) => self.cannot_send(index, &error),
-            }
-            if self.definition.step(index).pivot {
-                // From here on only forward: the saga's time-out no longer applies.
-                self.saga.deadline = self.saga.deadline.filter(|_| !self.is_pivot_passed());
+                Err(error) => self.cannot_send(index, 1, &error),
             }
         }
-        let bad = self.definition.indices().find_map(|index| match self.step(index) {
-            StepState::Failed { problem, .. } | StepState::Unknown { problem, .. } => Some((index, problem.clone())),
-            _ => None,
-        });
-        match bad {
+        // From the pivot on only forward: the saga's time-out no longer applies.
+        self.saga.deadline = self.saga.deadline.filter(|_| !self.is_pivot_passed());
+        match self.first_bad() {
             Some((index, problem)) if self.is_pivot_passed() => self.stick(Direction::Action, index, problem),
             Some((_, problem)) => self.go_backward(problem),
             None => {
@@ -63,11 +58,23 @@ impl Machine<'_> {
         }
     }
 
-    fn next_ready(&self) -> Option<StepIndex> {
-        self.definition.indices().find(|&index| {
-            matches!(self.step(index), StepState::Waiting)
-                && self.definition.graph.dependencies(index).iter().all(|&before| self.is_done(before))
+    fn first_bad(&self) -> Option<(StepIndex, Problem)> {
+        self.definition.indices().find_map(|index| match self.step(index) {
+            StepState::Failed { problem, .. } | StepState::Unknown { problem, .. } => Some((index, problem.clone())),
+            _ => None,
         })
+    }
+
+    fn next_ready(&self) -> Option<StepIndex> {
+        self.definition
+            .indices()
+            .find(|&index| matches!(self.step(index), StepState::Waiting) && self.is_everything_before_done(index))
+    }
+
+    /// Not only the direct dependencies: an operator may have skipped one of them before its own turn came.
+    pub(super) fn is_everything_before_done(&self, index: StepIndex) -> bool {
+        let graph = &self.definition.graph;
+        self.definition.indices().all(|before| !graph.is_before(before, index) || self.is_done(before))
     }
 
     fn is_done(&self, index: StepIndex) -> bool {
@@ -89,15 +96,16 @@ impl Machine<'_> {
                 let command = self.decide(index, sending);
                 self.set(index, StepState::Pending { command });
             }
-            Err(error) => self.cannot_send(index, &error),
+            Err(error) => self.cannot_send(index, generation, &error),
         }
     }
 
-    /// The command cannot even be made. Nothing was sent, so there is no effect: the same as a refusal.
-    fn cannot_send(&mut self, index: StepIndex, error: &ExpressionError) {
+    /// The command cannot even be made. Nothing was sent, so there is no effect: the same as a refusal, but its
+    /// generation is still unused.
+    fn cannot_send(&mut self, index: StepIndex, generation: u32, error: &ExpressionError) {
         let problem = Problem::new("expression-error", error.to_string());
         self.note(Note::StepFailed(index, problem.clone()));
-        self.set(index, StepState::Failed { seq: None, attempts: 0, generation: 0, problem });
+        self.set(index, StepState::Failed { seq: None, attempts: 0, generation: generation - 1, problem });
     }
 
     fn decide(&mut self, index: StepIndex, sending: Sending) -> CommandState {

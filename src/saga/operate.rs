@@ -15,6 +15,11 @@ impl Machine<'_> {
         if self.saga.state.is_terminal() {
             return Err(self.illegal(word, "it has ended, and what has ended is final"));
         }
+        if let Operation::Retry { step: Some(step) } | Operation::Skip { step } = operation
+            && step.at() >= self.saga.steps.len()
+        {
+            return Err(self.illegal(word, format!("it has no step number {}", step.at())));
+        }
         match operation {
             Operation::Pause if self.saga.paused => return Err(self.illegal(word, "it is paused already")),
             Operation::Pause => {
@@ -129,9 +134,6 @@ impl Machine<'_> {
         };
         self.set(index, StepState::Skipped { by: next });
         self.note(Note::StepSkipped(index));
-        if self.definition.step(index).pivot {
-            self.saga.deadline = None;
-        }
         Ok(())
     }
 
@@ -155,7 +157,7 @@ impl Machine<'_> {
                     self.settle(Settled::new(command.seq, command.attempt, Outcome::Abandoned));
                 }
                 // Before the pivot the entry was closed when the attempts were spent.
-                StepState::Unknown { seq, attempts, problem, .. } if self.is_pivot_passed() => {
+                StepState::Unknown { seq, attempts, problem, .. } if self.is_pivot_passed() && !self.is_backward() => {
                     self.settle(Settled::new(seq, attempts, Outcome::Abandoned).because(problem));
                 }
                 StepState::Compensating { compensation, .. } => {

@@ -5,7 +5,7 @@ use crate::definition::{Definition, RetryPolicy};
 use crate::id::{SagaId, Seq, StepIndex};
 use crate::saga::{
     CommandState, CompensationState, Direction, Effect, Event, EventKind, Note, Phase, Problem, Saga, SagaState,
-    Settled, StepState,
+    Settled, Skip, StepState,
 };
 
 /// How long the broker has to confirm a command before it is published again. Short, so that a command that was
@@ -75,6 +75,9 @@ impl Machine<'_> {
 
     /// The broker has the attempt: from now on its time-out counts.
     fn published(&mut self, seq: Seq, attempt: u32) {
+        if self.saga.state.is_terminal() {
+            return;
+        }
         let Some((index, direction)) = self.in_flight(seq) else { return };
         let timeout = self.timeout(index, direction);
         let now = self.now;
@@ -150,11 +153,13 @@ impl Machine<'_> {
     }
 
     /// Whether the point of no return lies behind: the pivot was sent, and has not been refused. A pivot that was
-    /// skipped counts, since the steps after it need no compensation.
+    /// skipped counts once everything before it is done, since from then on steps are sent that nothing undoes.
     pub(super) fn is_pivot_passed(&self) -> bool {
-        self.definition
-            .pivot()
-            .is_some_and(|pivot| !matches!(self.step(pivot), StepState::Waiting | StepState::Failed { .. }))
+        self.definition.pivot().is_some_and(|pivot| match self.step(pivot) {
+            StepState::Waiting | StepState::Failed { .. } => false,
+            StepState::Skipped { by: Skip::Condition | Skip::Operator } => self.is_everything_before_done(pivot),
+            _ => true,
+        })
     }
 
     pub(super) fn illegal(&self, event: &'static str, why: impl Into<String>) -> IllegalTransition {

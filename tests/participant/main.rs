@@ -1,5 +1,6 @@
 //! The participant SDK against a scripted broker, on SQLite and on PostgreSQL (`AMENDS_TEST_STORE`: an admin URL).
 
+mod broker;
 mod databases;
 mod music_corp;
 mod rig;
@@ -30,6 +31,9 @@ macro_rules! on_every_database {
 }
 
 on_every_database! {
+    broker::{
+        a_service_that_stops_and_starts_answers_every_command_once,
+    }
     rules::{
         an_action_takes_effect_and_its_output_is_the_reply,
         a_compensation_whose_action_never_ran_leaves_a_tombstone,
@@ -54,6 +58,7 @@ on_every_database! {
         another_generation_of_a_refused_action_runs,
         old_rows_are_purged_and_young_ones_kept,
         the_inbox_can_be_migrated_again_and_at_once,
+        a_service_that_starts_does_not_wait_for_handlers_elsewhere,
         the_inbox_refuses_rows_that_make_no_sense,
     }
     runner::{

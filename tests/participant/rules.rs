@@ -268,6 +268,17 @@ pub async fn the_inbox_can_be_migrated_again_and_at_once<DB: TestDatabase>() {
     }
 }
 
+pub async fn a_service_that_starts_does_not_wait_for_handlers_elsewhere<DB: TestDatabase>() {
+    let rig = Rig::<DB>::start().await;
+    let action = pick("wait");
+    rig.broker.deliver(action.encode());
+    rig.controls.until_called(1).await;
+    let migrating = amends::participant::migrate(&rig.pool);
+    tokio::time::timeout(Duration::from_secs(20), migrating).await.expect("in time").expect("migrated");
+    rig.controls.gate.add_permits(1);
+    assert_eq!(word(&rig.broker.reply(&action.token).await), "success");
+}
+
 pub async fn the_inbox_refuses_rows_that_make_no_sense<DB: TestDatabase>() {
     let (pool, _folder) = DB::fresh().await;
     for statement in [

@@ -1,1 +1,55 @@
+//! What several test programs share.
+#![allow(dead_code, reason = "no test program uses all of it")]
 
+pub mod processes;
+pub mod rig;
+pub mod scripted;
+pub mod servers;
+
+use std::time::Duration;
+
+/// How long a condition may take to come true on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often it is looked at.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Polls until `condition` gives something; fails the test with `what` when it takes too long.
+pub async fn eventually<T>(what: &str, condition: impl AsyncFnMut() -> Option<T>) -> T {
+    eventually_within(PATIENCE, what, condition).await
+}
+
+/// The same with a deadline of its own.
+pub async fn eventually_within<T>(limit: Duration, what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = tokio::time::Instant::now() + limit;
+    loop {
+        if let Some(found) = condition().await {
+            return found;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "in vain, for {limit:?}: {what}");
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// The address that `./test` gives in `variable`.
+fn given(variable: &str) -> String {
+    std::env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: run ./test, which starts the servers"))
+}
+
+/// The broker of `./test`.
+pub fn broker_url() -> String {
+    given("AMENDS_TEST_BROKER")
+}
+
+/// A database of its own on the PostgreSQL of `./test`.
+pub async fn fresh_database() -> String {
+    let admin = given("AMENDS_TEST_STORE");
+    let name = format!("amends_{}", amends::id::fresh_request_id().simple());
+    let pool = sqlx::PgPool::connect(&admin).await.expect("PostgreSQL answers");
+    sqlx::query(sqlx::AssertSqlSafe(format!("create database {name}")))
+        .execute(&pool)
+        .await
+        .expect("a database is made");
+    let mut url = reqwest::Url::parse(&admin).expect("a URL");
+    url.set_path(&name);
+    url.to_string()
+}

@@ -77,7 +77,13 @@ impl Drop for Process {
     }
 }
 
-fn spawn(name: &str, program: &PathBuf, arguments: &[std::ffi::OsString], environment: &[(&'static str, String)], log: &PathBuf) -> Child {
+fn spawn(
+    name: &str,
+    program: &PathBuf,
+    arguments: &[std::ffi::OsString],
+    environment: &[(&'static str, String)],
+    log: &PathBuf,
+) -> Child {
     let output = std::fs::File::options().create(true).append(true).open(log).expect("the log opens");
     let errors = output.try_clone().expect("the log is shared");
     Command::new(program)

@@ -85,5 +85,6 @@ async fn delete_queues(url: &str, participants: &[&str]) {
             let _ = channel.queue_delete(queue.into(), lapin::options::QueueDeleteOptions::default()).await;
         }
     }
-    connection.close(200, "done".into()).await.expect("closed");
+    // Channels that are just being dropped may get in the way of a close in good order.
+    let _ = connection.close(200, "done".into()).await;
 }

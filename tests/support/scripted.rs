@@ -35,9 +35,11 @@ impl Scripted {
                 for delivery in deliveries {
                     let command = Command::decode(&delivery.envelope).expect("the coordinator's commands can be read");
                     let (token, routing_key) = (command.token.clone(), command.reply_to.clone());
-                    replies.extend(script(&command).into_iter().map(|body| {
-                        Reply { token: token.clone(), routing_key: routing_key.clone(), body }.encode()
-                    }));
+                    replies.extend(
+                        script(&command).into_iter().map(|body| {
+                            Reply { token: token.clone(), routing_key: routing_key.clone(), body }.encode()
+                        }),
+                    );
                     remembered.lock().expect("no panic while locked").push(command);
                     acks.push((delivery.tag, Settlement::Ack));
                 }

@@ -25,6 +25,10 @@ delete from amends_inbox where key in (
 /// Keeps two processes that start at once from creating the table at once, which `if not exists` does not.
 const LOCK_SCHEMA: &str = "select pg_advisory_xact_lock(hashtextextended('amends_inbox', 0))";
 
+/// Creating what is there would be harmless but for its locks, which wait for every handler that runs elsewhere, and
+/// make all others wait behind them.
+const EXISTS: &str = "select to_regclass('amends_inbox') is not null";
+
 #[async_trait]
 impl Inbox for Postgres {
     // Said, not left to the database's default: in `repeatable read` a claim that had to wait fails instead.
@@ -62,7 +66,9 @@ impl Inbox for Postgres {
     async fn apply_schema(pool: &PgPool) -> Result<(), sqlx::Error> {
         let mut transaction = pool.begin().await?;
         sqlx::query(LOCK_SCHEMA).execute(&mut *transaction).await?;
-        sqlx::raw_sql(POSTGRES_SCHEMA).execute(&mut *transaction).await?;
+        if !sqlx::query_scalar(EXISTS).fetch_one(&mut *transaction).await? {
+            sqlx::raw_sql(POSTGRES_SCHEMA).execute(&mut *transaction).await?;
+        }
         transaction.commit().await
     }
 }

@@ -22,6 +22,9 @@ delete from amends_inbox where key in (
     where recorded_at < strftime('%Y-%m-%dT%H:%M:%fZ', 'now', printf('-%.3f seconds', $1)) limit 5000
 )";
 
+/// Looked at first, since the migration would wait for every handler that writes.
+const EXISTS: &str = "select exists (select 1 from sqlite_schema where name = 'amends_inbox_recorded_at')";
+
 #[async_trait]
 impl Inbox for Sqlite {
     // Takes the write lock at once: a duplicate waits here, up to the connection's busy time-out, and two readers
@@ -58,6 +61,9 @@ impl Inbox for Sqlite {
     }
 
     async fn apply_schema(pool: &SqlitePool) -> Result<(), sqlx::Error> {
+        if sqlx::query_scalar(EXISTS).fetch_one(pool).await? {
+            return Ok(());
+        }
         let mut transaction = pool.begin_with(Self::BEGIN).await?;
         sqlx::raw_sql(SQLITE_SCHEMA).execute(&mut *transaction).await?;
         transaction.commit().await

@@ -1,0 +1,83 @@
+//! `amends sagas show`.
+
+use serde_json::Value;
+
+use super::{definition, state, text};
+use crate::cli::error::{CliError, Exit};
+use crate::cli::remote::Remote;
+use crate::cli::{Context, output};
+use crate::id::SagaId;
+
+/// Which saga.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The saga's id
+    #[arg(value_parser = super::saga_id)]
+    pub(super) id: SagaId,
+}
+
+/// Shows it.
+pub async fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
+    let saga = Remote::new(context)?.get(&["v1", "sagas", &args.id.to_string()], &[]).await?;
+    print(context, &saga)?;
+    suggest(&saga);
+    Ok(Exit::Done)
+}
+
+/// Prints a saga with its steps.
+pub fn print(context: &Context, saga: &Value) -> Result<(), CliError> {
+    context.output.one(saga, || {
+        let mut lines = vec![
+            ("id", text(&saga["id"])),
+            ("saga", definition(saga)),
+            ("key", text(&saga["key"])),
+            ("state", state(saga)),
+        ];
+        let further = [
+            ("waiting for", "waitingFor"),
+            ("input", "input"),
+            ("output", "output"),
+            ("started", "createdAt"),
+            ("changed", "updatedAt"),
+            ("ended", "endedAt"),
+            ("revision", "revision"),
+        ];
+        lines.extend(
+            further.iter().filter(|(_, key)| !saga[*key].is_null()).map(|(name, key)| (*name, text(&saga[*key]))),
+        );
+        let head = lines.iter().map(|(name, value)| format!("{name:<12} {}", output::escape(value)));
+        let steps = output::table(
+            &["step", "participant", "status", "attempts", "note"],
+            saga["steps"].as_array().into_iter().flatten().map(|step| {
+                let attempts =
+                    step["attempts"].as_array().map_or_else(|| text(&step["attempts"]), |all| all.len().to_string());
+                vec![text(&step["name"]), text(&step["participant"]), text(&step["status"]), attempts, problem(step)]
+            }),
+        );
+        head.chain([String::new(), steps]).collect::<Vec<_>>().join("\n")
+    })
+}
+
+/// What a step says of its trouble, in one line.
+pub fn problem(step: &Value) -> String {
+    let problem = if step["problem"].is_object() { &step["problem"] } else { &step["error"] };
+    match (problem["type"].as_str(), problem["title"].as_str().filter(|title| !title.is_empty())) {
+        (Some(kind), Some(title)) => format!("{kind}: {title}"),
+        (Some(kind), None) => kind.to_owned(),
+        _ => String::new(),
+    }
+}
+
+/// What an operator may want to do next.
+pub fn suggest(saga: &Value) {
+    let id = text(&saga["id"]);
+    output::next(&match saga["state"].as_str() {
+        Some("STUCK") => vec![
+            format!("amends sagas retry {id} --reason '...'"),
+            format!("amends sagas skip {id} --reason '...'"),
+            format!("amends sagas compensate {id} --reason '...'"),
+        ],
+        Some("RUNNING" | "COMPENSATING") => vec![format!("amends sagas watch {id}")],
+        _ => vec![format!("amends sagas history {id}")],
+    });
+}

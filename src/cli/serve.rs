@@ -1,0 +1,202 @@
+//! `amends serve`: the coordinator with its HTTP interface, until it is told to stop.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::error::{CliError, Exit};
+use super::settings::masked;
+use super::{Context, connect, output};
+use crate::coordinator::{Coordinator, CoordinatorError, CoordinatorOptions};
+use crate::store::Store;
+
+/// How long a stop waits for what is under way.
+const DRAIN: Duration = Duration::from_secs(30);
+/// What is logged unless AMENDS_LOG says otherwise.
+const DEFAULT_LOG: &str = "info,sqlx=warn,lapin=warn";
+
+/// Arguments of `amends serve`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "With nothing set: state in SQLite under the user's data folder, the broker inside the process.\n\
+    What is logged: AMENDS_LOG, for example `info` or `amends=debug`."
+)]
+pub struct Args {
+    /// Bring a PostgreSQL schema up to this program first; SQLite always is
+    #[arg(long)]
+    migrate: bool,
+    /// The form of the log on stderr
+    #[arg(long, value_enum, default_value_t)]
+    log_format: LogFormat,
+    /// Register these definition files, or every file of these folders, at the start
+    #[arg(long, value_name = "FILE|FOLDER", num_args = 1.., hide = true)]
+    definitions: Vec<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+enum LogFormat {
+    /// For people
+    #[default]
+    Text,
+    /// One object per line
+    Json,
+}
+
+/// Serves until SIGTERM or SIGINT; a second one ends the process at once.
+pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
+    let listener = listen(context).await?;
+    log(args.log_format)?;
+    let stop = CancellationToken::new();
+    let signals = tokio::spawn(stop_on_signals(stop.clone()));
+
+    let url = context.settings.store_or_default()?;
+    let store = connect::store(&url).await?;
+    prepare_schema(&*store, &url, args.migrate).await?;
+    let broker = connect::broker(context.settings.broker_or_default()).await?;
+    if broker.is_volatile() {
+        output::note(
+            "the broker is inside this process: only participants in the same process are reached; \
+             for services of their own set AMENDS_BROKER to amqp://...",
+        );
+    }
+    let coordinator = Coordinator::launch(store.clone(), broker.clone(), CoordinatorOptions::default()).await?;
+    for file in definition_files(&args.definitions)? {
+        register(&coordinator, &file).await?;
+    }
+
+    let address = listener.local_addr().map_err(|error| CliError::failed(format!("no address: {error}")))?;
+    if context.settings.tokens.is_empty() {
+        output::note("no tokens are set: everybody on this machine may do everything");
+    }
+    output::note(format!("amends is ready at http://{address} (state in {})", masked(&url)));
+    let served = connect::serve(listener, coordinator.clone(), &context.settings.tokens, stop.clone()).await;
+
+    let drained = tokio::time::timeout(DRAIN, async {
+        coordinator.stop().await;
+        broker.close().await;
+        store.close().await;
+    });
+    let is_drained = drained.await.is_ok();
+    signals.abort();
+    served?;
+    if !is_drained {
+        return Err(CliError::failed(format!("not everything was done within {} s of the stop", DRAIN.as_secs()))
+            .help("nothing is lost: the next start goes on with it"));
+    }
+    output::note("stopped; what was taken in is stored");
+    Ok(Exit::Done)
+}
+
+/// Opens the port, before anything that takes time, and only where it is safe to.
+async fn listen(context: &Context) -> Result<TcpListener, CliError> {
+    let http = context.settings.http_or_default();
+    let elsewhere = "set --http or AMENDS_HTTP to another address, for example 127.0.0.1:7071";
+    let addresses: Vec<_> = tokio::net::lookup_host(http)
+        .await
+        .map_err(|error| {
+            CliError::usage(format!("address to listen on `{}`: {error}", output::escape(http))).help(elsewhere)
+        })?
+        .collect();
+    if context.settings.tokens.is_empty() && !addresses.iter().all(|address| address.ip().is_loopback()) {
+        return Err(CliError::usage(format!(
+            "{http} can be reached from other machines, and no tokens are set: anybody could start and undo sagas"
+        ))
+        .help(
+            "listen on 127.0.0.1, or put tokens into a settings file and name it with --config or AMENDS_CONFIG:\n\
+             [[tokens]]\nname = \"me\"\nrole = \"admin\"\nsha256 = \"...\"   # printf %s \"$TOKEN\" | sha256sum",
+        ));
+    }
+    TcpListener::bind(addresses.as_slice()).await.map_err(|error| {
+        let problem = match error.kind() {
+            ErrorKind::AddrInUse => format!("{http} is in use by another process"),
+            ErrorKind::PermissionDenied => format!("{http} may not be used by this user"),
+            _ => format!("{http} cannot be listened on: {error}"),
+        };
+        CliError::failed(problem).help(elsewhere)
+    })
+}
+
+fn log(format: LogFormat) -> Result<(), CliError> {
+    use tracing_subscriber::EnvFilter;
+    let wanted = std::env::var("AMENDS_LOG").ok().filter(|wanted| !wanted.is_empty());
+    let filter = EnvFilter::try_new(wanted.as_deref().unwrap_or(DEFAULT_LOG)).map_err(|error| {
+        CliError::usage(format!("AMENDS_LOG: {error}")).help("write for example `info` or `amends=debug,sqlx=warn`")
+    })?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match format {
+        LogFormat::Text => builder.with_ansi(output::is_lively()).try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+    // Only a program that embeds this one can have set up a log of its own, which then serves.
+    drop(started);
+    Ok(())
+}
+
+/// SQLite belongs to this process alone and is brought up to date; a PostgreSQL server is shared, so that somebody
+/// has to say so.
+async fn prepare_schema(store: &dyn Store, url: &str, migrate: bool) -> Result<(), CliError> {
+    if migrate || url.starts_with("sqlite:") {
+        for migration in store.migrate().await? {
+            tracing::info!(version = migration.version, name = migration.name, "migrated");
+        }
+    }
+    Ok(store.check_schema().await?)
+}
+
+/// The files named, and those of the folders named, in the order of their names.
+fn definition_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, CliError> {
+    let mut files = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let unreadable = |error| CliError::unreadable(&path.display().to_string(), &error);
+        let mut inside = Vec::new();
+        for entry in std::fs::read_dir(path).map_err(unreadable)? {
+            let file = entry.map_err(unreadable)?.path();
+            let is_definition = |end: &std::ffi::OsStr| ["yaml", "yml", "json"].iter().any(|known| end == *known);
+            if file.extension().is_some_and(is_definition) {
+                inside.push(file);
+            }
+        }
+        inside.sort_unstable();
+        files.extend(inside);
+    }
+    Ok(files)
+}
+
+async fn register(coordinator: &Coordinator, file: &Path) -> Result<(), CliError> {
+    let name = file.display().to_string();
+    let source = std::fs::read_to_string(file).map_err(|error| CliError::unreadable(&name, &error))?;
+    match coordinator.register(&source, "serve --definitions").await {
+        Ok(registered) => {
+            tracing::info!(definition = %registered.definition.reference, new = registered.is_new, "registered");
+            Ok(())
+        }
+        Err(CoordinatorError::InvalidDefinition(diagnostics)) => {
+            output::note(crate::definition::render(&name, &source, &diagnostics, output::is_lively()));
+            Err(CliError::failed(format!("`{name}` cannot be registered")).help("`amends definitions check` checks it"))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The first signal asks for a stop in good order, the second does not wait.
+async fn stop_on_signals(stop: CancellationToken) {
+    let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) else { return };
+    for is_first in [true, false] {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+        if is_first {
+            output::note("stopping: what was taken in is finished first; once more to stop at once");
+            stop.cancel();
+        }
+    }
+    std::process::exit(130);
+}

@@ -1,0 +1,245 @@
+//! Where settings come from: flag over environment over file. Flags and environment are read by clap, the file here.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::error::CliError;
+
+/// Where `serve` listens unless told otherwise.
+pub const DEFAULT_HTTP: &str = "127.0.0.1:7070";
+
+/// The keys of the settings file.
+const KEYS: &[&str] = &["store", "broker", "http", "url", "tokens"];
+/// The keys of one entry of `tokens`.
+const TOKEN_KEYS: &[&str] = &["name", "role", "sha256"];
+
+/// The options that every command takes.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Settings (flag over environment over file)")]
+pub struct SettingsArgs {
+    /// Where state lives: `postgres://USER:PASSWORD@HOST/DATABASE` or `sqlite://FILE`
+    #[arg(long, global = true, value_name = "URL", env = "AMENDS_STORE", hide_env_values = true)]
+    store: Option<String>,
+    /// The message broker: `amqp://USER:PASSWORD@HOST:5672/VHOST` or `in-process`
+    #[arg(long, global = true, value_name = "URL", env = "AMENDS_BROKER", hide_env_values = true)]
+    broker: Option<String>,
+    /// Where `serve` listens [default: 127.0.0.1:7070]
+    #[arg(long, global = true, value_name = "ADDRESS", env = "AMENDS_HTTP", hide_env_values = true)]
+    http: Option<String>,
+    /// The server to talk to [default: http://127.0.0.1:7070]
+    #[arg(long, global = true, value_name = "URL", env = "AMENDS_URL", hide_env_values = true)]
+    url: Option<String>,
+    /// The token to show to the server; better set in the environment than on a command line others can see
+    #[arg(long, global = true, value_name = "TOKEN", env = "AMENDS_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// A settings file in TOML: store, broker, http, url, [[tokens]] with name, role, sha256
+    #[arg(long, global = true, value_name = "FILE", env = "AMENDS_CONFIG", hide_env_values = true)]
+    config: Option<PathBuf>,
+}
+
+/// What applies to one run of the program.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Where state lives.
+    pub store: Option<String>,
+    /// The broker.
+    pub broker: Option<String>,
+    /// Where `serve` listens.
+    pub http: Option<String>,
+    /// The server to talk to.
+    pub url: Option<String>,
+    /// What to show to that server.
+    pub token: Option<String>,
+    /// Who may use the server that `serve` runs. From the file only.
+    pub tokens: Vec<TokenEntry>,
+}
+
+/// One token that the server accepts. The file holds its hash, so that reading the file does not give it away.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenEntry {
+    /// Whose it is; written into the audit log.
+    pub name: String,
+    /// What it may do.
+    pub role: String,
+    /// SHA-256 of the token, in hexadecimal.
+    pub sha256: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct File {
+    store: Option<String>,
+    broker: Option<String>,
+    http: Option<String>,
+    url: Option<String>,
+    tokens: Vec<TokenEntry>,
+}
+
+impl Settings {
+    /// Puts flags and environment over the file.
+    ///
+    /// # Errors
+    /// When the file cannot be read or holds what it should not.
+    pub fn resolve(args: SettingsArgs) -> Result<Self, CliError> {
+        let file = match &args.config {
+            Some(path) => read_file(path)?,
+            None => File::default(),
+        };
+        // An empty variable is one that is not set: that is how compose files pass on what they do not have.
+        let over = |flag: Option<String>, file: Option<String>| flag.filter(|value| !value.is_empty()).or(file);
+        Ok(Self {
+            store: over(args.store, file.store),
+            broker: over(args.broker, file.broker),
+            http: over(args.http, file.http),
+            url: over(args.url, file.url),
+            token: over(args.token, None),
+            tokens: file.tokens,
+        })
+    }
+
+    /// The store to use: the one set, or SQLite under the user's data folder, which is made if need be.
+    ///
+    /// # Errors
+    /// When there is no such folder, or it cannot be made.
+    pub fn store_or_default(&self) -> Result<String, CliError> {
+        if let Some(store) = &self.store {
+            return Ok(store.clone());
+        }
+        let way_out = "name a place for it with --store sqlite://FILE or AMENDS_STORE";
+        let folders = directories::ProjectDirs::from("", "", "amends")
+            .ok_or_else(|| CliError::usage("this user has no data folder").help(way_out))?;
+        let folder = folders.data_dir();
+        std::fs::create_dir_all(folder).map_err(|error| {
+            CliError::failed(format!("`{}` cannot be made: {error}", folder.display())).help(way_out)
+        })?;
+        Ok(format!("sqlite://{}", folder.join("amends.db").display()))
+    }
+
+    /// The broker to use: the one set, or the one inside the process.
+    pub fn broker_or_default(&self) -> &str {
+        self.broker.as_deref().unwrap_or("in-process")
+    }
+
+    /// Where `serve` listens.
+    pub fn http_or_default(&self) -> &str {
+        self.http.as_deref().unwrap_or(DEFAULT_HTTP)
+    }
+
+    /// The server to talk to: the one set, or where `serve` listens with the same settings.
+    pub fn url_or_default(&self) -> String {
+        self.url.clone().unwrap_or_else(|| format!("http://{}", self.http_or_default()))
+    }
+}
+
+fn read_file(path: &Path) -> Result<File, CliError> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        CliError::usage(format!("settings file `{}` cannot be read: {error}", path.display()))
+            .help("name one that can with --config or AMENDS_CONFIG, or leave both out")
+    })?;
+    parse_file(&text)
+        .map_err(|(problem, help)| CliError::usage(format!("settings file `{}`, {problem}", path.display())).help(help))
+}
+
+/// The settings in `text`; else what is wrong, with line and column, and the way out.
+fn parse_file(text: &str) -> Result<File, (String, String)> {
+    use toml::de::{DeTable, DeValue};
+    let wrong = |error: toml::de::Error| {
+        let place = error.span().map_or_else(String::new, |span| place(text, span.start));
+        (format!("{place}{}", error.message()), format!("the keys are {}", KEYS.join(", ")))
+    };
+    let table = DeTable::parse(text).map_err(wrong)?;
+    for (key, value) in table.get_ref() {
+        known(text, key.get_ref(), key.span().start, KEYS)?;
+        if let DeValue::Array(tokens) = value.get_ref() {
+            for token in tokens.iter().filter_map(|token| token.get_ref().as_table()) {
+                for key in token.keys() {
+                    known(text, key.get_ref(), key.span().start, TOKEN_KEYS)?;
+                }
+            }
+        }
+    }
+    toml::from_str(text).map_err(wrong)
+}
+
+fn known(text: &str, key: &str, at: usize, keys: &[&str]) -> Result<(), (String, String)> {
+    if keys.contains(&key) {
+        return Ok(());
+    }
+    let nearest = keys.iter().map(|known| (strsim::damerau_levenshtein(key, known), known)).min();
+    let help = match nearest {
+        Some((distance, known)) if distance <= 2 => format!("did you mean `{known}`?"),
+        _ => format!("the keys are {}", keys.join(", ")),
+    };
+    Err((format!("{}unknown key `{}`", place(text, at), super::output::escape(key)), help))
+}
+
+fn place(text: &str, at: usize) -> String {
+    let before = text.get(..at).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    format!("line {line}, column {column}: ")
+}
+
+/// `url` with its password, if any, replaced: for messages.
+pub fn masked(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let authority_end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, tail) = rest.split_at(authority_end);
+    // A password may hold an unescaped `@`: the last one ends it.
+    match authority.rsplit_once('@') {
+        Some((user, host)) => {
+            let user = user.split_once(':').map_or(user, |(name, _)| name);
+            format!("{scheme}://{user}:***@{host}{tail}")
+        }
+        None => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(text: &str) -> (String, String) {
+        parse_file(text).expect_err("the text has an error")
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_place_and_the_nearest_known_one() {
+        assert_eq!(
+            problem("http = \"127.0.0.1:1\"\nstroe = \"sqlite://x\"\n"),
+            ("line 2, column 1: unknown key `stroe`".to_owned(), "did you mean `store`?".to_owned())
+        );
+        assert_eq!(problem("[[tokens]]\nname = \"a\"\nrole = \"viewer\"\nsha265 = \"\"\n").1, "did you mean `sha256`?");
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_type_is_named_with_its_place() {
+        let (problem, _) = problem("store = 5\n");
+        assert!(problem.starts_with("line 1, column 9: "), "{problem}");
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_empty_ones_do_not_count() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("amends.toml");
+        std::fs::write(&file, "store = \"sqlite://file\"\nhttp = \"127.0.0.1:1\"\n").expect("written");
+        let args = SettingsArgs {
+            store: Some("sqlite://flag".to_owned()),
+            http: Some(String::new()),
+            config: Some(file),
+            ..SettingsArgs::default()
+        };
+        let settings = Settings::resolve(args).expect("settings");
+        assert_eq!(settings.store.as_deref(), Some("sqlite://flag"));
+        assert_eq!(settings.http_or_default(), "127.0.0.1:1");
+        assert_eq!(settings.url_or_default(), "http://127.0.0.1:1");
+    }
+
+    #[test]
+    fn passwords_are_masked_also_when_they_hold_an_at_sign() {
+        assert_eq!(masked("postgres://me:p@ss:w@host:5432/db"), "postgres://me:***@host:5432/db");
+        assert_eq!(masked("sqlite://a/b"), "sqlite://a/b");
+    }
+}

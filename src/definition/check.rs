@@ -1,0 +1,187 @@
+//! Checks that only make sense on the definition as a whole: names, order, the pivot, what expressions read.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::definition::fields::{Findings, Reader, nearest};
+use crate::definition::steps::{Draft, DraftCompensation};
+use crate::definition::{Graph, Severity};
+use crate::id::StepIndex;
+
+/// Everything about how the steps fit together. `None` when there is no order to speak of.
+pub(super) fn whole(findings: &mut Findings<'_>, drafts: &[Draft], timeout: Option<Duration>) -> Option<Graph> {
+    let names = names(findings, drafts);
+    let before = dependencies(findings, drafts, &names);
+    let graph = match Graph::new(before) {
+        Ok(graph) => graph,
+        Err(cycle) => {
+            let path: Vec<&str> = cycle.0.iter().map(|step| name_at(drafts, step.at())).collect();
+            let first = cycle.0.first().and_then(|step| drafts.get(step.at()))?;
+            let message = format!("these steps wait for each other: {} -> {}", path.join(" -> "), path.first()?);
+            findings.error("DEF_CYCLE", first.name_place, &format!("{}/after", first.pointer), message).suggestion =
+                Some("take one of them out of an `after`".to_owned());
+            return None;
+        }
+    };
+    let pivot = pivot(findings, drafts, &graph);
+    compensations(findings, drafts, &graph, pivot);
+    times(findings, drafts, &graph, pivot, timeout);
+    uses(findings, drafts, &graph, &names);
+    Some(graph)
+}
+
+fn name_at(drafts: &[Draft], at: usize) -> &str {
+    drafts.get(at).and_then(|draft| draft.name.as_deref()).unwrap_or("?")
+}
+
+fn index(at: usize) -> StepIndex {
+    StepIndex(u16::try_from(at).unwrap_or(u16::MAX))
+}
+
+fn names<'d>(findings: &mut Findings<'_>, drafts: &'d [Draft]) -> HashMap<&'d str, usize> {
+    let mut names = HashMap::new();
+    for (at, draft) in drafts.iter().enumerate() {
+        let Some(name) = draft.name.as_deref() else { continue };
+        if let Some(first) = names.get(name).and_then(|&at: &usize| drafts.get(at)) {
+            let message = format!("there is already a step `{name}`, on line {}", first.name_place.line);
+            findings.error("DEF_STEP_DUPLICATE", draft.name_place, &format!("{}/name", draft.pointer), message);
+            continue;
+        }
+        names.insert(name, at);
+    }
+    names
+}
+
+fn dependencies(findings: &mut Findings<'_>, drafts: &[Draft], names: &HashMap<&str, usize>) -> Vec<Vec<StepIndex>> {
+    let known: Vec<&str> = drafts.iter().filter_map(|draft| draft.name.as_deref()).collect();
+    let mut all = Vec::with_capacity(drafts.len());
+    for (at, draft) in drafts.iter().enumerate() {
+        let mut before = Vec::new();
+        match &draft.after {
+            None => before.extend(at.checked_sub(1).map(index)),
+            Some(after) => {
+                for (name, place, pointer) in after {
+                    match names.get(name.as_str()) {
+                        Some(&found) => before.push(index(found)),
+                        None => {
+                            let advice = advice(name, &known);
+                            findings.error("DEF_AFTER_UNKNOWN", *place, pointer, format!("there is no step `{name}`")).suggestion =
+                                Some(advice);
+                        }
+                    }
+                }
+            }
+        }
+        before.sort_unstable();
+        before.dedup();
+        all.push(before);
+    }
+    all
+}
+
+fn advice(name: &str, known: &[&str]) -> String {
+    match nearest(name, known) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("the steps are: {}", known.iter().take(20).copied().collect::<Vec<_>>().join(", ")),
+    }
+}
+
+/// The pivot, with which every other step must be ordered: else "after the pivot" would be a race.
+fn pivot(findings: &mut Findings<'_>, drafts: &[Draft], graph: &Graph) -> Option<StepIndex> {
+    let mut pivots = drafts.iter().enumerate().filter(|(_, draft)| draft.pivot);
+    let (at, first) = pivots.next()?;
+    for (_, second) in pivots {
+        let message = format!("`{}` is already the pivot; a saga has at most one", name_at(drafts, at));
+        findings.error("DEF_PIVOT_TWICE", second.pivot_place, &format!("{}/pivot", second.pointer), message);
+    }
+    let pivot = index(at);
+    for (other, draft) in drafts.iter().enumerate() {
+        if other != at && !draft.pivot && !graph.are_ordered(index(other), pivot) {
+            let (step, pivot) = (name_at(drafts, other), first.name.as_deref().unwrap_or("?"));
+            let message = format!("`{step}` runs beside the pivot `{pivot}`; it must come before or after it");
+            findings.error("DEF_PIVOT_UNORDERED", draft.name_place, &draft.pointer, message).suggestion =
+                Some(format!("add `{step}` to the `after` of `{pivot}`, or `{pivot}` to the `after` of `{step}`"));
+        }
+    }
+    Some(pivot)
+}
+
+fn is_after_pivot(graph: &Graph, pivot: Option<StepIndex>, at: usize) -> bool {
+    pivot.is_some_and(|pivot| graph.is_before(pivot, index(at)))
+}
+
+fn compensations(findings: &mut Findings<'_>, drafts: &[Draft], graph: &Graph, pivot: Option<StepIndex>) {
+    for (at, draft) in drafts.iter().enumerate() {
+        let after = is_after_pivot(graph, pivot, at);
+        let name = name_at(drafts, at);
+        match draft.compensation {
+            DraftCompensation::Absent if !after => {
+                let message = format!("`{name}` does not say what undoes it");
+                findings.error("DEF_COMPENSATION_MISSING", draft.name_place, &draft.pointer, message).suggestion =
+                    Some("add `compensation: { action: ... }`, or `compensation: none` if it leaves nothing behind".to_owned());
+            }
+            DraftCompensation::Action { .. } if after => {
+                let message = format!("`{name}` comes after the pivot, so its compensation would never run");
+                let pointer = format!("{}/compensation", draft.pointer);
+                let found = findings.error("DEF_COMPENSATION_UNUSED", draft.name_place, &pointer, message);
+                found.severity = Severity::Warning;
+                found.suggestion = Some("take the compensation out, or move the step before the pivot".to_owned());
+            }
+            _ => {}
+        }
+    }
+}
+
+fn times(
+    findings: &mut Findings<'_>,
+    drafts: &[Draft],
+    graph: &Graph,
+    pivot: Option<StepIndex>,
+    timeout: Option<Duration>,
+) {
+    for (at, draft) in drafts.iter().enumerate() {
+        if is_after_pivot(graph, pivot, at) {
+            continue;
+        }
+        let name = name_at(drafts, at);
+        if draft.retry.max_attempts.is_none() && !draft.pivot && timeout.is_none() {
+            let message = format!("`{name}` retries without limit and the saga has no time-out, so it may never end");
+            let place = draft.retry_place.unwrap_or(draft.name_place);
+            findings.error("DEF_RETRY_UNBOUNDED", place, &format!("{}/retry", draft.pointer), message).suggestion =
+                Some("give the saga a `timeout` or the step a `maxAttempts`".to_owned());
+        }
+        if let Some(whole) = timeout.filter(|&whole| draft.timeout > whole) {
+            let message = format!("one attempt of `{name}` may take {:?}, but the whole saga only {whole:?}", draft.timeout);
+            let place = draft.timeout_place.unwrap_or(draft.name_place);
+            findings.error("DEF_TIMEOUT_ORDER", place, &format!("{}/timeout", draft.pointer), message).suggestion =
+                Some("shorten the step's time-out or lengthen the saga's".to_owned());
+        }
+    }
+}
+
+fn uses(findings: &mut Findings<'_>, drafts: &[Draft], graph: &Graph, names: &HashMap<&str, usize>) {
+    let known: Vec<&str> = drafts.iter().filter_map(|draft| draft.name.as_deref()).collect();
+    for usage in std::mem::take(&mut findings.uses) {
+        let Some(&read) = names.get(usage.name.as_str()) else {
+            let message = format!("there is no step `{}`", usage.name);
+            findings.error("DEF_EXPRESSION_STEP", usage.place, &usage.pointer, message).suggestion =
+                Some(advice(&usage.name, &known));
+            continue;
+        };
+        let (reader, own_allowed) = match usage.reader {
+            Reader::Step(reader) => (reader, false),
+            Reader::Compensation(reader) => (reader, true),
+            Reader::Key | Reader::Output => continue,
+        };
+        if graph.is_before(index(read), index(reader)) || (own_allowed && read == reader) {
+            continue;
+        }
+        let (step, name) = (name_at(drafts, reader), &usage.name);
+        let message = match read == reader {
+            true => format!("`{name}` cannot read its own output"),
+            false => format!("`{name}` is not before `{step}`, so its output may not be there yet"),
+        };
+        findings.error("DEF_EXPRESSION_ORDER", usage.place, &usage.pointer, message).suggestion =
+            (read != reader).then(|| format!("add `{name}` to the `after` of `{step}`"));
+    }
+}

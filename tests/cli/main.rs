@@ -1,0 +1,6 @@
+//! The binary as a person or a script meets it: arguments, settings, messages, exit codes.
+
+mod bad_input;
+mod canned;
+mod commands;
+mod program;

@@ -1,0 +1,107 @@
+//! PostgreSQL and RabbitMQ servers of a test's own, to be killed and restarted.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+const SCRIPT: &str = "tests/support/servers.sh";
+
+/// A server in a temporary folder; stopped, and its folder removed, when dropped.
+struct Server {
+    kind: &'static str,
+    folder: tempfile::TempDir,
+    url: String,
+}
+
+impl Server {
+    async fn start(kind: &'static str) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        open_to_all(&folder);
+        let url = run(vec![format!("start-{kind}"), path(&folder)]).await;
+        Self { kind, folder, url }
+    }
+
+    async fn restart(&mut self, how: &str) {
+        run(vec![how.to_owned(), path(&self.folder)]).await;
+        let url = run(vec![format!("start-{}", self.kind), path(&self.folder)]).await;
+        assert_eq!(url, self.url, "the same address as before");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let stopped = Command::new(SCRIPT).args(["stop", &path(&self.folder)]).status();
+        if !std::thread::panicking() {
+            assert!(stopped.is_ok_and(|status| status.success()), "{} stops", self.kind);
+        }
+    }
+}
+
+/// PostgreSQL runs as a user of its own, which must be able to enter.
+fn open_to_all(folder: &tempfile::TempDir) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).expect("permissions are set");
+}
+
+fn path(folder: &tempfile::TempDir) -> String {
+    PathBuf::from(folder.path()).display().to_string()
+}
+
+async fn run(arguments: Vec<String>) -> String {
+    let script = move || Command::new(SCRIPT).args(arguments).stderr(std::process::Stdio::inherit()).output();
+    let output = tokio::task::spawn_blocking(script).await.expect("joined").expect("the script runs");
+    assert!(output.status.success(), "{SCRIPT} failed: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// A private PostgreSQL.
+pub struct PrivatePostgres(Server);
+
+impl PrivatePostgres {
+    pub async fn start() -> Self {
+        Self(Server::start("postgres").await)
+    }
+
+    /// The address of its first database, as superuser.
+    pub fn url(&self) -> String {
+        self.0.url.clone()
+    }
+
+    /// Stops it, cutting off whoever is connected, and starts it again.
+    pub async fn restart(&mut self) {
+        self.0.restart("stop").await;
+    }
+
+    /// SIGKILL, then the same data again.
+    pub async fn kill_and_restart(&mut self) {
+        self.0.restart("kill").await;
+    }
+}
+
+/// A private RabbitMQ.
+pub struct PrivateRabbit(Server);
+
+impl PrivateRabbit {
+    pub async fn start() -> Self {
+        Self(Server::start("rabbit").await)
+    }
+
+    /// Its address.
+    pub fn url(&self) -> String {
+        self.0.url.clone()
+    }
+
+    /// Stops it in good order and starts it again.
+    pub async fn restart(&mut self) {
+        self.0.restart("stop").await;
+    }
+
+    /// SIGKILL, then the same data again.
+    pub async fn kill_and_restart(&mut self) {
+        self.0.restart("kill").await;
+    }
+}
+
+/// One of each, started side by side.
+pub async fn both() -> (PrivatePostgres, PrivateRabbit) {
+    tokio::join!(PrivatePostgres::start(), PrivateRabbit::start())
+}
