@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use amends::definition::{Definition, Scope, Stage, read};
+use amends::definition::{Definition, Scope, Severity, Stage, json_schema, read, render};
 use serde_json::{Value, json};
 
 fn good(source: &str) -> std::sync::Arc<Definition> {
@@ -52,4 +52,32 @@ fn place_order_means_what_it_says() {
     let wrong: Value = json!({"orderId": "", "customer": "c", "lines": [], "total": 9_007_199_254_740_993_u64, "card": "4"});
     let pointers: Vec<String> = definition.check_input(&wrong.into()).into_iter().map(|(pointer, _)| pointer).collect();
     assert!(pointers.contains(&"/orderId".to_owned()) && pointers.contains(&"/total".to_owned()), "{pointers:?}");
+}
+
+#[test]
+fn every_fault_is_explained() {
+    for file in folder("tests/definitions/bad") {
+        let name = file.file_name().expect("a name").to_string_lossy().into_owned();
+        let source = std::fs::read_to_string(&file).expect("readable");
+        let checked = read(&source);
+        assert!(!checked.diagnostics.is_empty(), "{name} has no fault");
+        let errors = checked.diagnostics.iter().any(|found| found.severity == Severity::Error);
+        assert_eq!(checked.definition.is_none(), errors, "{name}");
+        for found in &checked.diagnostics {
+            assert!(found.code.starts_with("DEF_"), "{name}: {found:?}");
+            assert_eq!(source.get(found.span.0..found.span.0 + found.span.1), Some(found.text.as_str()), "{name}");
+        }
+        insta::assert_snapshot!(name.trim_end_matches(".yaml"), render(&name, &source, &checked.diagnostics, false));
+    }
+}
+
+#[test]
+fn the_published_schema_agrees_with_the_reader() {
+    let validator = jsonschema::validator_for(&json_schema()).expect("a valid schema");
+    let minimal = json!({"saga": "s", "version": 1, "steps": [{"name": "a", "participant": "p", "action": "x", "compensation": "none"}]});
+    assert!(validator.is_valid(&minimal));
+    assert!(read(&minimal.to_string()).definition.is_some());
+    let mut unknown = minimal;
+    unknown["stpes"] = json!([]);
+    assert!(!validator.is_valid(&unknown));
 }
