@@ -16,14 +16,42 @@ use crate::definition::template::{ExpressionError, Scope};
 
 const MAX_LENGTH: usize = 4_096;
 const MAX_NODES: usize = 2_000;
-const MAX_RECURSION: u16 = 48;
+const MAX_RECURSION: u16 = 32;
+/// How deep the parsed tree may be: the interpreter recurses along it with frames of some 30 kB in a debug build, and
+/// threads have 2 MB. `1 + 1 + 1` is a level per sign.
+const MAX_DEPTH: usize = 24;
 /// `map` within `map` costs the square of the list's length; a third level is refused.
 const MAX_LOOPS: usize = 2;
 
 const FUNCTIONS: [&str; 28] = [
-    "size", "contains", "startsWith", "endsWith", "matches", "int", "uint", "double", "string", "bool", "bytes", "dyn",
-    "type", "duration", "timestamp", "getFullYear", "getMonth", "getDayOfYear", "getDayOfMonth", "getDate",
-    "getDayOfWeek", "getHours", "getMinutes", "getSeconds", "getMilliseconds", "min", "max", "abs",
+    "size",
+    "contains",
+    "startsWith",
+    "endsWith",
+    "matches",
+    "int",
+    "uint",
+    "double",
+    "string",
+    "bool",
+    "bytes",
+    "dyn",
+    "type",
+    "duration",
+    "timestamp",
+    "getFullYear",
+    "getMonth",
+    "getDayOfYear",
+    "getDayOfMonth",
+    "getDate",
+    "getDayOfWeek",
+    "getHours",
+    "getMinutes",
+    "getSeconds",
+    "getMilliseconds",
+    "min",
+    "max",
+    "abs",
 ];
 
 static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
@@ -83,7 +111,7 @@ impl Expression {
                 let first = errors.errors.first().map_or("", |error| error.msg.lines().next().unwrap_or_default());
                 refuse(format!("it cannot be parsed: {first}"))
             })?;
-        let mut reader = Reader { bound: Vec::new(), loops: 0, steps: Vec::new(), input: false, saga: false };
+        let mut reader = Reader { bound: Vec::new(), depth: 0, loops: 0, steps: Vec::new(), input: false, saga: false };
         reader.visit(&parsed).map_err(refuse)?;
         let program = match path_of(&parsed.expr) {
             Some((root, mut segments)) => {
@@ -153,6 +181,9 @@ fn path_of(expr: &Expr) -> Option<(Root, Vec<Segment>)> {
     let mut segments = Vec::new();
     let mut at = expr;
     loop {
+        if segments.len() > MAX_DEPTH {
+            return None;
+        }
         at = match at {
             Expr::Ident(name) => {
                 let root = match name.as_str() {
@@ -184,6 +215,7 @@ fn path_of(expr: &Expr) -> Option<(Root, Vec<Segment>)> {
 /// Walks an expression for what it reads.
 struct Reader {
     bound: Vec<String>,
+    depth: usize,
     loops: usize,
     steps: Vec<String>,
     input: bool,
@@ -192,6 +224,16 @@ struct Reader {
 
 impl Reader {
     fn visit(&mut self, node: &IdedExpr) -> Result<(), String> {
+        if self.depth == MAX_DEPTH {
+            return Err(format!("it is nested more than {MAX_DEPTH} deep"));
+        }
+        self.depth += 1;
+        let visited = self.visit_parts(node);
+        self.depth -= 1;
+        visited
+    }
+
+    fn visit_parts(&mut self, node: &IdedExpr) -> Result<(), String> {
         if let Some((root, segments)) = path_of(&node.expr)
             && self.bound.is_empty()
         {
@@ -220,7 +262,11 @@ impl Reader {
                 if call.func_name == "_[_]"
                     && let Some((root, segments)) = path_of(&node.expr)
                 {
-                    return self.read(root, segments.last(), segments.len().checked_sub(2).and_then(|at| segments.get(at)));
+                    return self.read(
+                        root,
+                        segments.last(),
+                        segments.len().checked_sub(2).and_then(|at| segments.get(at)),
+                    );
                 }
                 let name = call.func_name.as_str();
                 if name.starts_with(|first: char| first.is_ascii_alphabetic()) && !FUNCTIONS.contains(&name) {
