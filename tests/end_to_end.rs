@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use amends::client::Client;
 use sqlx::postgres::PgPool;
+use support::eventually_within;
 use support::processes::{Process, free_port};
 use support::servers::{PrivatePostgres, PrivateRabbit};
-use support::eventually_within;
 
 const ORDERS: u64 = 500;
 
