@@ -187,11 +187,9 @@ impl Definition {
 fn inexact_numbers(value: &Value, pointer: &mut String, errors: &mut Vec<(String, String)>) {
     let length = pointer.len();
     match value {
-        Value::Number(_) => {
-            if expression::check_exact(value).is_err() {
-                let message = format!("{value} is beyond 2^53 and not kept exactly by every reader; send it as text");
-                errors.push((pointer.clone(), message));
-            }
+        Value::Number(_) if expression::check_exact(value).is_err() => {
+            let message = format!("{value} is beyond 2^53 and not kept exactly by every reader; send it as text");
+            errors.push((pointer.clone(), message));
         }
         Value::Array(items) => {
             for (at, item) in items.iter().enumerate() {

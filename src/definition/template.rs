@@ -344,6 +344,19 @@ mod tests {
     }
 
     #[test]
+    fn loops_over_large_inputs_are_refused() {
+        let input = json!({"items": vec![0; 3_000], "text": "x".repeat(10_000)});
+        let scope = Scope { input: &input, saga_id: "", saga_key: None, outputs: &[] };
+        let cost = |text: &str| {
+            Template::compile(&json!(text)).expect("compiles").evaluate(&scope).err().map(|error| error.message)
+        };
+        assert_eq!(cost("${ size(input.items.filter(i, i == 0).map(i, i + 1)) }"), None);
+        let nested = cost("${ input.items.map(a, input.items.exists(b, b == a + 1)) }");
+        assert!(nested.is_some_and(|message| message.contains("costs too much")));
+        assert!(cost("${ input.items.map(i, input.text) }").is_some_and(|message| message.contains("gives more than")));
+    }
+
+    #[test]
     fn no_nesting_exhausts_the_stack() {
         let pairs = [
             ("(", ")"),
