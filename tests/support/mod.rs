@@ -1,6 +1,7 @@
 //! What several test programs share.
 #![allow(dead_code, reason = "no test program uses all of it")]
 
+pub mod http;
 pub mod processes;
 pub mod rig;
 pub mod scripted;
