@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use amends::definition::{Definition, Scope, Stage, read};
+use amends::definition::{Definition, Scope, Severity, Stage, json_schema, read, render};
 use serde_json::{Value, json};
 
 fn good(source: &str) -> std::sync::Arc<Definition> {
@@ -36,20 +36,120 @@ fn place_order_means_what_it_says() {
     use Stage::{AfterPivot, BeforePivot, Pivot};
     assert_eq!(stages, [BeforePivot, BeforePivot, BeforePivot, Pivot, AfterPivot, AfterPivot]);
     assert!(!definition.reads_outputs);
-    let input = json!({"orderId": "o-1", "customer": "c", "lines": [{"sku": "a", "quantity": 1}], "total": 5, "card": "4"});
+    let input =
+        json!({"orderId": "o-1", "customer": "c", "lines": [{"sku": "a", "quantity": 1}], "total": 5, "card": "4"});
     let scope = Scope { input: &input, saga_id: "s", saga_key: Some("o-1"), outputs: &[] };
     let pay = definition.step(definition.find("authorise-payment").expect("there"));
-    assert_eq!(
-        pay.input.evaluate(&scope).expect("evaluates"),
-        json!({"orderId": "o-1", "card": "4", "amount": 5})
-    );
+    assert_eq!(pay.input.evaluate(&scope).expect("evaluates"), json!({"orderId": "o-1", "card": "4", "amount": 5}));
     assert!(definition.step(definition.find("create-order").expect("there")).input.is_whole_input());
     let void = pay.compensation.action().expect("has one");
     assert_eq!(void.retry.max_attempts, Some(20));
     assert_eq!(void.retry.max_interval, Duration::from_secs(300));
     assert_eq!(definition.key_of(&input.clone().into()).expect("a key").as_deref(), Some("o-1"));
     assert!(definition.check_input(&input.into()).is_empty());
-    let wrong: Value = json!({"orderId": "", "customer": "c", "lines": [], "total": 9_007_199_254_740_993_u64, "card": "4"});
+    let wrong: Value =
+        json!({"orderId": "", "customer": "c", "lines": [], "total": 9_007_199_254_740_993_u64, "card": "4"});
     let pointers: Vec<String> = definition.check_input(&wrong.into()).into_iter().map(|(pointer, _)| pointer).collect();
     assert!(pointers.contains(&"/orderId".to_owned()) && pointers.contains(&"/total".to_owned()), "{pointers:?}");
+}
+
+#[test]
+fn every_fault_is_explained() {
+    for file in folder("tests/definitions/bad") {
+        let name = file.file_name().expect("a name").to_string_lossy().into_owned();
+        let source = std::fs::read_to_string(&file).expect("readable");
+        let checked = read(&source);
+        assert!(!checked.diagnostics.is_empty(), "{name} has no fault");
+        let errors = checked.diagnostics.iter().any(|found| found.severity == Severity::Error);
+        assert_eq!(checked.definition.is_none(), errors, "{name}");
+        for found in &checked.diagnostics {
+            assert!(found.code.starts_with("DEF_"), "{name}: {found:?}");
+            assert_eq!(source.get(found.span.0..found.span.0 + found.span.1), Some(found.text.as_str()), "{name}");
+        }
+        insta::assert_snapshot!(name.trim_end_matches(".yaml"), render(&name, &source, &checked.diagnostics, false));
+    }
+}
+
+#[test]
+fn the_published_schema_agrees_with_the_reader() {
+    let validator = jsonschema::validator_for(&json_schema()).expect("a valid schema");
+    let minimal = json!({"saga": "s", "version": 1, "steps": [{"name": "a", "participant": "p", "action": "x", "compensation": "none"}]});
+    assert!(validator.is_valid(&minimal));
+    assert!(read(&minimal.to_string()).definition.is_some());
+    let mut unknown = minimal;
+    unknown["stpes"] = json!([]);
+    assert!(!validator.is_valid(&unknown));
+}
+
+#[test]
+fn yaml_and_json_of_equal_content_have_equal_hashes() {
+    let yaml = good(
+        "saga: s\nversion: 1\nsteps:\n  - name: a # first\n    participant: p\n    action: x\n    compensation: none\n",
+    );
+    let json = json!({"steps": [{"compensation": "none", "action": "x", "participant": "p", "name": "a"}], "version": 1, "saga": "s"});
+    assert_eq!(yaml.hash, good(&json.to_string()).hash);
+    let other = good("saga: s\nversion: 1\nsteps:\n  - { name: a, participant: p, action: y, compensation: none }\n");
+    assert_ne!(yaml.hash, other.hash);
+}
+
+#[test]
+fn retries_are_filled_in_field_by_field() {
+    let definition = good(
+        "saga: s\nversion: 1\ntimeout: 1h\ndefaults: { timeout: 5s, retry: { maxAttempts: 7, nonRetryable: [no] }, compensation: { timeout: 9s } }\n\
+         steps:\n  - { name: a, participant: p, action: x, retry: { initialInterval: 250ms }, compensation: { action: u, retry: { maxAttempts: 0 } } }\n\
+         \x20 - { name: b, participant: p, action: x, after: [], timeout: 2m, compensation: none, retry: { jitter: none } }\n",
+    );
+    let first = &definition.steps[0];
+    assert_eq!((first.timeout, first.retry.max_attempts), (Duration::from_secs(5), Some(7)));
+    assert_eq!(first.retry.initial_interval, Duration::from_millis(250));
+    assert_eq!((first.retry.max_interval, first.retry.full_jitter), (Duration::from_secs(30), true));
+    assert_eq!(first.retry.non_retryable, ["no"]);
+    let undo = first.compensation.action().expect("an action");
+    assert_eq!((undo.timeout, undo.retry.max_attempts), (Duration::from_secs(9), None));
+    assert!(undo.retry.non_retryable.is_empty() && undo.input.is_whole_input());
+    let second = &definition.steps[1];
+    assert_eq!((second.timeout, second.retry.full_jitter), (Duration::from_secs(120), false));
+    assert!(definition.graph.dependencies(definition.find("b").expect("there")).is_empty());
+}
+
+#[test]
+fn a_key_is_text_or_a_whole_number_of_bearable_length() {
+    let definition = good(
+        "saga: s\nversion: 1\nkey: ${ input.id }\nsteps:\n  - { name: a, participant: p, action: x, compensation: none }\n",
+    );
+    let key = |id: Value| definition.key_of(&json!({ "id": id }).into());
+    assert_eq!(key(json!(7)).expect("a key").as_deref(), Some("7"));
+    for wrong in [json!(""), json!("x".repeat(257)), json!(null), json!(1.5), json!([1])] {
+        assert!(key(wrong.clone()).is_err(), "{wrong}");
+    }
+    assert!(definition.key_of(&json!({}).into()).is_err());
+}
+
+#[test]
+fn a_compensation_may_read_the_output_of_its_own_step() {
+    let definition = good(
+        "saga: s\nversion: 1\nsteps:\n  - name: a\n    participant: p\n    action: x\n    compensation: { action: u, input: { id: \"${ steps.a.output.id }\" } }\n",
+    );
+    assert!(definition.reads_outputs);
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_the_reader_panic(text in "(\\PC|\n|  |- |: |\\$\\{ |\\}|\"|'|\\[|\\{|steps|saga|input){0,120}") {
+        let checked = read(&text);
+        let _ = render("fuzz.yaml", &text, &checked.diagnostics, false);
+    }
+
+    #[test]
+    fn no_mutation_of_a_good_definition_makes_the_reader_panic(
+        at in 0_usize..4_000, length in 0_usize..40, put in "(\\PC|\n|  |\\$\\{|\\}|\"|: |- ){0,8}"
+    ) {
+        let source = include_str!("../sagas/place-order.yaml");
+        let boundary = |at: usize| (at.min(source.len())..=source.len()).find(|&at| source.is_char_boundary(at)).unwrap_or(0);
+        let (start, end) = (boundary(at), boundary(at.saturating_add(length)));
+        let text = format!("{}{put}{}", &source[..start], &source[end..]);
+        let checked = read(&text);
+        proptest::prop_assert!(checked.definition.is_some() || !checked.diagnostics.is_empty());
+        let _ = render("fuzz.yaml", &text, &checked.diagnostics, true);
+    }
 }

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use amends::client::Client;
 use sqlx::postgres::PgPool;
+use support::eventually_within;
 use support::processes::{Process, free_port};
 use support::servers::{PrivatePostgres, PrivateRabbit};
-use support::eventually_within;
 
 const ORDERS: u64 = 500;
 
@@ -102,6 +102,8 @@ impl City {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_order_is_placed_whole_or_not_at_all_whatever_is_killed() {
+    // As every program that speaks HTTP with amends does at its start.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let mut city = City::found().await;
     let client = Client::new(&city.url, None);
     let definition = std::fs::read_to_string("sagas/place-order.yaml").expect("the shipped definition");

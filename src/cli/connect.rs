@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::CliError;
 use super::settings::TokenEntry;
+use crate::api::{self, AuthConfig};
 use crate::broker::{self, Broker};
 use crate::coordinator::Coordinator;
 use crate::store::{self, Store};
@@ -21,12 +22,34 @@ pub async fn broker(url: &str) -> Result<Arc<dyn Broker>, CliError> {
     Ok(broker::open(url).await?)
 }
 
-/// Serves HTTP until `stop`, to those who show one of `tokens`; to everybody when there are none.
+/// Who is let in, as the settings say.
+///
+/// # Errors
+/// When a token's role or hash makes no sense.
+pub fn auth(tokens: &[TokenEntry]) -> Result<AuthConfig, CliError> {
+    let mut entries = Vec::with_capacity(tokens.len());
+    for token in tokens {
+        let wrong = |problem: String| {
+            CliError::usage(format!("token `{}`: {problem}", super::output::escape(&token.name)))
+                .help("see [[tokens]] in the settings file: name, role, sha256")
+        };
+        let role = token.role.parse().map_err(wrong)?;
+        entries.push(api::TokenEntry::hashed(&token.name, role, &token.sha256).map_err(wrong)?);
+    }
+    Ok(AuthConfig::new(entries))
+}
+
+/// Serves HTTP until `stop`.
+///
+/// # Errors
+/// When the listener fails.
 pub async fn serve(
-    _listener: TcpListener,
-    _coordinator: Coordinator,
-    _tokens: &[TokenEntry],
-    _stop: CancellationToken,
+    listener: TcpListener,
+    coordinator: Coordinator,
+    auth: AuthConfig,
+    stop: CancellationToken,
 ) -> Result<(), CliError> {
-    Err(CliError::failed("this build has no HTTP interface"))
+    api::serve(listener, api::router(coordinator, auth), stop)
+        .await
+        .map_err(|error| CliError::failed(format!("the HTTP interface has failed: {error}")))
 }

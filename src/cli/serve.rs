@@ -47,6 +47,7 @@ enum LogFormat {
 
 /// Serves until SIGTERM or SIGINT; a second one ends the process at once.
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
+    let auth = connect::auth(&context.settings.tokens)?;
     let listener = listen(context).await?;
     log(args.log_format)?;
     let stop = CancellationToken::new();
@@ -72,7 +73,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         output::note("no tokens are set: everybody on this machine may do everything");
     }
     output::note(format!("amends is ready at http://{address} (state in {})", masked(&url)));
-    let served = connect::serve(listener, coordinator.clone(), &context.settings.tokens, stop.clone()).await;
+    let served = connect::serve(listener, coordinator.clone(), auth, stop.clone()).await;
 
     let drained = tokio::time::timeout(DRAIN, async {
         coordinator.stop().await;

@@ -65,8 +65,9 @@ fn dependencies(findings: &mut Findings<'_>, drafts: &[Draft], names: &HashMap<&
                         Some(&found) => before.push(index(found)),
                         None => {
                             let advice = advice(name, &known);
-                            findings.error("DEF_AFTER_UNKNOWN", *place, pointer, format!("there is no step `{name}`")).suggestion =
-                                Some(advice);
+                            findings
+                                .error("DEF_AFTER_UNKNOWN", *place, pointer, format!("there is no step `{name}`"))
+                                .suggestion = Some(advice);
                         }
                     }
                 }
@@ -117,8 +118,10 @@ fn compensations(findings: &mut Findings<'_>, drafts: &[Draft], graph: &Graph, p
         match draft.compensation {
             DraftCompensation::Absent if !after => {
                 let message = format!("`{name}` does not say what undoes it");
-                findings.error("DEF_COMPENSATION_MISSING", draft.name_place, &draft.pointer, message).suggestion =
-                    Some("add `compensation: { action: ... }`, or `compensation: none` if it leaves nothing behind".to_owned());
+                findings.error("DEF_COMPENSATION_MISSING", draft.name_place, &draft.pointer, message).suggestion = Some(
+                    "add `compensation: { action: ... }`, or `compensation: none` if it leaves nothing behind"
+                        .to_owned(),
+                );
             }
             DraftCompensation::Action { .. } if after => {
                 let message = format!("`{name}` comes after the pivot, so its compensation would never run");
@@ -151,7 +154,8 @@ fn times(
                 Some("give the saga a `timeout` or the step a `maxAttempts`".to_owned());
         }
         if let Some(whole) = timeout.filter(|&whole| draft.timeout > whole) {
-            let message = format!("one attempt of `{name}` may take {:?}, but the whole saga only {whole:?}", draft.timeout);
+            let message =
+                format!("one attempt of `{name}` may take {:?}, but the whole saga only {whole:?}", draft.timeout);
             let place = draft.timeout_place.unwrap_or(draft.name_place);
             findings.error("DEF_TIMEOUT_ORDER", place, &format!("{}/timeout", draft.pointer), message).suggestion =
                 Some("shorten the step's time-out or lengthen the saga's".to_owned());

@@ -16,15 +16,48 @@ use crate::definition::template::{ExpressionError, Scope};
 
 const MAX_LENGTH: usize = 4_096;
 const MAX_NODES: usize = 2_000;
-const MAX_RECURSION: u16 = 48;
+const MAX_RECURSION: u16 = 32;
+/// How deep the parsed tree may be: the interpreter recurses along it with frames of some 30 kB in a debug build, and
+/// threads have 2 MB. `1 + 1 + 1` is a level per sign.
+const MAX_DEPTH: usize = 24;
 /// `map` within `map` costs the square of the list's length; a third level is refused.
 const MAX_LOOPS: usize = 2;
 
 const FUNCTIONS: [&str; 28] = [
-    "size", "contains", "startsWith", "endsWith", "matches", "int", "uint", "double", "string", "bool", "bytes", "dyn",
-    "type", "duration", "timestamp", "getFullYear", "getMonth", "getDayOfYear", "getDayOfMonth", "getDate",
-    "getDayOfWeek", "getHours", "getMinutes", "getSeconds", "getMilliseconds", "min", "max", "abs",
+    "size",
+    "contains",
+    "startsWith",
+    "endsWith",
+    "matches",
+    "int",
+    "uint",
+    "double",
+    "string",
+    "bool",
+    "bytes",
+    "dyn",
+    "type",
+    "duration",
+    "timestamp",
+    "getFullYear",
+    "getMonth",
+    "getDayOfYear",
+    "getDayOfMonth",
+    "getDate",
+    "getDayOfWeek",
+    "getHours",
+    "getMinutes",
+    "getSeconds",
+    "getMilliseconds",
+    "min",
+    "max",
+    "abs",
 ];
+
+/// What an expression may give, in bytes of text and 16 for each value: a loop can multiply its input.
+const MAX_RESULT: usize = 16 * 1024 * 1024;
+/// How many values a loop within a loop may have in reach.
+const MAX_NESTED_VALUES: usize = 2_000;
 
 static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
 
@@ -37,6 +70,7 @@ pub(super) struct Expression {
     pub steps: Vec<String>,
     pub reads_input: bool,
     pub reads_saga: bool,
+    has_nested_loops: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -83,7 +117,15 @@ impl Expression {
                 let first = errors.errors.first().map_or("", |error| error.msg.lines().next().unwrap_or_default());
                 refuse(format!("it cannot be parsed: {first}"))
             })?;
-        let mut reader = Reader { bound: Vec::new(), loops: 0, steps: Vec::new(), input: false, saga: false };
+        let mut reader = Reader {
+            bound: Vec::new(),
+            depth: 0,
+            loops: 0,
+            most_loops: 0,
+            steps: Vec::new(),
+            input: false,
+            saga: false,
+        };
         reader.visit(&parsed).map_err(refuse)?;
         let program = match path_of(&parsed.expr) {
             Some((root, mut segments)) => {
@@ -92,8 +134,9 @@ impl Expression {
             }
             None => Program::Cel(parsed),
         };
-        let Reader { steps, input, saga, .. } = reader;
-        Ok(Self { text: text.to_owned(), program, steps, reads_input: input, reads_saga: saga })
+        let Reader { steps, input, saga, most_loops, .. } = reader;
+        let has_nested_loops = most_loops > 1;
+        Ok(Self { text: text.to_owned(), program, steps, reads_input: input, reads_saga: saga, has_nested_loops })
     }
 
     /// Whether it is just `input`.
@@ -118,6 +161,13 @@ impl Expression {
     }
 
     fn interpret(&self, program: &IdedExpr, scope: &Scope<'_>) -> Result<Value, String> {
+        if self.has_nested_loops {
+            let outputs = self.steps.iter().filter_map(|name| output_of(scope, name));
+            let values: usize = outputs.chain([scope.input]).map(count).sum();
+            if values > MAX_NESTED_VALUES {
+                return Err(format!("a loop within a loop over {values} values costs too much"));
+            }
+        }
         let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
         if self.reads_input {
             context.add_variable_from_value("input", to_cel(scope.input));
@@ -144,7 +194,8 @@ impl Expression {
                 text
             }
         })?;
-        from_cel(&value)
+        let mut left = MAX_RESULT;
+        from_cel(&value, &mut left)
     }
 }
 
@@ -153,6 +204,9 @@ fn path_of(expr: &Expr) -> Option<(Root, Vec<Segment>)> {
     let mut segments = Vec::new();
     let mut at = expr;
     loop {
+        if segments.len() > MAX_DEPTH {
+            return None;
+        }
         at = match at {
             Expr::Ident(name) => {
                 let root = match name.as_str() {
@@ -184,7 +238,9 @@ fn path_of(expr: &Expr) -> Option<(Root, Vec<Segment>)> {
 /// Walks an expression for what it reads.
 struct Reader {
     bound: Vec<String>,
+    depth: usize,
     loops: usize,
+    most_loops: usize,
     steps: Vec<String>,
     input: bool,
     saga: bool,
@@ -192,6 +248,16 @@ struct Reader {
 
 impl Reader {
     fn visit(&mut self, node: &IdedExpr) -> Result<(), String> {
+        if self.depth == MAX_DEPTH {
+            return Err(format!("it is nested more than {MAX_DEPTH} deep"));
+        }
+        self.depth += 1;
+        let visited = self.visit_parts(node);
+        self.depth -= 1;
+        visited
+    }
+
+    fn visit_parts(&mut self, node: &IdedExpr) -> Result<(), String> {
         if let Some((root, segments)) = path_of(&node.expr)
             && self.bound.is_empty()
         {
@@ -220,7 +286,11 @@ impl Reader {
                 if call.func_name == "_[_]"
                     && let Some((root, segments)) = path_of(&node.expr)
                 {
-                    return self.read(root, segments.last(), segments.len().checked_sub(2).and_then(|at| segments.get(at)));
+                    return self.read(
+                        root,
+                        segments.last(),
+                        segments.len().checked_sub(2).and_then(|at| segments.get(at)),
+                    );
                 }
                 let name = call.func_name.as_str();
                 if name.starts_with(|first: char| first.is_ascii_alphabetic()) && !FUNCTIONS.contains(&name) {
@@ -243,6 +313,7 @@ impl Reader {
                 self.bound.extend([each.iter_var.clone(), each.accu_var.clone()]);
                 self.bound.extend(each.iter_var2.clone());
                 self.loops += 1;
+                self.most_loops = self.most_loops.max(self.loops);
                 let visited = [&each.accu_init, &each.loop_cond, &each.loop_step, &each.result]
                     .into_iter()
                     .try_for_each(|part| self.visit(part));
@@ -332,7 +403,21 @@ fn to_cel(value: &Value) -> cel::Value {
     }
 }
 
-fn from_cel(value: &cel::Value) -> Result<Value, String> {
+fn count(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(count).sum::<usize>(),
+        Value::Object(entries) => 1 + entries.values().map(count).sum::<usize>(),
+        _ => 1,
+    }
+}
+
+/// As JSON; `left` is how much more of it may come.
+fn from_cel(value: &cel::Value, left: &mut usize) -> Result<Value, String> {
+    let length = match value {
+        cel::Value::String(text) => text.len(),
+        _ => 0,
+    };
+    *left = left.checked_sub(length + 16).ok_or_else(|| format!("gives more than {MAX_RESULT} bytes"))?;
     Ok(match value {
         cel::Value::Null => Value::Null,
         cel::Value::Bool(value) => Value::Bool(*value),
@@ -342,11 +427,13 @@ fn from_cel(value: &cel::Value) -> Result<Value, String> {
             .map(Value::Number)
             .ok_or_else(|| format!("gives {number}, which JSON does not have"))?,
         cel::Value::String(text) => Value::from(text.as_str()),
-        cel::Value::List(items) => Value::Array(items.iter().map(from_cel).collect::<Result<_, _>>()?),
+        cel::Value::List(items) => {
+            Value::Array(items.iter().map(|item| from_cel(item, left)).collect::<Result<_, _>>()?)
+        }
         cel::Value::Map(entries) => {
             let entries: BTreeMap<String, &cel::Value> =
                 entries.map.iter().map(|(name, item)| (name.to_string(), item)).collect();
-            let converted = entries.into_iter().map(|(name, item)| from_cel(item).map(|item| (name, item)));
+            let converted = entries.into_iter().map(|(name, item)| from_cel(item, left).map(|item| (name, item)));
             Value::Object(converted.collect::<Result<_, String>>()?)
         }
         _ => return Err("gives something that JSON does not have; convert it with `string(...)`".to_owned()),

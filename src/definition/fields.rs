@@ -43,7 +43,13 @@ impl<'a> Findings<'a> {
         Self { source, list: Vec::new(), uses: Vec::new() }
     }
 
-    pub fn error(&mut self, code: &'static str, place: Place, pointer: &str, message: impl Into<String>) -> &mut Diagnostic {
+    pub fn error(
+        &mut self,
+        code: &'static str,
+        place: Place,
+        pointer: &str,
+        message: impl Into<String>,
+    ) -> &mut Diagnostic {
         self.list.push(Diagnostic::error(code, self.source, place, pointer.to_owned(), message.into()));
         let last = self.list.len() - 1;
         &mut self.list[last]
@@ -99,7 +105,10 @@ impl<'a> Findings<'a> {
     pub fn name<'n>(&mut self, node: &'n Node, pointer: &str) -> Option<&'n str> {
         let text = self.text(node, pointer)?;
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        if (1..=64).contains(&text.len()) && text.chars().all(plain) && text.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        if (1..=64).contains(&text.len())
+            && text.chars().all(plain)
+            && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        {
             return Some(text);
         }
         self.error("DEF_NAME", node.place, pointer, format!("`{}` is not a name", shorten(text))).suggestion =
@@ -269,7 +278,9 @@ pub(super) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
         return None;
     }
     let near = known.iter().map(|known| (strsim::osa_distance(&word.to_lowercase(), &known.to_lowercase()), *known));
-    near.filter(|(distance, known)| *distance <= (known.len() / 3).max(1)).min_by_key(|(distance, _)| *distance).map(|(_, known)| known)
+    near.filter(|(distance, known)| *distance <= (known.len() / 3).max(1))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, known)| known)
 }
 
 pub(super) fn shorten(text: &str) -> String {

@@ -82,7 +82,8 @@ impl Node {
 /// # Errors
 /// The first thing that keeps the text from being one plain YAML document of bearable size.
 pub(super) fn parse(source: &str) -> Result<Node, Box<Diagnostic>> {
-    let refuse = |code, place, message: String| Box::new(Diagnostic::error(code, source, place, String::new(), message));
+    let refuse =
+        |code, place, message: String| Box::new(Diagnostic::error(code, source, place, String::new(), message));
     if source.len() > MAX_BYTES {
         let message = format!("the definition has {} bytes; at most {MAX_BYTES} are read", source.len());
         return Err(refuse("DEF_TOO_LARGE", Place::START, message));
@@ -160,9 +161,7 @@ impl Builder<'_> {
                 }
                 None => Ok(()),
             },
-            Event::Alias(_) | Event::UnresolvedAlias(_) | Event::Anchor(..) => {
-                self.refuse_extras(1, false, place)
-            }
+            Event::Alias(_) | Event::UnresolvedAlias(_) | Event::Anchor(..) => self.refuse_extras(1, false, place),
             _ => Ok(()),
         }
     }
@@ -173,7 +172,11 @@ impl Builder<'_> {
 
     fn refuse_extras(&mut self, anchor: usize, tagged: bool, place: Place) -> Result<(), Box<Diagnostic>> {
         if anchor != 0 {
-            return Err(self.refuse("DEF_ALIAS", place, "anchors and aliases are not allowed; write it out".to_owned()));
+            return Err(self.refuse(
+                "DEF_ALIAS",
+                place,
+                "anchors and aliases are not allowed; write it out".to_owned(),
+            ));
         }
         if tagged {
             return Err(self.refuse("DEF_TAG", place, "YAML tags are not allowed".to_owned()));
@@ -273,4 +276,65 @@ fn number(text: &str) -> Option<Data> {
         text.parse::<i64>().ok()
     };
     whole.filter(|value| (-MAX_EXACT..=MAX_EXACT).contains(value)).map(Data::Int)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn plain_scalars_follow_the_core_schema_and_quoted_ones_are_text() {
+        let yaml = "[1, -2, 0x1F, 0o17, 1.5, 1e3, true, no, ~, null, 1_000, 1.2.3, 12e, x-, '1', \"true\", 2024-01-01]";
+        let node = parse(yaml).expect("parses");
+        let expected = json!([
+            1,
+            -2,
+            31,
+            15,
+            1.5,
+            1000.0,
+            true,
+            "no",
+            null,
+            null,
+            "1_000",
+            "1.2.3",
+            "12e",
+            "x-",
+            "1",
+            "true",
+            "2024-01-01"
+        ]);
+        assert_eq!(node.to_json(), expected);
+    }
+
+    #[test]
+    fn json_is_yaml() {
+        let text = r#"{"a": [1, {"b\n": "\u00e9\/"}], "c": null}"#;
+        let value: Value = serde_json::from_str(text).expect("JSON");
+        assert_eq!(parse(text).expect("parses").to_json(), value);
+    }
+
+    #[test]
+    fn places_count_characters_and_spans_bytes() {
+        let source = "é: { ü: [ö, x] }";
+        let node = parse(source).expect("parses");
+        let list = node.get("é").and_then(|node| node.get("ü")).expect("there");
+        let Data::List(items) = &list.value else { panic!("a list") };
+        let place = items[1].place;
+        assert_eq!((place.line, place.column), (1, 13));
+        assert_eq!(source.get(place.start..place.end), Some("x"));
+    }
+
+    #[test]
+    fn too_much_is_refused() {
+        let code = |text: &str| parse(text).expect_err("refused").code;
+        assert_eq!(code(&format!("a: '{}'", "x".repeat(MAX_BYTES))), "DEF_TOO_LARGE");
+        assert_eq!(code(&format!("[{}]", "1,".repeat(MAX_NODES))), "DEF_TOO_LARGE");
+        assert_eq!(code(&"- ".repeat(100)), "DEF_TOO_DEEP");
+        assert_eq!(code("a: .nan"), "DEF_NUMBER");
+        assert_eq!(code("? [a]\n: b"), "DEF_KEY");
+    }
 }

@@ -8,8 +8,8 @@ use crate::definition::fields::{Findings, Reader, child};
 use crate::definition::node::{Data, Node};
 use crate::definition::steps::{Defaults, Draft, DraftCompensation};
 use crate::definition::{
-    Compensation, CompensationAction, Definition, Diagnostic, ExpressionError, Graph, Scope, Severity, Step, check, expression,
-    node, steps,
+    Compensation, CompensationAction, Definition, Diagnostic, ExpressionError, Graph, Scope, Severity, Step, check,
+    expression, node, steps,
 };
 use crate::id::DefinitionRef;
 use crate::payload::Payload;
@@ -38,7 +38,8 @@ pub fn read(source: &str) -> Checked {
     let definition = build(&mut findings, &root);
     let mut diagnostics = findings.list;
     diagnostics.sort_by_key(|diagnostic| diagnostic.span.0);
-    let definition = definition.filter(|_| diagnostics.iter().all(|found| found.severity != Severity::Error)).map(Arc::new);
+    let definition =
+        definition.filter(|_| diagnostics.iter().all(|found| found.severity != Severity::Error)).map(Arc::new);
     Checked { definition, diagnostics }
 }
 
@@ -186,11 +187,9 @@ impl Definition {
 fn inexact_numbers(value: &Value, pointer: &mut String, errors: &mut Vec<(String, String)>) {
     let length = pointer.len();
     match value {
-        Value::Number(_) => {
-            if expression::check_exact(value).is_err() {
-                let message = format!("{value} is beyond 2^53 and not kept exactly by every reader; send it as text");
-                errors.push((pointer.clone(), message));
-            }
+        Value::Number(_) if expression::check_exact(value).is_err() => {
+            let message = format!("{value} is beyond 2^53 and not kept exactly by every reader; send it as text");
+            errors.push((pointer.clone(), message));
         }
         Value::Array(items) => {
             for (at, item) in items.iter().enumerate() {

@@ -48,7 +48,12 @@ pub(super) enum DraftCompensation {
     None,
     /// Said, but wrongly.
     Broken,
-    Action { action: String, input: Option<Template>, timeout: Duration, retry: RetryPolicy },
+    Action {
+        action: String,
+        input: Option<Template>,
+        timeout: Duration,
+        retry: RetryPolicy,
+    },
 }
 
 impl Defaults {
@@ -133,13 +138,15 @@ fn retry_policy(findings: &mut Findings<'_>, owner: &Node, pointer: &str, base: 
                 .collect();
         }
     }
-    if policy.initial_interval > policy.max_interval {
-        let wrong = node.get("initialInterval").or_else(|| node.get("maxInterval")).map_or(node.place, |at| at.place);
+    // One of them alone may cross the other's default: the longest wait simply wins then.
+    if let Some(wrong) = node.get("initialInterval").filter(|_| node.get("maxInterval").is_some())
+        && policy.initial_interval > policy.max_interval
+    {
         let message = format!(
             "the first wait ({:?}) is longer than the longest wait ({:?})",
             policy.initial_interval, policy.max_interval
         );
-        findings.error("DEF_RETRY", wrong, &pointer, message).suggestion =
+        findings.error("DEF_RETRY", wrong.place, &pointer, message).suggestion =
             Some("raise `maxInterval` or lower `initialInterval`".to_owned());
     }
     policy
@@ -189,8 +196,9 @@ fn condition(findings: &mut Findings<'_>, step: &Node, pointer: &str, at: usize)
         Data::Bool(_) => {}
         Data::Text(text) if text.trim().starts_with("${") && text.trim().ends_with('}') => {}
         _ => {
-            findings.error("DEF_WHEN", node.place, &pointer, "a condition is one expression that gives true or false").suggestion =
-                Some("write for example `when: ${ size(input.lines) > 0 }`".to_owned());
+            findings
+                .error("DEF_WHEN", node.place, &pointer, "a condition is one expression that gives true or false")
+                .suggestion = Some("write for example `when: ${ size(input.lines) > 0 }`".to_owned());
             return None;
         }
     }

@@ -172,9 +172,7 @@ impl Part {
                 }
                 Value::String(text)
             }
-            Self::List(items) => {
-                Value::Array(items.iter().map(|item| item.evaluate(scope)).collect::<Result<_, _>>()?)
-            }
+            Self::List(items) => Value::Array(items.iter().map(|item| item.evaluate(scope)).collect::<Result<_, _>>()?),
             Self::Map(entries) => Value::Object(
                 entries
                     .iter()
@@ -272,5 +270,123 @@ impl Condition {
                 Err(ExpressionError { expression, message: format!("gives {given}, not true or false") })
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn evaluate(template: Value) -> Result<Value, ExpressionError> {
+        let input = json!({"n": 2, "half": 0.5, "name": "Ada", "lines": [{"sku": "a"}, {"sku": "b"}], "nothing": null});
+        let output = json!({"id": "p-1", "large": 9_007_199_254_740_993_u64});
+        let scope =
+            Scope { input: &input, saga_id: "s-1", saga_key: None, outputs: &[("pay", &output), ("my-step", &output)] };
+        Template::compile(&template)?.evaluate(&scope)
+    }
+
+    #[test]
+    fn a_whole_string_keeps_its_type() {
+        assert_eq!(evaluate(json!("${ input.n }")), Ok(json!(2)));
+        assert_eq!(evaluate(json!("${input.lines[1].sku}")), Ok(json!("b")));
+        assert_eq!(evaluate(json!("${ input.n + 1 }")), Ok(json!(3)));
+        assert_eq!(evaluate(json!("${ input.lines.map(l, l.sku) }")), Ok(json!(["a", "b"])));
+        assert_eq!(evaluate(json!({"a": ["${ input.half }"], "b": 1})), Ok(json!({"a": [0.5], "b": 1})));
+        assert_eq!(evaluate(json!("${ {'a': '}'} }")), Ok(json!({"a": "}"})));
+        assert_eq!(evaluate(json!("${ saga.id }")), Ok(json!("s-1")));
+    }
+
+    #[test]
+    fn expressions_within_text_are_put_into_it() {
+        assert_eq!(evaluate(json!("order ${ input.n } of ${ input.name }.")), Ok(json!("order 2 of Ada.")));
+        assert_eq!(evaluate(json!("costs $${ input.n } $5 $")), Ok(json!("costs ${ input.n } $5 $")));
+        assert!(evaluate(json!("x ${ input.lines }")).is_err());
+        assert!(evaluate(json!("x ${ input.nothing }")).is_err());
+    }
+
+    #[test]
+    fn outputs_are_read_by_step_name_and_may_be_missing() {
+        assert_eq!(evaluate(json!("${ steps['my-step'].output.id }")), Ok(json!("p-1")));
+        assert_eq!(evaluate(json!("${ steps.pay.output.id + '!' }")), Ok(json!("p-1!")));
+        assert_eq!(evaluate(json!("${ has(steps['pay'].output) }")), Ok(json!(true)));
+        assert_eq!(evaluate(json!("${ has(steps['gone'].output) }")), Ok(json!(false)));
+        assert_eq!(evaluate(json!("${ has(steps.gone.output) ? 1 : 2 }")), Ok(json!(2)));
+        let error = evaluate(json!("${ steps['gone'].output.id }")).expect_err("gone");
+        assert_eq!(error.message, "the step `gone` has no output");
+        let error = evaluate(json!("${ input.address.street }")).expect_err("missing");
+        assert_eq!(error.message, "there is no `input.address`");
+        assert!(evaluate(json!("${ saga.key }")).is_err());
+        assert!(evaluate(json!("${ saga.key + '' }")).is_err());
+    }
+
+    #[test]
+    fn what_an_expression_reads_is_known() {
+        let template = json!({"a": "${ size(steps['x'].output.list.filter(i, i == steps.y.output.n)) }", "b": "${ has(steps.z.output) }"});
+        let template = Template::compile(&template).expect("compiles");
+        assert_eq!(template.steps_read(), ["x", "y", "z"]);
+    }
+
+    #[test]
+    fn numbers_that_json_cannot_keep_are_refused() {
+        for expression in
+            ["steps.pay.output.large", "9007199254740992 + input.n", "0.0 / 0.0", "1.0 / 0.0", "input.n / 0"]
+        {
+            assert!(evaluate(json!(format!("${{ {expression} }}"))).is_err(), "{expression}");
+        }
+    }
+
+    #[test]
+    fn costly_expressions_are_refused() {
+        let nested = "input.lines.map(a, input.lines.map(b, input.lines.map(c, c)))";
+        assert!(Template::compile(&json!(format!("${{ {nested} }}"))).is_err());
+    }
+
+    #[test]
+    fn loops_over_large_inputs_are_refused() {
+        let input = json!({"items": vec![0; 3_000], "text": "x".repeat(10_000)});
+        let scope = Scope { input: &input, saga_id: "", saga_key: None, outputs: &[] };
+        let cost = |text: &str| {
+            Template::compile(&json!(text)).expect("compiles").evaluate(&scope).err().map(|error| error.message)
+        };
+        assert_eq!(cost("${ size(input.items.filter(i, i == 0).map(i, i + 1)) }"), None);
+        let nested = cost("${ input.items.map(a, input.items.exists(b, b == a + 1)) }");
+        assert!(nested.is_some_and(|message| message.contains("costs too much")));
+        assert!(cost("${ input.items.map(i, input.text) }").is_some_and(|message| message.contains("gives more than")));
+    }
+
+    #[test]
+    fn no_nesting_exhausts_the_stack() {
+        let pairs = [
+            ("(", ")"),
+            ("[", "]"),
+            ("!", ""),
+            ("-", ""),
+            ("1 + ", ""),
+            ("size(", ")"),
+            ("{1:", "}"),
+            ("true ? 1 : ", ""),
+        ];
+        let chains =
+            [("", "[0]"), ("", ".a"), ("", " + 1"), ("", ".size()"), ("", " && true"), ("", " in []"), ("", "()")];
+        for (before, after) in pairs.into_iter().chain(chains) {
+            for times in [10, 40, 60, 100, 300, 4_000 / (before.len() + after.len())] {
+                let expression = format!("${{ {}input{} }}", before.repeat(times), after.repeat(times));
+                // Refused or not, it comes back.
+                let _ = evaluate(json!(expression));
+            }
+        }
+        assert!(evaluate(json!(format!("${{ {}1{} }}", "1 + (".repeat(500), ")".repeat(500)))).is_err());
+        assert!(evaluate(json!(format!("${{ {} }}", "[".repeat(4_000)))).is_err());
+    }
+
+    #[test]
+    fn a_condition_must_be_true_or_false() {
+        let input = json!({"n": 1});
+        let scope = Scope { input: &input, saga_id: "", saga_key: None, outputs: &[] };
+        let condition = |text: &str| Condition::new(Template::compile(&json!(text)).expect("compiles")).holds(&scope);
+        assert_eq!(condition("${ input.n > 0 }"), Ok(true));
+        assert_eq!(condition("${ input.n }").expect_err("a number").expression, "input.n");
     }
 }
