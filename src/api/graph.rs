@@ -111,7 +111,7 @@ fn draw(out: &mut String, step: &Step, place: &Place) {
     let dash = if step.when.is_some() { " stroke-dasharray=\"6 3\"" } else { "" };
     let undo = match (step.compensation.action(), step.pivot) {
         (Some(compensation), _) => format!("\u{21a9} {}", compensation.action),
-        (None, true) => "pivot: only forward from here".to_owned(),
+        (None, true) => "pivot: only forward now".to_owned(),
         (None, false) => "nothing to undo".to_owned(),
     };
     let lines = [

@@ -14,7 +14,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use crate::api::auth::{AuthConfig, Right};
-use crate::api::problem::Problem;
+use crate::api::problem::{PATH_INVALID, Problem};
 use crate::api::query::Query;
 use crate::api::routes;
 use crate::clock::Stopwatch;
@@ -93,6 +93,9 @@ pub(super) async fn admit(
     let route = path.as_ref().and_then(|path| routes::find(request.method(), path.as_str()));
     let right = route.map_or(Right::Read, |route| route.right);
     let caller = auth.admit(request.headers(), right, !request.method().is_safe())?;
+    if request.uri().path().contains("%00") {
+        return Err(Problem::new(PATH_INVALID, "the path contains a NUL character"));
+    }
     if let Some(route) = route {
         let query = Query::parse(request.uri(), route.query)?;
         request.extensions_mut().insert(query);

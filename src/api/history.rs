@@ -83,7 +83,11 @@ struct Teller<'a> {
 
 impl Teller<'_> {
     fn explained(&mut self, told: &Told, effects: &[Effect]) {
-        self.event(told);
+        // An answer that settles its command is told by what it settles.
+        let is_settled_by = |seq| effects.iter().any(|effect| matches!(effect, Effect::Settle(of) if of.seq == seq));
+        if !matches!(told.kind, EventKind::Replied { seq, .. } if is_settled_by(seq)) {
+            self.event(told);
+        }
         for effect in effects {
             match effect {
                 Effect::Decide { seq, step, direction, .. } => self.decided(told, *seq, *step, *direction),

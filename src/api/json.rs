@@ -50,7 +50,7 @@ fn malformed(text: &str, error: &serde_json::Error) -> Problem {
         .unwrap_or_default();
     let is_number = message.contains("number out of range") || near.contains("NaN") || near.contains("Infinity");
     let (kind, detail) = if is_number {
-        (NUMBER_INVALID, "a number that is no finite number; send it as a string".to_owned())
+        (NUMBER_INVALID, "this is no finite number; send it as a string".to_owned())
     } else {
         (BODY_MALFORMED, message.to_owned())
     };
@@ -58,6 +58,8 @@ fn malformed(text: &str, error: &serde_json::Error) -> Problem {
 }
 
 fn placed(kind: Kind, line: usize, column: usize, pointer: &str, detail: &str) -> Problem {
+    // An empty text has its end before its first column.
+    let column = column.max(1);
     let place = FieldProblem {
         line: u32::try_from(line).ok(),
         column: u32::try_from(column).ok(),

@@ -84,12 +84,15 @@ impl Query {
     pub(super) fn since(&self, now: Timestamp) -> Result<Option<Timestamp>, Problem> {
         let Some(given) = self.get("since") else { return Ok(None) };
         // An unescaped plus sign has become a space.
-        if let Ok(at) = DateTime::parse_from_rfc3339(&given.replace(' ', "+")) {
-            return Ok(Some(at.with_timezone(&Utc)));
-        }
-        let ago = duration(given)?;
-        let at = TimeDelta::from_std(ago).ok().and_then(|ago| now.checked_sub_signed(ago));
-        at.map(Some).ok_or_else(|| too_long(given))
+        let at = match DateTime::parse_from_rfc3339(&given.replace(' ', "+")) {
+            Ok(at) => at.with_timezone(&Utc),
+            Err(_) => {
+                let ago = TimeDelta::from_std(duration(given)?).map_err(|_| too_long(given))?;
+                now.checked_sub_signed(ago).ok_or_else(|| too_long(given))?
+            }
+        };
+        // No saga is older than the epoch of its id; and databases do not reach as far back as this type does.
+        Ok(Some(at.max(DateTime::UNIX_EPOCH)))
     }
 
     /// Where the page begins, if `cursor` says so: what [`cursor`] was given.
@@ -176,7 +179,7 @@ mod tests {
         assert_eq!(with("saga=a&limit=3", &given).expect("it is good"), Some([7; 16]));
         let cut = &given[..given.len() - 1];
         let mut forged = given.clone();
-        forged.replace_range(0..1, "B");
+        forged.replace_range(0..1, "Z");
         for (filters, cursor) in [("saga=b", given.as_str()), ("saga=a", cut), ("saga=a", &forged), ("saga=a", "!")] {
             assert_eq!(with(filters, cursor).expect_err("it is bad").code(), "CURSOR_INVALID", "{filters} {cursor}");
         }
@@ -192,6 +195,7 @@ mod tests {
         assert_eq!(since("1h").expect("a duration"), hour_ago);
         assert_eq!(since("2026-11-23T07:00:00Z").expect("a time"), hour_ago);
         assert_eq!(since("2026-11-23T09:00:00+02:00").expect("a time"), hour_ago);
+        assert_eq!(since("40000000d").expect("a duration"), Some(DateTime::UNIX_EPOCH), "as far back as sagas go");
         let refused = |text: &str| since(text).expect_err("it is refused").code().to_owned();
         assert_eq!(
             [refused("-1h"), refused("99999999999999999999d"), refused("999999999999d")],

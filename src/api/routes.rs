@@ -227,15 +227,18 @@ pub(super) fn find(method: &Method, path: &str) -> Option<&'static Route> {
 /// The whole interface, ready to serve.
 pub fn router(coordinator: Coordinator, auth: AuthConfig) -> Router {
     let app = App { coordinator, clock: Clock::System };
-    ROUTES
-        .iter()
-        .fold(Router::new(), |router, route| router.route(route.path, (route.handler)()))
+    let routes = ROUTES.iter().fold(Router::new(), |router, route| router.route(route.path, (route.handler)()));
+    guarded(routes, auth).with_state(app)
+}
+
+/// Puts around `routes` what every request goes through.
+fn guarded<S: Clone + Send + Sync + 'static>(routes: Router<S>, auth: AuthConfig) -> Router<S> {
+    routes
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(axum::middleware::from_fn_with_state(Arc::new(auth), guard::admit))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(axum::middleware::from_fn(guard::finish))
-        .with_state(app)
 }
 
 async fn unknown_route(request: Request) -> Problem {
@@ -260,4 +263,69 @@ async fn wrong_method(path: Option<MatchedPath>, method: Method) -> Response {
 /// What panicked is in the log already, by way of the panic hook; the caller learns nothing of it but the request's id.
 fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
     Problem::internal("a handler panicked").into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use serde_json::Value;
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::api::auth::{Role, TokenEntry};
+
+    async fn ask(routes: Router, path: &str) -> (u16, Value, Option<String>) {
+        let request = Request::get(path).header("host", "localhost").header("x-request-id", "r-1");
+        let request = request.body(Body::empty()).expect("a request");
+        let response = guarded(routes, AuthConfig::default()).oneshot(request).await.expect("an answer");
+        let status = response.status().as_u16();
+        let retry = response.headers().get("retry-after").map(|value| value.to_str().expect("text").to_owned());
+        let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.expect("a body");
+        (status, serde_json::from_slice(&body).expect("JSON"), retry)
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_answered_without_what_it_says() {
+        async fn panic() -> &'static str {
+            panic!("the secret is 42")
+        }
+        let (status, problem, _) = ask(Router::new().route("/boom", get(panic)), "/boom").await;
+        assert_eq!((status, problem["code"].as_str()), (500, Some("INTERNAL")));
+        assert_eq!(problem["requestId"], "r-1");
+        assert!(!problem.to_string().contains("42"), "{problem}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handler_that_never_ends_is_given_up() {
+        let routes = Router::new().route("/slow", get(std::future::pending::<&'static str>));
+        let (status, problem, retry) = ask(routes, "/slow").await;
+        assert_eq!((status, problem["code"].as_str()), (503, Some("REQUEST_TIMEOUT")));
+        assert_eq!(retry.as_deref(), Some("1"));
+    }
+
+    #[tokio::test]
+    async fn a_route_outside_the_table_asks_for_a_token_too() {
+        let auth = AuthConfig::new(vec![TokenEntry::plain("eye", Role::Viewer, "look")]);
+        let routes = Router::new().route("/forgotten", get(async || "secret"));
+        let request = Request::get("/forgotten").body(Body::empty()).expect("a request");
+        let response = guarded(routes, auth).oneshot(request).await.expect("an answer");
+        assert_eq!(response.status(), 401);
+    }
+
+    #[test]
+    fn no_route_is_in_the_table_twice() {
+        let mut rows: Vec<_> = ROUTES.iter().map(|route| (route.path, route.method.as_str())).collect();
+        rows.sort_unstable();
+        rows.dedup();
+        assert_eq!(rows.len(), ROUTES.len());
+    }
+
+    #[test]
+    fn what_changes_something_asks_for_more_than_reading() {
+        for route in ROUTES {
+            let is_change = route.method != Method::GET;
+            let asks_more = matches!(route.right, Right::Start | Right::Register | Right::Operate);
+            assert_eq!(is_change, asks_more, "{} {}", route.method, route.path);
+        }
+    }
 }
