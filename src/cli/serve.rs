@@ -53,10 +53,11 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let stop = CancellationToken::new();
     let signals = tokio::spawn(stop_on_signals(stop.clone()));
 
+    // First, since it only looks at the address: a wrong one leaves the store as it is.
+    let broker = connect::broker(context.settings.broker_or_default()).await?;
     let url = context.settings.store_or_default()?;
     let store = connect::store(&url).await?;
     prepare_schema(&*store, &url, args.migrate).await?;
-    let broker = connect::broker(context.settings.broker_or_default()).await?;
     if broker.is_volatile() {
         output::note(
             "the broker is inside this process: only participants in the same process are reached; \
