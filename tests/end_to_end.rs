@@ -91,6 +91,13 @@ impl City {
         .await
     }
 
+    /// Waits until so many sagas have ended and others are under way: the moment for a fault.
+    async fn midway(&self, pool: &PgPool, at_least: u64) {
+        self.ended(pool, at_least).await;
+        let ended = self.count(pool, &["COMPLETED", "COMPENSATED"]).await;
+        assert!(ended < ORDERS, "all sagas had ended before the fault");
+    }
+
     /// Waits until so many sagas have ended.
     async fn ended(&self, pool: &PgPool, at_least: u64) {
         eventually_within(Duration::from_secs(180), &format!("{at_least} sagas have ended"), async || {
@@ -117,20 +124,20 @@ async fn every_order_is_placed_whole_or_not_at_all_whatever_is_killed() {
         .expect("the load runs");
 
     let pool = PgPool::connect_lazy(&database(&city.postgres, "amends")).expect("the address is right");
-    city.ended(&pool, 20).await;
+    city.midway(&pool, 20).await;
     city.coordinator.kill_and_restart();
-    city.ended(&pool, 60).await;
+    city.midway(&pool, 60).await;
     city.orders.kill_and_restart();
-    city.ended(&pool, 100).await;
+    city.midway(&pool, 100).await;
     city.rabbit.restart().await;
-    city.ended(&pool, 140).await;
+    city.midway(&pool, 140).await;
     city.coordinator.kill_and_restart();
     city.payments.kill_and_restart();
-    city.ended(&pool, 200).await;
+    city.midway(&pool, 200).await;
     city.postgres.restart().await;
-    city.ended(&pool, 260).await;
+    city.midway(&pool, 260).await;
     city.warehouse.kill_and_restart();
-    city.ended(&pool, 320).await;
+    city.midway(&pool, 320).await;
     city.coordinator.kill_and_restart();
 
     let loaded = tokio::task::spawn_blocking(move || load.wait()).await.expect("joined").expect("waited for");
