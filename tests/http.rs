@@ -122,7 +122,12 @@ async fn what_a_saga_waits_for_is_told_down_to_a_queue_that_nobody_reads() {
 
 #[tokio::test]
 async fn a_refusal_is_undone_and_the_history_tells_it_in_order() {
-    let house = House::with_place().await;
+    a_refusal_is_undone_and_told(House::with_place().await).await;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    a_refusal_is_undone_and_told(House::with_place_on_sqlite(folder.path()).await).await;
+}
+
+async fn a_refusal_is_undone_and_told(house: House) {
     let (client, _served) = house.serve().await;
     let [_orders, _payments, warehouse] = willing(&house).await;
     drop(warehouse);
@@ -145,7 +150,7 @@ async fn a_refusal_is_undone_and_the_history_tells_it_in_order() {
     assert!(items.is_sorted_by_key(|item| (item.revision, item.at)), "in order");
     // Confirms are written down only along with something else, so that they are there or not.
     let told: Vec<_> = items.iter().filter(|item| item.kind != "published").map(|item| item.text.clone()).collect();
-    insta::with_settings!({ omit_expression => true }, { insta::assert_snapshot!(told.join("\n")) });
+    insta::with_settings!({ omit_expression => true }, { insta::assert_snapshot!("history", told.join("\n")) });
 }
 
 #[tokio::test]
@@ -216,7 +221,12 @@ async fn every_action_is_a_route_and_the_actor_is_the_tokens_name() {
 
 #[tokio::test]
 async fn pages_of_sagas_and_commands_cover_everything_once() {
-    let house = House::with_place().await;
+    pages_cover_everything_once(House::with_place().await).await;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    pages_cover_everything_once(House::with_place_on_sqlite(folder.path()).await).await;
+}
+
+async fn pages_cover_everything_once(house: House) {
     let (client, _served) = house.serve().await;
     let batch = (0..25).map(|n| order(&format!("o{n}"))).collect();
     let started: BTreeSet<String> =
@@ -321,6 +331,14 @@ async fn every_route_asks_every_role_for_its_right() {
     let house = House::with(AuthConfig::new(tokens.into())).await;
     let mut asked = 0;
     for route in route_table() {
+        let expected = match (route.method.as_str(), route.path) {
+            ("GET", "/healthz" | "/readyz") => Right::Open,
+            ("GET", _) => Right::Read,
+            (_, "/v1/definitions") => Right::Register,
+            (_, "/v1/sagas" | "/v1/sagas/batch") => Right::Start,
+            _ => Right::Operate,
+        };
+        assert_eq!(route.right, expected, "{} {}", route.method, route.path);
         let path = route.path.replace("{id}", "0").replace("{name}", "a").replace("{version}", "0");
         let status = async |token: Option<String>| {
             let mut request = Request::builder().method(route.method.clone()).uri(&path).header("host", "localhost");

@@ -300,3 +300,49 @@ fn plain(told: &Told, kind: &str, text: String) -> HistoryItem {
         text,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::SagaId;
+    use crate::saga::Operation;
+
+    const ONE_STEP: &str =
+        "saga: one\nversion: 1\nsteps:\n  - { name: a, participant: p, action: x, compensation: none }\n";
+
+    fn told(revision: u32) -> Vec<HistoryItem> {
+        let definition = crate::definition::read(ONE_STEP).definition.expect("no errors");
+        let at: Timestamp = "2026-11-23T14:00:00Z".parse().expect("a time");
+        let saga = Saga::new(SagaId::fresh(), &definition, None, Payload::trusted("{}"), at);
+        let event = EventKind::Operated { operation: Operation::Pause };
+        let history = [HistoryRecord { saga: saga.id, revision, at, event }];
+        let audit = AuditRecord {
+            id: 1,
+            at,
+            actor: "alice".to_owned(),
+            saga: Some(saga.id),
+            action: "pause".to_owned(),
+            reason: "lunch".to_owned(),
+            detail: serde_json::json!({ "toRevision": revision }).into(),
+        };
+        tell(&definition, &SagaRecord { saga, commands: Vec::new() }, &history, &[audit])
+    }
+
+    fn kinds(items: &[HistoryItem]) -> Vec<&str> {
+        items.iter().map(|item| item.kind.as_str()).collect()
+    }
+
+    #[test]
+    fn an_operators_action_is_told_with_who_and_why_and_what_followed() {
+        let items = told(2);
+        assert_eq!(kinds(&items), ["started", "decided", "operated", "paused"]);
+        assert_eq!((items[2].actor.as_deref(), items[2].reason.as_deref()), (Some("alice"), Some("lunch")));
+    }
+
+    #[test]
+    fn a_past_with_a_gap_is_still_told_as_far_as_it_goes() {
+        let items = told(7);
+        assert_eq!(kinds(&items), ["started", "decided", "operated"]);
+        assert_eq!(items[2].text, "alice asks for `pause`: lunch");
+    }
+}

@@ -62,7 +62,11 @@ impl House {
 
     /// With tokens.
     pub async fn with(auth: AuthConfig) -> Self {
-        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Clock::System));
+        Self::on(Arc::new(MemoryStore::new(Clock::System)), auth).await
+    }
+
+    /// On a store of the test's own.
+    pub async fn on(store: Arc<dyn Store>, auth: AuthConfig) -> Self {
         let broker: Arc<dyn Broker> = Arc::new(InProcessBroker::new());
         let coordinator = Coordinator::launch(store.clone(), broker.clone(), CoordinatorOptions::default())
             .await
@@ -73,7 +77,19 @@ impl House {
 
     /// With the definition `place` registered.
     pub async fn with_place() -> Self {
-        let house = Self::new().await;
+        Self::new().await.and_place().await
+    }
+
+    /// The same on SQLite, in a file of `folder`.
+    pub async fn with_place_on_sqlite(folder: &std::path::Path) -> Self {
+        let url = format!("sqlite://{}", folder.join("amends.db").display());
+        let store = amends::store::open(&url).await.expect("the store opens");
+        store.migrate().await.expect("the schema is made");
+        Self::on(store, AuthConfig::default()).await.and_place().await
+    }
+
+    async fn and_place(self) -> Self {
+        let house = self;
         house.coordinator.register(PLACE, "test").await.expect("the definition is registered");
         house
     }

@@ -10,7 +10,7 @@ use crate::cli::{Context, output};
 pub async fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
     let answer = Remote::new(context)?.get(&["v1", "sagas", &args.id.to_string(), "history"], &[]).await?;
     let items = answer["items"].as_array().cloned().unwrap_or_default();
-    let header = ["at", "event", "step", "direction", "attempt", "note"];
+    let header = ["at", "kind", "step", "direction", "attempt", "note"];
     context.output.list(&answer, &items, || {
         output::table(
             &header,
@@ -21,7 +21,7 @@ pub async fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
                 };
                 vec![
                     text(&item["at"]),
-                    text(&item["event"]),
+                    text(&item["kind"]),
                     text(&item["step"]),
                     text(&item["direction"]),
                     text(&item["attempt"]),
