@@ -4,10 +4,16 @@
 //! to `decide` together with the database's time, and writes what `decide` returns, whole or not at all.
 
 pub mod memory;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod migrations;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod row;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
@@ -16,6 +22,25 @@ use crate::id::{CommandId, DefinitionRef, SagaId, Seq};
 use crate::message::TokenKey;
 use crate::payload::Payload;
 use crate::saga::{Direction, EventKind, Outcome, Problem, Saga, Settled};
+
+/// The store at an address: `postgres://…`, `sqlite://FILE`, or `memory:` for tests.
+///
+/// # Errors
+/// [`StoreError::Address`] when the address cannot be understood, [`StoreError::Unavailable`] when nothing answers there.
+pub async fn open(url: &str) -> Result<Arc<dyn Store>, StoreError> {
+    match url.split_once(':').map(|(scheme, _)| scheme) {
+        #[cfg(feature = "postgres")]
+        Some("postgres" | "postgresql") => Ok(Arc::new(postgres::PostgresStore::connect(url).await?)),
+        #[cfg(feature = "sqlite")]
+        Some("sqlite") => Ok(Arc::new(sqlite::SqliteStore::connect(url).await?)),
+        Some("memory") => Ok(Arc::new(memory::MemoryStore::new(crate::clock::Clock::System))),
+        scheme => Err(StoreError::Address {
+            // What cannot be understood may hold a password anywhere.
+            address: scheme.unwrap_or("(not a URL)").to_owned(),
+            problem: "expected postgres://…, sqlite://FILE or memory:".to_owned(),
+        }),
+    }
+}
 
 /// Decides, given the locked sagas, what to write. Runs inside the transaction; pure and quick.
 pub type Decide = Box<dyn FnOnce(Loaded) -> Changes + Send>;
@@ -144,7 +169,7 @@ pub struct NewSaga {
 /// A saga that has changed.
 #[derive(Clone, Debug)]
 pub struct SagaUpdate {
-    /// The saga as it is now. Id, definition, key, input, deadline and creation time never change.
+    /// The saga as it is now. Id, definition, key, input and creation time never change.
     pub saga: Saga,
     /// The stored revision that the change was made from.
     pub from_revision: u32,
@@ -477,4 +502,21 @@ pub fn in_flight(saga: &Saga) -> impl Iterator<Item = (Seq, InFlight)> + '_ {
         step.in_flight()
             .map(|(_, command)| (command.seq, InFlight { attempt: command.attempt, due: command.phase.due() }))
     })
+}
+
+/// Puts what the steps put out, as their entries tell, into [`Saga::outputs`]; the latest entry of a step counts.
+fn put_outputs(saga: &mut Saga, commands: &[OutboxEntry]) {
+    for entry in commands.iter().filter(|entry| entry.direction == Direction::Action) {
+        if let Some(output) = entry.verified.as_ref().and_then(|verified| verified.output.clone()) {
+            saga.outputs.insert(crate::id::StepIndex(entry.step_index), output);
+        }
+    }
+}
+
+/// One per command: one that is settled twice in a batch, as unknown and then by a late reply, counts as it was last.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+fn latest(settled: &[SettledCommand]) -> Vec<&SettledCommand> {
+    let latest: std::collections::BTreeMap<_, _> =
+        settled.iter().map(|settled| ((settled.saga, settled.settled.seq), settled)).collect();
+    latest.into_values().collect()
 }

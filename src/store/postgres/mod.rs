@@ -1,0 +1,359 @@
+//! State in PostgreSQL, shared by any number of coordinators. READ COMMITTED; the row lock and the revision are the
+//! arbiter.
+
+mod read;
+mod write;
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{Connection, Executor};
+
+use crate::clock::Timestamp;
+use crate::id::{CommandId, DefinitionRef, SagaId};
+use crate::message::TokenKey;
+use crate::store::migrations::{self, Known};
+use crate::store::{
+    AuditRecord, Committed, Decide, DefinitionRecord, HistoryRecord, Migration, OutboxEntry, OutboxFilter, Page,
+    Registration, SagaCount, SagaFilter, SagaRecord, SagaSummary, Store, StoreError, StoreHealth, Wants,
+};
+
+const MIGRATIONS: &[Known] =
+    &[Known { version: 1, name: "initial", sql: include_str!("../../../migrations/postgres/0001_initial.sql") }];
+
+/// Connections to the database: batches need few.
+const CONNECTIONS: u32 = 8;
+/// How long to wait for one.
+const ACQUIRE: Duration = Duration::from_secs(5);
+
+/// A store in a PostgreSQL database.
+#[derive(Clone)]
+pub struct PostgresStore(Arc<Inner>);
+
+struct Inner {
+    /// Without the password.
+    address: String,
+    pool: PgPool,
+}
+
+impl PostgresStore {
+    /// Connects to `postgres://…`.
+    ///
+    /// # Errors
+    /// [`StoreError::Address`], or [`StoreError::Unavailable`] when nothing answers there.
+    pub async fn connect(url: &str) -> Result<Self, StoreError> {
+        let store = Self::connect_lazily(url)?;
+        let unavailable = |error: sqlx::Error| StoreError::Unavailable(format!("{}: {error}", store.0.address));
+        store.0.pool.acquire().await.map_err(unavailable)?;
+        Ok(store)
+    }
+
+    /// The same without waiting for the database: it is connected to when it is needed.
+    ///
+    /// # Errors
+    /// [`StoreError::Address`].
+    pub fn connect_lazily(url: &str) -> Result<Self, StoreError> {
+        let options = PgConnectOptions::from_str(url)
+            .map_err(|error| StoreError::Address { address: mask(url), problem: error.to_string() })?;
+        let options = options.application_name("amends").options([
+            // A connection that was lost in the middle must not hold its locks for long.
+            ("idle_in_transaction_session_timeout", "30s"),
+            ("lock_timeout", "10s"),
+            ("statement_timeout", "60s"),
+        ]);
+        let pool = PgPoolOptions::new()
+            .max_connections(CONNECTIONS)
+            .acquire_timeout(ACQUIRE)
+            // Should a transaction ever have been left open, nobody inherits it.
+            .after_release(|connection, _| {
+                Box::pin(async move {
+                    if connection.is_in_transaction() {
+                        connection.execute("rollback").await?;
+                    }
+                    Ok(true)
+                })
+            })
+            .connect_lazy_with(options);
+        Ok(Self(Arc::new(Inner { address: mask(url), pool })))
+    }
+
+    async fn unit(&self, wants: Wants, decide: Decide) -> Result<Committed, StoreError> {
+        let mut connection = self.0.pool.acquire().await.map_err(refused)?;
+        let mut transaction = connection.begin().await.map_err(refused)?;
+        let loaded = write::load(&mut transaction, &wants).await?;
+        let changes = decide(loaded);
+        let committed = write::write(&mut transaction, &changes).await?;
+        transaction.commit().await.map_err(|error| match refused(error) {
+            // It was sent: nobody knows whether it was carried out.
+            StoreError::Unavailable(why) => StoreError::Unknown(why),
+            error => error,
+        })?;
+        Ok(committed)
+    }
+
+    async fn applied(&self) -> Result<Option<i64>, StoreError> {
+        let table: Option<String> = sqlx::query_scalar("select to_regclass('amends_migration')::text")
+            .fetch_one(&self.0.pool)
+            .await
+            .map_err(refused)?;
+        match table {
+            None => Ok(None),
+            Some(_) => sqlx::query_scalar("select max(version) from amends_migration")
+                .fetch_one(&self.0.pool)
+                .await
+                .map_err(refused),
+        }
+    }
+}
+
+/// An address without its password.
+fn mask(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return "(not a URL)".to_owned() };
+    let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+    // A password may also stand among the parameters.
+    let path = path.split('?').next().unwrap_or_default();
+    match authority.rsplit_once('@') {
+        Some((user, host)) if user.contains(':') => {
+            format!("{scheme}://{}:***@{host}{path}", user.split(':').next().unwrap_or_default())
+        }
+        _ => format!("{scheme}://{authority}{path}"),
+    }
+}
+
+/// What PostgreSQL says, as a caller needs to know it.
+fn refused(error: sqlx::Error) -> StoreError {
+    let text = error.to_string();
+    match &error {
+        sqlx::Error::Database(database) => match database.code().as_deref() {
+            // serialization_failure, deadlock_detected, lock_not_available.
+            Some("40001" | "40P01" | "55P03") => StoreError::Conflict(text),
+            // The server is going down, coming up, full, or out of connections; or it cut a session off.
+            Some(code) if code.starts_with("57P") || code.starts_with("53") || code.starts_with("08") => {
+                StoreError::Unavailable(text)
+            }
+            Some("57014" | "25P03" | "58030") => StoreError::Unavailable(text),
+            _ => StoreError::Refused(text),
+        },
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => StoreError::Unavailable(text),
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => StoreError::Corrupt(text),
+        _ => StoreError::Refused(text),
+    }
+}
+
+#[async_trait]
+impl Store for PostgresStore {
+    async fn commit(&self, wants: Wants, decide: Decide) -> Result<Committed, StoreError> {
+        let store = self.clone();
+        // On a task of its own: dropping a transaction's future in the middle can return its connection to the pool
+        // with the transaction open.
+        match tokio::spawn(async move { store.unit(wants, decide).await }).await {
+            Ok(outcome) => outcome,
+            Err(error) => Err(StoreError::Refused(error.to_string())),
+        }
+    }
+
+    async fn saga(&self, id: SagaId) -> Result<Option<SagaRecord>, StoreError> {
+        read::saga(&self.0.pool, id).await
+    }
+
+    async fn saga_by_key(&self, definition: &str, key: &str) -> Result<Option<SagaId>, StoreError> {
+        let found: Option<uuid::Uuid> =
+            sqlx::query_scalar("select id from saga where definition_name = $1 and key = $2")
+                .bind(definition)
+                .bind(key)
+                .fetch_optional(&self.0.pool)
+                .await
+                .map_err(refused)?;
+        Ok(found.map(SagaId))
+    }
+
+    async fn sagas(&self, filter: &SagaFilter, page: &Page<SagaId>) -> Result<Vec<SagaSummary>, StoreError> {
+        read::sagas(&self.0.pool, filter, page).await
+    }
+
+    async fn outbox(&self, filter: &OutboxFilter, page: &Page<CommandId>) -> Result<Vec<OutboxEntry>, StoreError> {
+        read::outbox(&self.0.pool, filter, page).await
+    }
+
+    async fn commands(&self, ids: &[CommandId]) -> Result<Vec<OutboxEntry>, StoreError> {
+        read::commands(&self.0.pool, ids).await
+    }
+
+    async fn pending(&self, after: Option<CommandId>, limit: u32) -> Result<Vec<OutboxEntry>, StoreError> {
+        let filter = OutboxFilter { pending: Some(true), ..OutboxFilter::default() };
+        read::outbox(&self.0.pool, &filter, &Page { after, limit }).await
+    }
+
+    async fn history(&self, id: SagaId) -> Result<Vec<HistoryRecord>, StoreError> {
+        read::history(&self.0.pool, id).await
+    }
+
+    async fn audit(&self, id: Option<SagaId>, page: &Page<u64>) -> Result<Vec<AuditRecord>, StoreError> {
+        read::audit(&self.0.pool, id, page).await
+    }
+
+    async fn counts(&self) -> Result<Vec<SagaCount>, StoreError> {
+        read::counts(&self.0.pool).await
+    }
+
+    async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
+        sqlx::query_scalar("select min(due_at) from saga where due_at is not null")
+            .fetch_one(&self.0.pool)
+            .await
+            .map_err(refused)
+    }
+
+    async fn register(&self, definition: &DefinitionRecord) -> Result<Registration, StoreError> {
+        let inserted = sqlx::query(
+            "insert into definition (name, version, hash, source, registered_at, registered_by)
+             values ($1, $2, $3, $4, $5, $6) on conflict do nothing",
+        )
+        .bind(&definition.reference.name)
+        .bind(crate::store::row::int(definition.reference.version))
+        .bind(definition.hash.as_slice())
+        .bind(&definition.source)
+        .bind(definition.registered_at)
+        .bind(&definition.registered_by)
+        .execute(&self.0.pool)
+        .await
+        .map_err(refused)?;
+        if inserted.rows_affected() == 1 {
+            return Ok(Registration::New);
+        }
+        match self.definition(&definition.reference).await? {
+            Some(known) if known.hash == definition.hash => Ok(Registration::Same(known)),
+            Some(known) => Ok(Registration::Different(known)),
+            None => Err(StoreError::Conflict("the definition vanished".to_owned())),
+        }
+    }
+
+    async fn definition(&self, reference: &DefinitionRef) -> Result<Option<DefinitionRecord>, StoreError> {
+        let all = read::definitions(&self.0.pool, Some(&reference.name)).await?;
+        Ok(all.into_iter().find(|record| record.reference == *reference))
+    }
+
+    async fn definitions(&self, name: Option<&str>) -> Result<Vec<DefinitionRecord>, StoreError> {
+        read::definitions(&self.0.pool, name).await
+    }
+
+    async fn newest(&self, names: &[String]) -> Result<Vec<DefinitionRef>, StoreError> {
+        let rows: Vec<(String, i32)> =
+            sqlx::query_as("select name, max(version) from definition where name = any($1) group by name")
+                .bind(names)
+                .fetch_all(&self.0.pool)
+                .await
+                .map_err(refused)?;
+        let newest =
+            |(name, version)| Ok(DefinitionRef { name, version: crate::store::row::number::<i32, u32>(version)? });
+        rows.into_iter().map(newest).collect()
+    }
+
+    async fn token_keys(&self, fresh: [u8; 32]) -> Result<Vec<TokenKey>, StoreError> {
+        sqlx::query(
+            "insert into token_key (id, secret, created_at)
+             select 1, $1, clock_timestamp() where not exists (select from token_key) on conflict do nothing",
+        )
+        .bind(fresh.as_slice())
+        .execute(&self.0.pool)
+        .await
+        .map_err(refused)?;
+        let rows: Vec<(i16, Vec<u8>)> =
+            sqlx::query_as("select id, secret from token_key").fetch_all(&self.0.pool).await.map_err(refused)?;
+        rows.into_iter()
+            .map(|(id, secret)| {
+                let secret = secret.try_into().map_err(|_| StoreError::Corrupt("a token key".to_owned()))?;
+                Ok(TokenKey { id: crate::store::row::number(id)?, secret })
+            })
+            .collect()
+    }
+
+    async fn health(&self) -> Result<StoreHealth, StoreError> {
+        let rows: Vec<(String, String)> = sqlx::query_as(
+            "select name, setting from pg_settings
+             where name in ('fsync', 'synchronous_commit', 'full_page_writes') order by name",
+        )
+        .fetch_all(&self.0.pool)
+        .await
+        .map_err(refused)?;
+        let is_durable = rows.iter().all(|(_, setting)| setting != "off");
+        let (version, now): (String, Timestamp) =
+            sqlx::query_as("select current_setting('server_version'), clock_timestamp()")
+                .fetch_one(&self.0.pool)
+                .await
+                .map_err(refused)?;
+        Ok(StoreHealth {
+            server: format!("PostgreSQL {version}"),
+            schema_version: self.applied().await?,
+            program_version: migrations::newest(MIGRATIONS),
+            is_durable,
+            durability: rows,
+            now,
+        })
+    }
+
+    async fn migrate(&self) -> Result<Vec<Migration>, StoreError> {
+        let mut connection = self.0.pool.acquire().await.map_err(refused)?;
+        let mut transaction = connection.begin().await.map_err(refused)?;
+        // Whoever migrates at the same time waits here, and then finds nothing to do.
+        for statement in [
+            "set local lock_timeout = 0",
+            "select pg_advisory_xact_lock(hashtext('amends.migrate'))",
+            "create table if not exists amends_migration (
+                 version    bigint      not null primary key,
+                 name       text        not null,
+                 applied_at timestamptz not null default clock_timestamp())",
+        ] {
+            sqlx::query(statement).execute(&mut *transaction).await.map_err(refused)?;
+        }
+        let applied: Option<i64> = sqlx::query_scalar("select max(version) from amends_migration")
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(refused)?;
+        let pending = migrations::pending(MIGRATIONS, applied)?;
+        for migration in &pending {
+            sqlx::raw_sql(migration.sql).execute(&mut *transaction).await.map_err(refused)?;
+            sqlx::query("insert into amends_migration (version, name) values ($1, $2)")
+                .bind(migration.version)
+                .bind(migration.name)
+                .execute(&mut *transaction)
+                .await
+                .map_err(refused)?;
+        }
+        transaction.commit().await.map_err(refused)?;
+        Ok(pending.into_iter().map(Migration::from).collect())
+    }
+
+    async fn pending_migrations(&self) -> Result<Vec<Migration>, StoreError> {
+        let pending = migrations::pending(MIGRATIONS, self.applied().await?)?;
+        Ok(pending.into_iter().map(Migration::from).collect())
+    }
+
+    async fn check_schema(&self) -> Result<(), StoreError> {
+        migrations::check(MIGRATIONS, self.applied().await?, &self.0.address)
+    }
+
+    async fn close(&self) {
+        self.0.pool.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::mask;
+
+    #[test]
+    fn an_address_is_shown_without_its_password() {
+        assert_eq!(mask("postgres://anna:secret@host:5432/db"), "postgres://anna:***@host:5432/db");
+        assert_eq!(mask("postgres://anna@host/db?password=secret"), "postgres://anna@host/db");
+        assert_eq!(mask("postgres://host"), "postgres://host");
+        assert_eq!(mask("anna:secret"), "(not a URL)");
+    }
+}

@@ -1,0 +1,178 @@
+//! The read side.
+
+use sqlx::Row;
+use sqlx::postgres::{PgPool, PgRow};
+use uuid::Uuid;
+
+use super::refused;
+use super::write::saga as read_saga;
+use crate::clock::Timestamp;
+use crate::id::{CommandId, DefinitionRef, SagaId};
+use crate::payload::Payload;
+use crate::saga::Saga;
+use crate::store::row::{self, OutboxRow, int};
+use crate::store::{
+    AuditRecord, DefinitionRecord, HistoryRecord, OutboxEntry, OutboxFilter, Page, SagaCount, SagaFilter, SagaRecord,
+    SagaSummary, StoreError, put_outputs,
+};
+
+pub(super) async fn saga(pool: &PgPool, id: SagaId) -> Result<Option<SagaRecord>, StoreError> {
+    // One snapshot, so that the saga and its commands are of one moment.
+    let mut snapshot = pool.begin_with("begin isolation level repeatable read, read only").await.map_err(refused)?;
+    let found =
+        sqlx::query(include_str!("sql/saga.sql")).bind(id.0).fetch_optional(&mut *snapshot).await.map_err(refused)?;
+    let Some(found) = found else { return Ok(None) };
+    let mut saga: Saga = read_saga(&found)?;
+    let rows =
+        sqlx::query(include_str!("sql/entries.sql")).bind(id.0).fetch_all(&mut *snapshot).await.map_err(refused)?;
+    snapshot.rollback().await.map_err(refused)?;
+    let commands = rows.iter().map(entry).collect::<Result<Vec<_>, _>>()?;
+    put_outputs(&mut saga, &commands);
+    Ok(Some(SagaRecord { saga, commands }))
+}
+
+pub(super) async fn sagas(
+    pool: &PgPool,
+    filter: &SagaFilter,
+    page: &Page<SagaId>,
+) -> Result<Vec<SagaSummary>, StoreError> {
+    let rows = sqlx::query(include_str!("sql/sagas.sql"))
+        .bind(&filter.definition)
+        .bind((!filter.states.is_empty()).then_some(&filter.states))
+        .bind(&filter.key)
+        .bind(filter.since)
+        .bind(filter.paused)
+        .bind(page.after.map(|after| after.0))
+        .bind(i64::from(page.limit))
+        .fetch_all(pool)
+        .await
+        .map_err(refused)?;
+    rows.iter().map(|row| Ok(SagaSummary { saga: read_saga(row)? })).collect()
+}
+
+pub(super) async fn outbox(
+    pool: &PgPool,
+    filter: &OutboxFilter,
+    page: &Page<CommandId>,
+) -> Result<Vec<OutboxEntry>, StoreError> {
+    let (saga, after) = (filter.saga.map(|saga| saga.0), page.after);
+    let (after_saga, after_seq) = (after.map(|after| after.saga.0), after.map(|after| int(after.seq.0)));
+    let query = match filter.pending {
+        Some(true) => sqlx::query(include_str!("sql/pending.sql")).bind(saga).bind(&filter.participant),
+        other => sqlx::query(include_str!("sql/outbox.sql"))
+            .bind(saga)
+            .bind(&filter.participant)
+            .bind(other.map(|_| "VERIFIED")),
+    };
+    let query = query.bind(after_saga).bind(after_seq).bind(i64::from(page.limit));
+    let rows = query.fetch_all(pool).await.map_err(refused)?;
+    rows.iter().map(entry).collect()
+}
+
+pub(super) async fn commands(pool: &PgPool, ids: &[CommandId]) -> Result<Vec<OutboxEntry>, StoreError> {
+    let rows = sqlx::query(include_str!("sql/commands.sql"))
+        .bind(ids.iter().map(|id| id.saga.0).collect::<Vec<_>>())
+        .bind(ids.iter().map(|id| int(id.seq.0)).collect::<Vec<_>>())
+        .fetch_all(pool)
+        .await
+        .map_err(refused)?;
+    rows.iter().map(entry).collect()
+}
+
+fn entry(row: &PgRow) -> Result<OutboxEntry, StoreError> {
+    fn get<'r, T: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>>(
+        row: &'r PgRow,
+        column: &str,
+    ) -> Result<T, StoreError> {
+        row.try_get(column).map_err(refused)
+    }
+    OutboxRow {
+        saga_id: get(row, "saga_id")?,
+        seq: get(row, "seq")?,
+        definition_name: get(row, "definition_name")?,
+        definition_version: get(row, "definition_version")?,
+        steps: get(row, "steps")?,
+        step: get(row, "step")?,
+        step_index: get(row, "step_index")?,
+        direction: get(row, "direction")?,
+        generation: get(row, "generation")?,
+        compensates: get(row, "compensates")?,
+        participant: get(row, "participant")?,
+        action: get(row, "action")?,
+        body: get(row, "body")?,
+        decided_at: get(row, "decided_at")?,
+        decided_revision: get(row, "decided_revision")?,
+        outcome: get(row, "outcome")?,
+        attempt: get(row, "attempt")?,
+        output: get(row, "output")?,
+        problem: get(row, "problem")?,
+        verified_at: get(row, "verified_at")?,
+        verified_revision: get(row, "verified_revision")?,
+    }
+    .read()
+}
+
+pub(super) async fn history(pool: &PgPool, id: SagaId) -> Result<Vec<HistoryRecord>, StoreError> {
+    let rows: Vec<(Uuid, i32, Timestamp, String)> =
+        sqlx::query_as("select saga_id, revision, at, event::text from history where saga_id = $1 order by revision")
+            .bind(id.0)
+            .fetch_all(pool)
+            .await
+            .map_err(refused)?;
+    rows.into_iter().map(|(saga, revision, at, event)| row::history(saga, revision, at, &event)).collect()
+}
+
+pub(super) async fn audit(pool: &PgPool, id: Option<SagaId>, page: &Page<u64>) -> Result<Vec<AuditRecord>, StoreError> {
+    type Columns = (i64, Timestamp, String, Option<Uuid>, String, String, String);
+    let rows: Vec<Columns> = sqlx::query_as(
+        "select id, at, actor, saga_id, action, reason, detail::text from audit
+         where ($1::uuid is null or saga_id = $1) and ($2::bigint is null or id < $2) order by id desc limit $3",
+    )
+    .bind(id.map(|id| id.0))
+    .bind(page.after.map(|after| i64::try_from(after).unwrap_or(i64::MAX)))
+    .bind(i64::from(page.limit))
+    .fetch_all(pool)
+    .await
+    .map_err(refused)?;
+    rows.into_iter()
+        .map(|(id, at, actor, saga, action, reason, detail)| {
+            let (id, saga) = (row::number(id)?, saga.map(SagaId));
+            Ok(AuditRecord { id, at, actor, saga, action, reason, detail: Payload::trusted(detail) })
+        })
+        .collect()
+}
+
+pub(super) async fn counts(pool: &PgPool) -> Result<Vec<SagaCount>, StoreError> {
+    let rows: Vec<(String, String, i64)> = sqlx::query_as(
+        "select definition_name, state, count(*) from saga group by definition_name, state order by 1, 2",
+    )
+    .fetch_all(pool)
+    .await
+    .map_err(refused)?;
+    rows.into_iter()
+        .map(|(definition, state, count)| Ok(SagaCount { definition, state, count: row::number(count)? }))
+        .collect()
+}
+
+pub(super) async fn definitions(pool: &PgPool, name: Option<&str>) -> Result<Vec<DefinitionRecord>, StoreError> {
+    type Columns = (String, i32, Vec<u8>, String, Timestamp, String);
+    let rows: Vec<Columns> = sqlx::query_as(
+        "select name, version, hash, source, registered_at, registered_by from definition
+         where $1::text is null or name = $1 order by name, version",
+    )
+    .bind(name)
+    .fetch_all(pool)
+    .await
+    .map_err(refused)?;
+    rows.into_iter()
+        .map(|(name, version, hash, source, registered_at, registered_by)| {
+            Ok(DefinitionRecord {
+                reference: DefinitionRef { name, version: row::number(version)? },
+                hash: hash.try_into().map_err(|_| StoreError::Corrupt("a definition's hash".to_owned()))?,
+                source,
+                registered_at,
+                registered_by,
+            })
+        })
+        .collect()
+}

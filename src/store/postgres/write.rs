@@ -1,0 +1,265 @@
+//! The write side: load and lock in the order of ids, then one statement per table, over arrays.
+
+use std::collections::{HashMap, HashSet};
+
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Row};
+use uuid::Uuid;
+
+use super::refused;
+use crate::clock::Timestamp;
+use crate::id::SagaId;
+use crate::saga::Saga;
+use crate::store::row::{self, SagaRow, SagaText, int};
+use crate::store::{
+    AuditRecord, Changes, Committed, HistoryRecord, Loaded, NewCommand, NewSaga, SagaUpdate, SettledCommand, Started,
+    StoreError, Wants, latest,
+};
+
+/// The wanted sagas in the order of their ids, then the due ones that nobody else holds; and the time once all are held.
+pub(super) async fn load(connection: &mut PgConnection, wants: &Wants) -> Result<Loaded, StoreError> {
+    let ids: Vec<Uuid> = wants.sagas.iter().map(|id| id.0).collect();
+    let mut rows = Vec::new();
+    if !ids.is_empty() {
+        let query = sqlx::query(include_str!("sql/load.sql")).bind(&ids);
+        rows = query.fetch_all(&mut *connection).await.map_err(refused)?;
+    }
+    if wants.due > 0 {
+        let query = sqlx::query(include_str!("sql/claim.sql")).bind(&ids).bind(i64::from(wants.due));
+        rows.extend(query.fetch_all(&mut *connection).await.map_err(refused)?);
+    }
+    let mut sagas = rows.iter().map(saga).collect::<Result<Vec<Saga>, _>>()?;
+    outputs(connection, &mut sagas).await?;
+    let now: Timestamp =
+        sqlx::query_scalar("select clock_timestamp()").fetch_one(&mut *connection).await.map_err(refused)?;
+    Ok(Loaded { now, sagas })
+}
+
+async fn outputs(connection: &mut PgConnection, sagas: &mut [Saga]) -> Result<(), StoreError> {
+    let readers: Vec<Uuid> = sagas.iter().filter(|saga| saga.reads_outputs).map(|saga| saga.id.0).collect();
+    if readers.is_empty() {
+        return Ok(());
+    }
+    let rows: Vec<(Uuid, i32, String)> = sqlx::query_as(include_str!("sql/outputs.sql"))
+        .bind(&readers)
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(refused)?;
+    let places: HashMap<SagaId, usize> = sagas.iter().enumerate().map(|(at, saga)| (saga.id, at)).collect();
+    for (id, step_index, output) in rows {
+        if let Some(saga) = places.get(&SagaId(id)).and_then(|&at| sagas.get_mut(at)) {
+            row::output(saga, step_index, output)?;
+        }
+    }
+    Ok(())
+}
+
+/// A saga from a row with the columns of `sql/saga.sql`.
+pub(super) fn saga(row: &PgRow) -> Result<Saga, StoreError> {
+    fn get<'r, T: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>>(
+        row: &'r PgRow,
+        column: &str,
+    ) -> Result<T, StoreError> {
+        row.try_get(column).map_err(refused)
+    }
+    SagaRow {
+        id: get(row, "id")?,
+        definition_name: get(row, "definition_name")?,
+        definition_version: get(row, "definition_version")?,
+        key: get(row, "key")?,
+        state: get(row, "state")?,
+        paused: get(row, "paused")?,
+        revision: get(row, "revision")?,
+        next_seq: get(row, "next_seq")?,
+        steps: get(row, "steps")?,
+        stuck: get(row, "stuck")?,
+        cause: get(row, "cause")?,
+        input: get(row, "input")?,
+        output: get(row, "output")?,
+        reads_outputs: get(row, "reads_outputs")?,
+        deadline_at: get(row, "deadline_at")?,
+        created_at: get(row, "created_at")?,
+        updated_at: get(row, "updated_at")?,
+        ended_at: get(row, "ended_at")?,
+    }
+    .read()
+}
+
+pub(super) async fn write(connection: &mut PgConnection, changes: &Changes) -> Result<Committed, StoreError> {
+    let (starts, new) = start(connection, &changes.starts).await?;
+    let started = || changes.starts.iter().filter(|start| new.contains(&start.saga.id));
+    let commands: Vec<&NewCommand> = started().flat_map(|start| &start.commands).chain(&changes.commands).collect();
+    insert_commands(connection, &commands).await?;
+    update(connection, &changes.updates).await?;
+    settle(connection, &latest(&changes.settled)).await?;
+    let history: Vec<&HistoryRecord> = started().flat_map(|start| &start.history).chain(&changes.history).collect();
+    insert_history(connection, &history).await?;
+    insert_audit(connection, &changes.audits).await?;
+    Ok(Committed { starts })
+}
+
+/// Inserts the sagas whose keys are free. Returns what became of each, and the ids of the new ones.
+async fn start(
+    connection: &mut PgConnection,
+    starts: &[NewSaga],
+) -> Result<(Vec<Started>, HashSet<SagaId>), StoreError> {
+    if starts.is_empty() {
+        return Ok(Default::default());
+    }
+    // In the order of keys, so that two batches with the same keys wait for each other instead of locking up.
+    let mut ordered: Vec<&NewSaga> = starts.iter().collect();
+    ordered.sort_by(|a, b| (&a.saga.definition.name, &a.saga.key).cmp(&(&b.saga.definition.name, &b.saga.key)));
+    let column = |of: fn(&Saga) -> String| ordered.iter().map(|start| of(&start.saga)).collect::<Vec<_>>();
+    let texts: Vec<SagaText> = ordered.iter().map(|start| SagaText::of(&start.saga)).collect();
+    let sagas = || ordered.iter().map(|start| &start.saga);
+    let inserted: Vec<Uuid> = sqlx::query_scalar(include_str!("sql/insert_sagas.sql"))
+        .bind(sagas().map(|saga| saga.id.0).collect::<Vec<_>>())
+        .bind(column(|saga| saga.definition.name.clone()))
+        .bind(sagas().map(|saga| int(saga.definition.version)).collect::<Vec<_>>())
+        .bind(sagas().map(|saga| saga.key.clone()).collect::<Vec<_>>())
+        .bind(texts.iter().map(|text| text.state).collect::<Vec<_>>())
+        .bind(sagas().map(|saga| saga.paused).collect::<Vec<_>>())
+        .bind(sagas().map(|saga| int(saga.revision)).collect::<Vec<_>>())
+        .bind(sagas().map(|saga| int(saga.next_seq.0)).collect::<Vec<_>>())
+        .bind(texts.iter().map(|text| text.steps.as_str()).collect::<Vec<_>>())
+        .bind(texts.iter().map(|text| text.stuck.as_deref()).collect::<Vec<_>>())
+        .bind(texts.iter().map(|text| text.cause.as_deref()).collect::<Vec<_>>())
+        .bind(sagas().map(|saga| saga.input.text()).collect::<Vec<_>>())
+        .bind(ordered.iter().map(|start| start.input_hash.as_slice()).collect::<Vec<_>>())
+        .bind(sagas().map(|saga| saga.output.as_ref().map(|output| output.text())).collect::<Vec<_>>())
+        .bind(sagas().map(|saga| saga.reads_outputs).collect::<Vec<_>>())
+        .bind(sagas().map(|saga| saga.deadline).collect::<Vec<_>>())
+        .bind(sagas().map(|saga| saga.due()).collect::<Vec<_>>())
+        .bind(sagas().map(|saga| saga.created_at).collect::<Vec<_>>())
+        .bind(sagas().map(|saga| saga.updated_at).collect::<Vec<_>>())
+        .bind(sagas().map(|saga| saga.ended_at).collect::<Vec<_>>())
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(refused)?;
+    let new: HashSet<SagaId> = inserted.into_iter().map(SagaId).collect();
+    let mut outcomes = Vec::with_capacity(starts.len());
+    for start in starts {
+        if new.contains(&start.saga.id) {
+            outcomes.push(Started::New);
+            continue;
+        }
+        let (id, hash): (Uuid, Vec<u8>) =
+            sqlx::query_as("select id, input_hash from saga where definition_name = $1 and key = $2")
+                .bind(&start.saga.definition.name)
+                .bind(&start.saga.key)
+                .fetch_one(&mut *connection)
+                .await
+                .map_err(refused)?;
+        let input_hash = hash.try_into().map_err(|_| StoreError::Corrupt("an input's hash".to_owned()))?;
+        outcomes.push(Started::Taken { by: SagaId(id), input_hash });
+    }
+    Ok((outcomes, new))
+}
+
+async fn insert_commands(connection: &mut PgConnection, commands: &[&NewCommand]) -> Result<(), StoreError> {
+    if commands.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(include_str!("sql/insert_commands.sql"))
+        .bind(commands.iter().map(|command| command.id.saga.0).collect::<Vec<_>>())
+        .bind(commands.iter().map(|command| int(command.id.seq.0)).collect::<Vec<_>>())
+        .bind(commands.iter().map(|command| command.step.as_str()).collect::<Vec<_>>())
+        .bind(commands.iter().map(|command| i32::from(command.step_index)).collect::<Vec<_>>())
+        .bind(commands.iter().map(|command| command.direction.as_str()).collect::<Vec<_>>())
+        .bind(commands.iter().map(|command| int(command.generation)).collect::<Vec<_>>())
+        .bind(commands.iter().map(|command| command.compensates.map(int)).collect::<Vec<_>>())
+        .bind(commands.iter().map(|command| command.participant.as_str()).collect::<Vec<_>>())
+        .bind(commands.iter().map(|command| command.action.as_str()).collect::<Vec<_>>())
+        .bind(commands.iter().map(|command| command.body.text()).collect::<Vec<_>>())
+        .bind(commands.iter().map(|command| command.at).collect::<Vec<_>>())
+        .bind(commands.iter().map(|command| int(command.revision)).collect::<Vec<_>>())
+        .execute(&mut *connection)
+        .await
+        .map_err(refused)?;
+    Ok(())
+}
+
+async fn update(connection: &mut PgConnection, updates: &[SagaUpdate]) -> Result<(), StoreError> {
+    if updates.is_empty() {
+        return Ok(());
+    }
+    let texts: Vec<SagaText> = updates.iter().map(|update| SagaText::of(&update.saga)).collect();
+    let sagas = || updates.iter().map(|update| &update.saga);
+    let done = sqlx::query(include_str!("sql/update_sagas.sql"))
+        .bind(sagas().map(|saga| saga.id.0).collect::<Vec<_>>())
+        .bind(updates.iter().map(|update| int(update.from_revision)).collect::<Vec<_>>())
+        .bind(texts.iter().map(|text| text.state).collect::<Vec<_>>())
+        .bind(sagas().map(|saga| saga.paused).collect::<Vec<_>>())
+        .bind(sagas().map(|saga| int(saga.revision)).collect::<Vec<_>>())
+        .bind(sagas().map(|saga| int(saga.next_seq.0)).collect::<Vec<_>>())
+        .bind(texts.iter().map(|text| text.steps.as_str()).collect::<Vec<_>>())
+        .bind(texts.iter().map(|text| text.stuck.as_deref()).collect::<Vec<_>>())
+        .bind(texts.iter().map(|text| text.cause.as_deref()).collect::<Vec<_>>())
+        .bind(sagas().map(|saga| saga.output.as_ref().map(|output| output.text())).collect::<Vec<_>>())
+        .bind(sagas().map(|saga| saga.deadline).collect::<Vec<_>>())
+        .bind(sagas().map(|saga| saga.due()).collect::<Vec<_>>())
+        .bind(sagas().map(|saga| saga.updated_at).collect::<Vec<_>>())
+        .bind(sagas().map(|saga| saga.ended_at).collect::<Vec<_>>())
+        .execute(&mut *connection)
+        .await
+        .map_err(refused)?;
+    match done.rows_affected() {
+        changed if changed == updates.len() as u64 => Ok(()),
+        changed => Err(StoreError::Conflict(format!("{changed} of {} sagas were as they were read", updates.len()))),
+    }
+}
+
+async fn settle(connection: &mut PgConnection, settled: &[&SettledCommand]) -> Result<(), StoreError> {
+    if settled.is_empty() {
+        return Ok(());
+    }
+    let each = || settled.iter().map(|settled| &settled.settled);
+    let done = sqlx::query(include_str!("sql/settle_commands.sql"))
+        .bind(settled.iter().map(|settled| settled.saga.0).collect::<Vec<_>>())
+        .bind(each().map(|settled| int(settled.seq.0)).collect::<Vec<_>>())
+        .bind(each().map(|settled| settled.outcome.as_str()).collect::<Vec<_>>())
+        .bind(each().map(|settled| int(settled.attempt)).collect::<Vec<_>>())
+        .bind(each().map(|settled| settled.output.as_ref().map(|output| output.text())).collect::<Vec<_>>())
+        .bind(each().map(|settled| settled.problem.as_ref().map(row::json)).collect::<Vec<_>>())
+        .bind(settled.iter().map(|settled| settled.at).collect::<Vec<_>>())
+        .bind(settled.iter().map(|settled| int(settled.revision)).collect::<Vec<_>>())
+        .execute(&mut *connection)
+        .await
+        .map_err(refused)?;
+    match done.rows_affected() {
+        written if written == settled.len() as u64 => Ok(()),
+        _ => Err(StoreError::Conflict("a command to be settled is not there".to_owned())),
+    }
+}
+
+async fn insert_history(connection: &mut PgConnection, history: &[&HistoryRecord]) -> Result<(), StoreError> {
+    if history.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(include_str!("sql/insert_history.sql"))
+        .bind(history.iter().map(|record| record.saga.0).collect::<Vec<_>>())
+        .bind(history.iter().map(|record| int(record.revision)).collect::<Vec<_>>())
+        .bind(history.iter().map(|record| record.at).collect::<Vec<_>>())
+        .bind(history.iter().map(|record| row::json(&record.event)).collect::<Vec<_>>())
+        .execute(&mut *connection)
+        .await
+        .map_err(refused)?;
+    Ok(())
+}
+
+async fn insert_audit(connection: &mut PgConnection, audits: &[AuditRecord]) -> Result<(), StoreError> {
+    if audits.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(include_str!("sql/insert_audit.sql"))
+        .bind(audits.iter().map(|record| record.at).collect::<Vec<_>>())
+        .bind(audits.iter().map(|record| record.actor.as_str()).collect::<Vec<_>>())
+        .bind(audits.iter().map(|record| record.saga.map(|id| id.0)).collect::<Vec<_>>())
+        .bind(audits.iter().map(|record| record.action.as_str()).collect::<Vec<_>>())
+        .bind(audits.iter().map(|record| record.reason.as_str()).collect::<Vec<_>>())
+        .bind(audits.iter().map(|record| record.detail.text()).collect::<Vec<_>>())
+        .execute(&mut *connection)
+        .await
+        .map_err(refused)?;
+    Ok(())
+}

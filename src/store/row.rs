@@ -1,0 +1,189 @@
+//! Between rows and values, the same for every database: enums as words, structures as JSON text.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+use crate::clock::Timestamp;
+use crate::id::{CommandId, DefinitionRef, SagaId, Seq, StepIndex};
+use crate::payload::Payload;
+use crate::saga::{Direction, Outcome, Saga, SagaState, StepState};
+use crate::store::{HistoryRecord, InFlight, OutboxEntry, StoreError, Verified};
+
+/// A row of `saga`, each column as the database gives it.
+pub(super) struct SagaRow {
+    pub(super) id: Uuid,
+    pub(super) definition_name: String,
+    pub(super) definition_version: i32,
+    pub(super) key: Option<String>,
+    pub(super) state: String,
+    pub(super) paused: bool,
+    pub(super) revision: i32,
+    pub(super) next_seq: i32,
+    pub(super) steps: String,
+    pub(super) stuck: Option<String>,
+    pub(super) cause: Option<String>,
+    pub(super) input: String,
+    pub(super) output: Option<String>,
+    pub(super) reads_outputs: bool,
+    pub(super) deadline_at: Option<Timestamp>,
+    pub(super) created_at: Timestamp,
+    pub(super) updated_at: Timestamp,
+    pub(super) ended_at: Option<Timestamp>,
+}
+
+impl SagaRow {
+    pub(super) fn read(self) -> Result<Saga, StoreError> {
+        let id = SagaId(self.id);
+        let corrupt = |what: &str| StoreError::Corrupt(format!("saga {id}: {what}"));
+        let state = match (self.state.as_str(), &self.stuck) {
+            ("RUNNING", None) => SagaState::Running,
+            ("COMPENSATING", None) => SagaState::Compensating,
+            ("COMPLETED", None) => SagaState::Completed,
+            ("COMPENSATED", None) => SagaState::Compensated,
+            ("ABANDONED", None) => SagaState::Abandoned,
+            ("STUCK", Some(stuck)) => SagaState::Stuck(parse(stuck)?),
+            (other, _) => return Err(corrupt(&format!("state {other}"))),
+        };
+        Ok(Saga {
+            id,
+            definition: DefinitionRef { name: self.definition_name, version: number(self.definition_version)? },
+            key: self.key,
+            input: Payload::trusted(self.input),
+            state,
+            paused: self.paused,
+            revision: number(self.revision)?,
+            next_seq: Seq(number(self.next_seq)?),
+            steps: parse::<Vec<StepState>>(&self.steps)?,
+            deadline: self.deadline_at,
+            cause: self.cause.as_deref().map(parse).transpose()?,
+            output: self.output.map(Payload::trusted),
+            outputs: BTreeMap::new(),
+            reads_outputs: self.reads_outputs,
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+            ended_at: self.ended_at,
+        })
+    }
+}
+
+/// The columns of `saga` that are JSON or words.
+pub(super) struct SagaText {
+    pub(super) state: &'static str,
+    pub(super) steps: String,
+    pub(super) stuck: Option<String>,
+    pub(super) cause: Option<String>,
+}
+
+impl SagaText {
+    pub(super) fn of(saga: &Saga) -> Self {
+        Self {
+            state: saga.state.as_str(),
+            steps: json(&saga.steps),
+            stuck: saga.state.stuck().map(json),
+            cause: saga.cause.as_ref().map(json),
+        }
+    }
+}
+
+/// A row of `outbox`, joined with the definition and the steps of its saga.
+pub(super) struct OutboxRow {
+    pub(super) saga_id: Uuid,
+    pub(super) seq: i32,
+    pub(super) definition_name: String,
+    pub(super) definition_version: i32,
+    pub(super) steps: String,
+    pub(super) step: String,
+    pub(super) step_index: i32,
+    pub(super) direction: String,
+    pub(super) generation: i32,
+    pub(super) compensates: Option<i32>,
+    pub(super) participant: String,
+    pub(super) action: String,
+    pub(super) body: String,
+    pub(super) decided_at: Timestamp,
+    pub(super) decided_revision: i32,
+    pub(super) outcome: Option<String>,
+    pub(super) attempt: Option<i32>,
+    pub(super) output: Option<String>,
+    pub(super) problem: Option<String>,
+    pub(super) verified_at: Option<Timestamp>,
+    pub(super) verified_revision: Option<i32>,
+}
+
+impl OutboxRow {
+    pub(super) fn read(self) -> Result<OutboxEntry, StoreError> {
+        let id = CommandId { saga: SagaId(self.saga_id), seq: Seq(number(self.seq)?) };
+        let verified = match (self.outcome, self.attempt, self.verified_at, self.verified_revision) {
+            (Some(outcome), Some(attempt), Some(at), Some(revision)) => Some(Verified {
+                outcome: word::<Outcome>(&outcome)?,
+                attempt: number(attempt)?,
+                output: self.output.map(Payload::trusted),
+                problem: self.problem.as_deref().map(parse).transpose()?,
+                at,
+                revision: number(revision)?,
+            }),
+            _ => None,
+        };
+        let in_flight = if verified.is_none() { flight(&self.steps, id.seq)? } else { None };
+        Ok(OutboxEntry {
+            id,
+            definition: DefinitionRef { name: self.definition_name, version: number(self.definition_version)? },
+            step: self.step,
+            step_index: number(self.step_index)?,
+            direction: word::<Direction>(&self.direction)?,
+            generation: number(self.generation)?,
+            compensates: self.compensates.map(number).transpose()?,
+            participant: self.participant,
+            action: self.action,
+            body: Payload::trusted(self.body),
+            verified,
+            in_flight,
+            decided_at: self.decided_at,
+            decided_revision: number(self.decided_revision)?,
+        })
+    }
+}
+
+fn flight(steps: &str, seq: Seq) -> Result<Option<InFlight>, StoreError> {
+    let steps: Vec<StepState> = parse(steps)?;
+    let found = steps.iter().filter_map(StepState::in_flight).find(|(_, command)| command.seq == seq);
+    Ok(found.map(|(_, command)| InFlight { attempt: command.attempt, due: command.phase.due() }))
+}
+
+pub(super) fn history(saga: Uuid, revision: i32, at: Timestamp, event: &str) -> Result<HistoryRecord, StoreError> {
+    Ok(HistoryRecord { saga: SagaId(saga), revision: number(revision)?, at, event: parse(event)? })
+}
+
+/// An output to be put into [`Saga::outputs`].
+pub(super) fn output(saga: &mut Saga, step_index: i32, output: String) -> Result<(), StoreError> {
+    saga.outputs.insert(StepIndex(number(step_index)?), Payload::trusted(output));
+    Ok(())
+}
+
+/// JSON text of a value of ours, whose keys are all strings: it cannot fail.
+pub(super) fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+fn parse<T: DeserializeOwned>(text: &str) -> Result<T, StoreError> {
+    serde_json::from_str(text).map_err(|error| StoreError::Corrupt(error.to_string()))
+}
+
+fn word<T: DeserializeOwned>(word: &str) -> Result<T, StoreError> {
+    serde_json::from_value(word.into()).map_err(|error| StoreError::Corrupt(error.to_string()))
+}
+
+pub(super) fn number<A, B>(number: A) -> Result<B, StoreError>
+where
+    A: TryInto<B> + Copy + std::fmt::Display,
+{
+    number.try_into().map_err(|_| StoreError::Corrupt(format!("{number} is out of range")))
+}
+
+/// A revision, seq or count in the databases' integer type. Counters that rise by one never come near its end.
+pub(super) fn int(number: u32) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}

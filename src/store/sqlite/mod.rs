@@ -1,0 +1,305 @@
+//! State in SQLite: the embedded mode. One writer, whose batches are one statement per table over `json_each`; readers
+//! beside it see the last commit.
+
+mod read;
+mod write;
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{Connection, Row};
+use tokio::sync::Mutex;
+
+use crate::clock::{Clock, Timestamp};
+use crate::id::{CommandId, DefinitionRef, SagaId};
+use crate::message::TokenKey;
+use crate::store::migrations::{self, Known};
+use crate::store::{
+    AuditRecord, Committed, Decide, DefinitionRecord, HistoryRecord, Loaded, Migration, OutboxEntry, OutboxFilter,
+    Page, Registration, SagaCount, SagaFilter, SagaRecord, SagaSummary, Store, StoreError, StoreHealth, Wants,
+};
+
+const MIGRATIONS: &[Known] =
+    &[Known { version: 1, name: "initial", sql: include_str!("../../../migrations/sqlite/0001_initial.sql") }];
+
+/// How long to wait for another process that holds the file.
+const BUSY: Duration = Duration::from_secs(5);
+const READERS: u32 = 4;
+
+/// A store in one file.
+#[derive(Clone)]
+pub struct SqliteStore(Arc<Inner>);
+
+struct Inner {
+    address: String,
+    clock: Clock,
+    writer: Mutex<SqliteConnection>,
+    readers: SqlitePool,
+}
+
+impl SqliteStore {
+    /// Opens `sqlite://FILE`, making the file where there is none. Commits are synced to disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Address`], or [`StoreError::Unavailable`] when the file cannot be opened.
+    pub async fn connect(url: &str) -> Result<Self, StoreError> {
+        Self::connect_with_clock(url, Clock::System).await
+    }
+
+    /// The same, going by another clock than the machine's.
+    ///
+    /// # Errors
+    /// As [`SqliteStore::connect`].
+    pub async fn connect_with_clock(url: &str, clock: Clock) -> Result<Self, StoreError> {
+        let address = |problem: String| StoreError::Address { address: url.to_owned(), problem };
+        if url.strip_prefix("sqlite://").is_none_or(str::is_empty) {
+            return Err(address("expected sqlite://FILE".to_owned()));
+        }
+        let options = SqliteConnectOptions::from_str(url)
+            .map_err(|error| address(error.to_string()))?
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(BUSY);
+        let unavailable = |error: sqlx::Error| StoreError::Unavailable(format!("{url}: {error}"));
+        let writer = SqliteConnection::connect_with(&options).await.map_err(unavailable)?;
+        let readers =
+            SqlitePoolOptions::new().max_connections(READERS).connect_with(options).await.map_err(unavailable)?;
+        Ok(Self(Arc::new(Inner { address: url.to_owned(), clock, writer: Mutex::new(writer), readers })))
+    }
+
+    async fn unit(&self, wants: Wants, decide: Decide) -> Result<Committed, StoreError> {
+        let mut writer = self.0.writer.lock().await;
+        let mut transaction = writer.begin_with("begin immediate").await.map_err(refused)?;
+        let now = self.0.clock.now();
+        let sagas = write::load(&mut transaction, &wants, now).await?;
+        let changes = decide(Loaded { now, sagas });
+        let committed = write::write(&mut transaction, &changes).await?;
+        transaction.commit().await.map_err(refused)?;
+        Ok(committed)
+    }
+
+    async fn applied(&self) -> Result<Option<i64>, StoreError> {
+        let version: i64 = sqlx::query_scalar("select user_version from pragma_user_version")
+            .fetch_one(&self.0.readers)
+            .await
+            .map_err(refused)?;
+        Ok((version > 0).then_some(version))
+    }
+}
+
+/// What SQLite says, as a caller needs to know it.
+fn refused(error: sqlx::Error) -> StoreError {
+    match &error {
+        sqlx::Error::Database(database) => match database.code().as_deref() {
+            // SQLITE_BUSY, SQLITE_LOCKED and their kin.
+            Some("5" | "6" | "261" | "262" | "517") => StoreError::Conflict(error.to_string()),
+            // SQLITE_FULL, SQLITE_IOERR, SQLITE_CANTOPEN: mended from outside, then it goes on.
+            Some("10" | "13" | "14") => StoreError::Unavailable(error.to_string()),
+            _ => StoreError::Refused(error.to_string()),
+        },
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => {
+            StoreError::Unavailable(error.to_string())
+        }
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => StoreError::Corrupt(error.to_string()),
+        _ => StoreError::Refused(error.to_string()),
+    }
+}
+
+/// Times are kept in microseconds.
+fn time(micros: i64) -> Result<Timestamp, StoreError> {
+    chrono::DateTime::from_timestamp_micros(micros)
+        .ok_or_else(|| StoreError::Corrupt(format!("{micros} microseconds is no time")))
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn commit(&self, wants: Wants, decide: Decide) -> Result<Committed, StoreError> {
+        let store = self.clone();
+        // On a task of its own: a caller that gives up must not leave a transaction open in the middle.
+        match tokio::spawn(async move { store.unit(wants, decide).await }).await {
+            Ok(outcome) => outcome,
+            Err(error) => Err(StoreError::Refused(error.to_string())),
+        }
+    }
+
+    async fn saga(&self, id: SagaId) -> Result<Option<SagaRecord>, StoreError> {
+        read::saga(&self.0.readers, id).await
+    }
+
+    async fn saga_by_key(&self, definition: &str, key: &str) -> Result<Option<SagaId>, StoreError> {
+        let found: Option<uuid::Uuid> =
+            sqlx::query_scalar("select id from saga where definition_name = $1 and key = $2")
+                .bind(definition)
+                .bind(key)
+                .fetch_optional(&self.0.readers)
+                .await
+                .map_err(refused)?;
+        Ok(found.map(SagaId))
+    }
+
+    async fn sagas(&self, filter: &SagaFilter, page: &Page<SagaId>) -> Result<Vec<SagaSummary>, StoreError> {
+        read::sagas(&self.0.readers, filter, page).await
+    }
+
+    async fn outbox(&self, filter: &OutboxFilter, page: &Page<CommandId>) -> Result<Vec<OutboxEntry>, StoreError> {
+        read::outbox(&self.0.readers, filter, page).await
+    }
+
+    async fn commands(&self, ids: &[CommandId]) -> Result<Vec<OutboxEntry>, StoreError> {
+        read::commands(&self.0.readers, ids).await
+    }
+
+    async fn pending(&self, after: Option<CommandId>, limit: u32) -> Result<Vec<OutboxEntry>, StoreError> {
+        let filter = OutboxFilter { pending: Some(true), ..OutboxFilter::default() };
+        read::outbox(&self.0.readers, &filter, &Page { after, limit }).await
+    }
+
+    async fn history(&self, id: SagaId) -> Result<Vec<HistoryRecord>, StoreError> {
+        read::history(&self.0.readers, id).await
+    }
+
+    async fn audit(&self, id: Option<SagaId>, page: &Page<u64>) -> Result<Vec<AuditRecord>, StoreError> {
+        read::audit(&self.0.readers, id, page).await
+    }
+
+    async fn counts(&self) -> Result<Vec<SagaCount>, StoreError> {
+        read::counts(&self.0.readers).await
+    }
+
+    async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
+        let due: Option<i64> = sqlx::query_scalar("select min(due_at) from saga where due_at is not null")
+            .fetch_one(&self.0.readers)
+            .await
+            .map_err(refused)?;
+        due.map(time).transpose()
+    }
+
+    async fn register(&self, definition: &DefinitionRecord) -> Result<Registration, StoreError> {
+        let mut writer = self.0.writer.lock().await;
+        let inserted = sqlx::query(
+            "insert into definition (name, version, hash, source, registered_at, registered_by)
+             values ($1, $2, $3, $4, $5, $6) on conflict do nothing",
+        )
+        .bind(&definition.reference.name)
+        .bind(definition.reference.version)
+        .bind(definition.hash.as_slice())
+        .bind(&definition.source)
+        .bind(definition.registered_at.timestamp_micros())
+        .bind(&definition.registered_by)
+        .execute(&mut *writer)
+        .await
+        .map_err(refused)?;
+        if inserted.rows_affected() == 1 {
+            return Ok(Registration::New);
+        }
+        drop(writer);
+        match self.definition(&definition.reference).await? {
+            Some(known) if known.hash == definition.hash => Ok(Registration::Same(known)),
+            Some(known) => Ok(Registration::Different(known)),
+            None => Err(StoreError::Conflict("the definition vanished".to_owned())),
+        }
+    }
+
+    async fn definition(&self, reference: &DefinitionRef) -> Result<Option<DefinitionRecord>, StoreError> {
+        let all = read::definitions(&self.0.readers, Some(&reference.name)).await?;
+        Ok(all.into_iter().find(|record| record.reference == *reference))
+    }
+
+    async fn definitions(&self, name: Option<&str>) -> Result<Vec<DefinitionRecord>, StoreError> {
+        read::definitions(&self.0.readers, name).await
+    }
+
+    async fn newest(&self, names: &[String]) -> Result<Vec<DefinitionRef>, StoreError> {
+        let mut newest = Vec::new();
+        for name in names {
+            let version: Option<u32> = sqlx::query_scalar("select max(version) from definition where name = $1")
+                .bind(name)
+                .fetch_one(&self.0.readers)
+                .await
+                .map_err(refused)?;
+            newest.extend(version.map(|version| DefinitionRef { name: name.clone(), version }));
+        }
+        Ok(newest)
+    }
+
+    async fn token_keys(&self, fresh: [u8; 32]) -> Result<Vec<TokenKey>, StoreError> {
+        let mut writer = self.0.writer.lock().await;
+        sqlx::query(
+            "insert into token_key (id, secret, created_at)
+             select 1, $1, $2 where not exists (select 1 from token_key)",
+        )
+        .bind(fresh.as_slice())
+        .bind(self.0.clock.now().timestamp_micros())
+        .execute(&mut *writer)
+        .await
+        .map_err(refused)?;
+        let rows = sqlx::query("select id, secret from token_key").fetch_all(&mut *writer).await.map_err(refused)?;
+        rows.into_iter()
+            .map(|row| {
+                let secret: Vec<u8> = row.try_get("secret").map_err(refused)?;
+                let secret = secret.try_into().map_err(|_| StoreError::Corrupt("a token key".to_owned()))?;
+                Ok(TokenKey { id: row.try_get("id").map_err(refused)?, secret })
+            })
+            .collect()
+    }
+
+    async fn health(&self) -> Result<StoreHealth, StoreError> {
+        let pragma = |sql: &'static str| async move {
+            sqlx::query_scalar::<_, i64>(sql).fetch_one(&self.0.readers).await.map_err(refused)
+        };
+        let synchronous = pragma("select synchronous from pragma_synchronous").await?;
+        let journal: String = sqlx::query_scalar("select journal_mode from pragma_journal_mode")
+            .fetch_one(&self.0.readers)
+            .await
+            .map_err(refused)?;
+        let version: String =
+            sqlx::query_scalar("select sqlite_version()").fetch_one(&self.0.readers).await.map_err(refused)?;
+        Ok(StoreHealth {
+            server: format!("SQLite {version}"),
+            schema_version: self.applied().await?,
+            program_version: migrations::newest(MIGRATIONS),
+            is_durable: synchronous >= 2,
+            durability: vec![
+                ("synchronous".to_owned(), if synchronous >= 2 { "full" } else { "not full" }.to_owned()),
+                ("journal_mode".to_owned(), journal),
+            ],
+            now: self.0.clock.now(),
+        })
+    }
+
+    async fn migrate(&self) -> Result<Vec<Migration>, StoreError> {
+        let mut writer = self.0.writer.lock().await;
+        let mut transaction = writer.begin_with("begin immediate").await.map_err(refused)?;
+        let applied: i64 = sqlx::query_scalar("select user_version from pragma_user_version")
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(refused)?;
+        let pending = migrations::pending(MIGRATIONS, (applied > 0).then_some(applied))?;
+        for migration in &pending {
+            sqlx::raw_sql(migration.sql).execute(&mut *transaction).await.map_err(refused)?;
+            let version = sqlx::AssertSqlSafe(format!("pragma user_version = {}", migration.version));
+            sqlx::raw_sql(version).execute(&mut *transaction).await.map_err(refused)?;
+        }
+        transaction.commit().await.map_err(refused)?;
+        Ok(pending.into_iter().map(Migration::from).collect())
+    }
+
+    async fn pending_migrations(&self) -> Result<Vec<Migration>, StoreError> {
+        let pending = migrations::pending(MIGRATIONS, self.applied().await?)?;
+        Ok(pending.into_iter().map(Migration::from).collect())
+    }
+
+    async fn check_schema(&self) -> Result<(), StoreError> {
+        migrations::check(MIGRATIONS, self.applied().await?, &self.0.address)
+    }
+
+    async fn close(&self) {
+        self.0.readers.close().await;
+    }
+}

@@ -1,0 +1,186 @@
+//! The read side.
+
+use sqlx::Row;
+use sqlx::sqlite::{SqlitePool, SqliteRow};
+use uuid::Uuid;
+
+use super::write::saga as read_saga;
+use super::{refused, time};
+use crate::id::{CommandId, DefinitionRef, SagaId};
+use crate::payload::Payload;
+use crate::saga::Saga;
+use crate::store::row::{self, OutboxRow};
+use crate::store::{
+    AuditRecord, DefinitionRecord, HistoryRecord, OutboxEntry, OutboxFilter, Page, SagaCount, SagaFilter, SagaRecord,
+    SagaSummary, StoreError,
+};
+
+pub(super) async fn saga(pool: &SqlitePool, id: SagaId) -> Result<Option<SagaRecord>, StoreError> {
+    // One read transaction, so that the saga and its commands are of one moment.
+    let mut snapshot = pool.begin().await.map_err(refused)?;
+    let found = sqlx::query(
+        "select id, definition_name, definition_version, key, state, paused, revision, next_seq, steps, stuck, cause,
+             input, output, reads_outputs, deadline_at, created_at, updated_at, ended_at
+         from saga where id = $1",
+    )
+    .bind(id.0)
+    .fetch_optional(&mut *snapshot)
+    .await
+    .map_err(refused)?;
+    let Some(found) = found else { return Ok(None) };
+    let mut saga: Saga = read_saga(&found)?;
+    let rows =
+        sqlx::query(include_str!("sql/entries.sql")).bind(id.0).fetch_all(&mut *snapshot).await.map_err(refused)?;
+    let commands = rows.iter().map(entry).collect::<Result<Vec<_>, _>>()?;
+    crate::store::put_outputs(&mut saga, &commands);
+    Ok(Some(SagaRecord { saga, commands }))
+}
+
+pub(super) async fn sagas(
+    pool: &SqlitePool,
+    filter: &SagaFilter,
+    page: &Page<SagaId>,
+) -> Result<Vec<SagaSummary>, StoreError> {
+    let rows = sqlx::query(include_str!("sql/sagas.sql"))
+        .bind(&filter.definition)
+        .bind((!filter.states.is_empty()).then(|| row::json(&filter.states)))
+        .bind(&filter.key)
+        .bind(filter.since.map(|since| since.timestamp_micros()))
+        .bind(filter.paused)
+        .bind(page.after.map(|after| after.0))
+        .bind(page.limit)
+        .fetch_all(pool)
+        .await
+        .map_err(refused)?;
+    rows.iter().map(|row| Ok(SagaSummary { saga: read_saga(row)? })).collect()
+}
+
+pub(super) async fn outbox(
+    pool: &SqlitePool,
+    filter: &OutboxFilter,
+    page: &Page<CommandId>,
+) -> Result<Vec<OutboxEntry>, StoreError> {
+    let rows = sqlx::query(include_str!("sql/outbox.sql"))
+        .bind(filter.pending)
+        .bind(filter.saga.map(|saga| saga.0))
+        .bind(&filter.participant)
+        .bind(page.after.map(|after| after.saga.0))
+        .bind(page.after.map(|after| row::int(after.seq.0)))
+        .bind(page.limit)
+        .fetch_all(pool)
+        .await
+        .map_err(refused)?;
+    rows.iter().map(entry).collect()
+}
+
+pub(super) async fn commands(pool: &SqlitePool, ids: &[CommandId]) -> Result<Vec<OutboxEntry>, StoreError> {
+    let wanted: Vec<(String, u32)> = ids.iter().map(|id| (id.saga.0.simple().to_string(), id.seq.0)).collect();
+    let rows = sqlx::query(include_str!("sql/commands.sql"))
+        .bind(row::json(&wanted))
+        .fetch_all(pool)
+        .await
+        .map_err(refused)?;
+    rows.iter().map(entry).collect()
+}
+
+fn entry(row: &SqliteRow) -> Result<OutboxEntry, StoreError> {
+    fn get<'r, T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>>(
+        row: &'r SqliteRow,
+        column: &str,
+    ) -> Result<T, StoreError> {
+        row.try_get(column).map_err(refused)
+    }
+    OutboxRow {
+        saga_id: get(row, "saga_id")?,
+        seq: get(row, "seq")?,
+        definition_name: get(row, "definition_name")?,
+        definition_version: get(row, "definition_version")?,
+        steps: get(row, "steps")?,
+        step: get(row, "step")?,
+        step_index: get(row, "step_index")?,
+        direction: get(row, "direction")?,
+        generation: get(row, "generation")?,
+        compensates: get(row, "compensates")?,
+        participant: get(row, "participant")?,
+        action: get(row, "action")?,
+        body: get(row, "body")?,
+        decided_at: time(get(row, "decided_at")?)?,
+        decided_revision: get(row, "decided_revision")?,
+        outcome: get(row, "outcome")?,
+        attempt: get(row, "attempt")?,
+        output: get(row, "output")?,
+        problem: get(row, "problem")?,
+        verified_at: get::<Option<i64>>(row, "verified_at")?.map(time).transpose()?,
+        verified_revision: get(row, "verified_revision")?,
+    }
+    .read()
+}
+
+pub(super) async fn history(pool: &SqlitePool, id: SagaId) -> Result<Vec<HistoryRecord>, StoreError> {
+    let rows: Vec<(Uuid, i32, i64, String)> =
+        sqlx::query_as("select saga_id, revision, at, event from history where saga_id = $1 order by revision")
+            .bind(id.0)
+            .fetch_all(pool)
+            .await
+            .map_err(refused)?;
+    rows.into_iter().map(|(saga, revision, at, event)| row::history(saga, revision, time(at)?, &event)).collect()
+}
+
+pub(super) async fn audit(
+    pool: &SqlitePool,
+    id: Option<SagaId>,
+    page: &Page<u64>,
+) -> Result<Vec<AuditRecord>, StoreError> {
+    type Columns = (i64, i64, String, Option<Uuid>, String, String, String);
+    let rows: Vec<Columns> = sqlx::query_as(
+        "select id, at, actor, saga_id, action, reason, detail from audit
+         where ($1 is null or saga_id = $1) and ($2 is null or id < $2) order by id desc limit $3",
+    )
+    .bind(id.map(|id| id.0))
+    .bind(page.after.map(|after| i64::try_from(after).unwrap_or(i64::MAX)))
+    .bind(page.limit)
+    .fetch_all(pool)
+    .await
+    .map_err(refused)?;
+    rows.into_iter()
+        .map(|(id, at, actor, saga, action, reason, detail)| {
+            let (id, at, saga) = (row::number(id)?, time(at)?, saga.map(SagaId));
+            Ok(AuditRecord { id, at, actor, saga, action, reason, detail: Payload::trusted(detail) })
+        })
+        .collect()
+}
+
+pub(super) async fn counts(pool: &SqlitePool) -> Result<Vec<SagaCount>, StoreError> {
+    let rows: Vec<(String, String, i64)> = sqlx::query_as(
+        "select definition_name, state, count(*) from saga group by definition_name, state order by 1, 2",
+    )
+    .fetch_all(pool)
+    .await
+    .map_err(refused)?;
+    rows.into_iter()
+        .map(|(definition, state, count)| Ok(SagaCount { definition, state, count: row::number(count)? }))
+        .collect()
+}
+
+pub(super) async fn definitions(pool: &SqlitePool, name: Option<&str>) -> Result<Vec<DefinitionRecord>, StoreError> {
+    type Columns = (String, u32, Vec<u8>, String, i64, String);
+    let rows: Vec<Columns> = sqlx::query_as(
+        "select name, version, hash, source, registered_at, registered_by from definition
+         where $1 is null or name = $1 order by name, version",
+    )
+    .bind(name)
+    .fetch_all(pool)
+    .await
+    .map_err(refused)?;
+    rows.into_iter()
+        .map(|(name, version, hash, source, registered_at, registered_by)| {
+            Ok(DefinitionRecord {
+                reference: DefinitionRef { name, version },
+                hash: hash.try_into().map_err(|_| StoreError::Corrupt("a definition's hash".to_owned()))?,
+                source,
+                registered_at: time(registered_at)?,
+                registered_by,
+            })
+        })
+        .collect()
+}
