@@ -1,19 +1,20 @@
 //! State in memory: for tests and simulations. Defends the same rules as the databases do.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use async_trait::async_trait;
 use tokio::sync::Mutex;
 
 use crate::clock::{Clock, Timestamp};
-use crate::id::{CommandId, DefinitionRef, SagaId, StepIndex};
+use crate::id::{CommandId, DefinitionRef, SagaId, Seq, StepIndex};
 use crate::message::TokenKey;
 use crate::payload::Payload;
-use crate::saga::{Direction, Outcome, Saga};
+use crate::saga::{Direction, Outcome, Saga, Settled};
 use crate::store::{
-    AuditRecord, Changes, Committed, Decide, DefinitionRecord, HistoryRecord, Loaded, Migration, NewCommand,
-    OutboxEntry, OutboxFilter, Page, Registration, SagaCount, SagaFilter, SagaRecord, SagaSummary, Started, Store,
-    StoreError, StoreHealth, Verified, Wants, in_flight, put_outputs,
+    AuditRecord, Changes, Committed, Decide, DefinitionRecord, HistoryRecord, Loaded, Migration, NewCommand, NewSaga,
+    OutboxEntry, OutboxFilter, Page, Registration, SagaCount, SagaFilter, SagaRecord, SagaSummary, SagaUpdate,
+    SettledCommand, Started, Store, StoreError, StoreHealth, Verified, Wants, in_flight, put_outputs,
 };
 
 /// A store that forgets everything when it is dropped.
@@ -22,7 +23,7 @@ pub struct MemoryStore {
     state: Mutex<State>,
 }
 
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct State {
     sagas: BTreeMap<SagaId, (Saga, [u8; 32])>,
     keys: HashMap<(String, String), SagaId>,
@@ -57,7 +58,7 @@ impl State {
     }
 
     fn entries(&self, id: SagaId) -> impl Iterator<Item = &OutboxEntry> {
-        let of = |seq| CommandId { saga: id, seq: crate::id::Seq(seq) };
+        let of = |seq| CommandId { saga: id, seq: Seq(seq) };
         self.outbox.range(of(0)..=of(u32::MAX)).map(|(_, entry)| entry)
     }
 
@@ -81,104 +82,174 @@ impl State {
         due.into_iter().take(limit as usize).map(|(_, id)| id).collect()
     }
 
-    fn insert(&mut self, command: NewCommand) -> Result<(), StoreError> {
-        let NewCommand {
-            id,
-            step,
-            step_index,
-            direction,
-            generation,
-            compensates,
-            participant,
-            action,
-            body,
-            revision,
-            at,
-        } = command;
-        let definition = match self.sagas.get(&id.saga) {
-            Some((saga, _)) => saga.definition.clone(),
-            None => return Err(StoreError::Refused(format!("a command of saga {}, which is not there", id.saga))),
-        };
-        let entry = OutboxEntry {
-            id,
-            definition,
-            step,
-            step_index,
-            direction,
-            generation,
-            compensates,
-            participant,
-            action,
-            body,
-            verified: None,
-            in_flight: None,
-            decided_at: at,
-            decided_revision: revision,
-        };
-        match self.outbox.insert(id, entry) {
-            None => Ok(()),
-            Some(_) => Err(StoreError::Refused(format!("command {} of saga {} is there already", id.seq, id.saga))),
+    /// What becomes of each start: the first of a key wins, also within a batch.
+    fn starts(&self, starts: &[NewSaga]) -> Vec<Started> {
+        let mut fresh: HashMap<(&str, &str), &NewSaga> = HashMap::new();
+        let mut outcomes = Vec::with_capacity(starts.len());
+        for start in starts {
+            let saga = &start.saga;
+            outcomes.push(match &saga.key {
+                None => Started::New,
+                Some(key) => {
+                    let name = (saga.definition.name.clone(), key.clone());
+                    let stored = self.keys.get(&name).and_then(|id| self.sagas.get(id));
+                    match (stored, fresh.entry((&saga.definition.name, key))) {
+                        (Some((saga, hash)), _) => Started::Taken { by: saga.id, input_hash: *hash },
+                        (None, Entry::Occupied(first)) => {
+                            Started::Taken { by: first.get().saga.id, input_hash: first.get().input_hash }
+                        }
+                        (None, Entry::Vacant(free)) => {
+                            free.insert(start);
+                            Started::New
+                        }
+                    }
+                }
+            });
         }
+        outcomes
+    }
+
+    /// Refuses what the databases' statements and constraints refuse, before anything is written.
+    fn check(&self, changes: &Plan) -> Result<(), StoreError> {
+        let mut sagas = HashSet::new();
+        for NewSaga { saga, .. } in &changes.starts {
+            if self.sagas.contains_key(&saga.id) || !sagas.insert(saga.id) {
+                return Err(StoreError::Refused(format!("saga {} is there already", saga.id)));
+            }
+            check_row(saga)?;
+        }
+        let mut commands = HashSet::new();
+        for command in &changes.commands {
+            let CommandId { saga, seq } = command.id;
+            if !self.sagas.contains_key(&saga) && !sagas.contains(&saga) {
+                return Err(StoreError::Refused(format!("a command of saga {saga}, which is not there")));
+            }
+            if self.outbox.contains_key(&command.id) || !commands.insert(command.id) {
+                return Err(StoreError::Refused(format!("command {seq} of saga {saga} is there already")));
+            }
+            if command.compensates.is_some() != (command.direction == Direction::Compensation) {
+                return Err(StoreError::Refused(format!("command {seq} of saga {saga} compensates no action")));
+            }
+        }
+        let mut updated = HashSet::new();
+        for SagaUpdate { saga, from_revision } in &changes.updates {
+            let is_as_read = self.sagas.get(&saga.id).is_some_and(|(stored, _)| {
+                stored.revision == *from_revision && stored.revision < saga.revision && !stored.state.is_terminal()
+            });
+            if !is_as_read || !updated.insert(saga.id) {
+                return Err(StoreError::Conflict(format!("saga {} is not as it was read", saga.id)));
+            }
+            check_row(saga)?;
+        }
+        for settled in &changes.settled {
+            let id = CommandId { saga: settled.saga, seq: settled.settled.seq };
+            if !self.outbox.contains_key(&id) && !commands.contains(&id) {
+                return Err(StoreError::Conflict(format!("command {} of saga {} is not there", id.seq, id.saga)));
+            }
+            if settled.settled.output.is_some() && settled.settled.outcome != Outcome::Success {
+                return Err(StoreError::Refused(format!("command {} of saga {} failed with output", id.seq, id.saga)));
+            }
+        }
+        let mut history = HashSet::new();
+        for HistoryRecord { saga, revision, .. } in &changes.history {
+            if self.history.contains_key(&(*saga, *revision)) || !history.insert((*saga, *revision)) {
+                return Err(StoreError::Refused(format!("revision {revision} of saga {saga} is told already")));
+            }
+        }
+        Ok(())
     }
 
     fn write(&mut self, changes: Changes) -> Result<Committed, StoreError> {
-        let mut committed = Committed::default();
-        for start in changes.starts {
-            let saga = start.saga;
+        let starts = self.starts(&changes.starts);
+        let plan = Plan::of(changes, &starts);
+        self.check(&plan)?;
+        for NewSaga { saga, input_hash, .. } in plan.starts {
             if let Some(key) = &saga.key {
-                let name = (saga.definition.name.clone(), key.clone());
-                if let Some((taken, hash)) = self.keys.get(&name).and_then(|id| self.sagas.get(id)) {
-                    committed.starts.push(Started::Taken { by: taken.id, input_hash: *hash });
-                    continue;
-                }
-                self.keys.insert(name, saga.id);
+                self.keys.insert((saga.definition.name.clone(), key.clone()), saga.id);
             }
-            if self.sagas.contains_key(&saga.id) {
-                return Err(StoreError::Refused(format!("saga {} is there already", saga.id)));
-            }
-            self.sagas.insert(saga.id, (stored(saga), start.input_hash));
-            for command in start.commands {
-                self.insert(command)?;
-            }
-            for record in start.history {
-                self.history.insert((record.saga, record.revision), record);
-            }
-            committed.starts.push(Started::New);
+            self.sagas.insert(saga.id, (stored(saga), input_hash));
         }
-        for command in changes.commands {
-            self.insert(command)?;
-        }
-        for update in changes.updates {
-            let Some((saga, _)) = self.sagas.get_mut(&update.saga.id) else {
-                return Err(StoreError::Conflict(format!("saga {} is not there", update.saga.id)));
-            };
-            if saga.revision != update.from_revision || saga.state.is_terminal() {
-                return Err(StoreError::Conflict(format!("saga {} has moved", update.saga.id)));
+        for command in plan.commands {
+            if let Some((saga, _)) = self.sagas.get(&command.id.saga) {
+                self.outbox.insert(command.id, entry(command, saga.definition.clone()));
             }
-            *saga = stored(update.saga);
         }
-        for settled in changes.settled {
-            let id = CommandId { saga: settled.saga, seq: settled.settled.seq };
-            let Some(entry) = self.outbox.get_mut(&id) else {
-                return Err(StoreError::Conflict(format!("command {} of saga {} is not there", id.seq, id.saga)));
-            };
-            entry.verified = Some(Verified {
-                outcome: settled.settled.outcome,
-                attempt: settled.settled.attempt,
-                output: settled.settled.output,
-                problem: settled.settled.problem,
-                at: settled.at,
-                revision: settled.revision,
-            });
+        for update in plan.updates {
+            if let Some((saga, _)) = self.sagas.get_mut(&update.saga.id) {
+                *saga = stored(update.saga);
+            }
         }
-        for record in changes.history {
+        for SettledCommand { saga, settled, revision, at } in plan.settled {
+            if let Some(entry) = self.outbox.get_mut(&CommandId { saga, seq: settled.seq }) {
+                let Settled { outcome, attempt, output, problem, .. } = settled;
+                entry.verified = Some(Verified { outcome, attempt, output, problem, at, revision });
+            }
+        }
+        for record in plan.history {
             self.history.insert((record.saga, record.revision), record);
         }
-        for mut record in changes.audits {
+        for mut record in plan.audits {
             record.id = self.audit.len() as u64 + 1;
             self.audit.push(record);
         }
-        Ok(committed)
+        Ok(Committed { starts })
+    }
+}
+
+/// [`Changes`] without the starts whose keys are taken, each start's rows with those of its table.
+struct Plan {
+    starts: Vec<NewSaga>,
+    updates: Vec<SagaUpdate>,
+    commands: Vec<NewCommand>,
+    settled: Vec<SettledCommand>,
+    history: Vec<HistoryRecord>,
+    audits: Vec<AuditRecord>,
+}
+
+impl Plan {
+    fn of(changes: Changes, outcomes: &[Started]) -> Self {
+        let Changes { starts, updates, commands, settled, history, audits } = changes;
+        let (mut new, mut first_commands, mut first_history) = (Vec::new(), Vec::new(), Vec::new());
+        for (mut start, _) in starts.into_iter().zip(outcomes).filter(|(_, outcome)| **outcome == Started::New) {
+            first_commands.append(&mut start.commands);
+            first_history.append(&mut start.history);
+            new.push(start);
+        }
+        first_commands.extend(commands);
+        first_history.extend(history);
+        Self { starts: new, updates, commands: first_commands, settled, history: first_history, audits }
+    }
+}
+
+/// The constraints of the table `saga`.
+fn check_row(saga: &Saga) -> Result<(), StoreError> {
+    let broken = |rule: &str| Err(StoreError::Refused(format!("saga {}: {rule}", saga.id)));
+    match saga {
+        Saga { ended_at, state, .. } if ended_at.is_some() != state.is_terminal() => {
+            broken("a saga has an end when its state is terminal, and only then")
+        }
+        Saga { revision: 0, .. } => broken("revisions count from 1"),
+        Saga { next_seq: Seq(0), .. } => broken("commands count from 1"),
+        _ => Ok(()),
+    }
+}
+
+fn entry(command: NewCommand, definition: DefinitionRef) -> OutboxEntry {
+    OutboxEntry {
+        id: command.id,
+        definition,
+        step: command.step,
+        step_index: command.step_index,
+        direction: command.direction,
+        generation: command.generation,
+        compensates: command.compensates,
+        participant: command.participant,
+        action: command.action,
+        body: command.body,
+        verified: None,
+        in_flight: None,
+        decided_at: command.at,
+        decided_revision: command.revision,
     }
 }
 
@@ -206,10 +277,7 @@ impl Store for MemoryStore {
         ids.dedup();
         let sagas = ids.into_iter().filter_map(|id| state.load(id)).collect();
         let changes = decide(Loaded { now, sagas });
-        let mut next = state.clone();
-        let committed = next.write(changes)?;
-        *state = next;
-        Ok(committed)
+        state.write(changes)
     }
 
     async fn saga(&self, id: SagaId) -> Result<Option<SagaRecord>, StoreError> {

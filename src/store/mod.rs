@@ -12,6 +12,10 @@ pub mod postgres;
 mod row;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod task;
+
+use std::sync::Arc;
 
 use std::sync::Arc;
 

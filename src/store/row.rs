@@ -1,6 +1,6 @@
 //! Between rows and values, the same for every database: enums as words, structures as JSON text.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::id::{CommandId, DefinitionRef, SagaId, Seq, StepIndex};
 use crate::payload::Payload;
 use crate::saga::{Direction, Outcome, Saga, SagaState, StepState};
-use crate::store::{HistoryRecord, InFlight, OutboxEntry, StoreError, Verified};
+use crate::store::{HistoryRecord, InFlight, NewSaga, OutboxEntry, Started, StoreError, Verified};
 
 /// A row of `saga`, each column as the database gives it.
 pub(super) struct SagaRow {
@@ -161,6 +161,34 @@ pub(super) fn history(saga: Uuid, revision: i32, at: Timestamp, event: &str) -> 
 pub(super) fn output(saga: &mut Saga, step_index: i32, output: String) -> Result<(), StoreError> {
     saga.outputs.insert(StepIndex(number(step_index)?), Payload::trusted(output));
     Ok(())
+}
+
+/// Who has which key: definition and key, saga and its input's hash.
+pub(super) type Taken = HashMap<(String, String), (SagaId, [u8; 32])>;
+
+pub(super) fn taken(
+    definition: String,
+    key: String,
+    id: Uuid,
+    hash: Vec<u8>,
+) -> Result<((String, String), (SagaId, [u8; 32])), StoreError> {
+    let hash = hash.try_into().map_err(|_| StoreError::Corrupt(format!("saga {id}: the hash of its input")))?;
+    Ok(((definition, key), (SagaId(id), hash)))
+}
+
+/// What became of each start: those in `new` were written, the keys of the others are `taken`.
+pub(super) fn started(starts: &[NewSaga], new: &HashSet<SagaId>, taken: &Taken) -> Result<Vec<Started>, StoreError> {
+    let outcome = |start: &NewSaga| {
+        if new.contains(&start.saga.id) {
+            return Ok(Started::New);
+        }
+        let name = (start.saga.definition.name.clone(), start.saga.key.clone().unwrap_or_default());
+        match taken.get(&name) {
+            Some(&(by, input_hash)) => Ok(Started::Taken { by, input_hash }),
+            None => Err(StoreError::Conflict(format!("the saga that has the key of {} vanished", start.saga.id))),
+        }
+    };
+    starts.iter().map(outcome).collect()
 }
 
 /// JSON text of a value of ours, whose keys are all strings: it cannot fail.

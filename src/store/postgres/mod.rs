@@ -16,6 +16,7 @@ use crate::clock::Timestamp;
 use crate::id::{CommandId, DefinitionRef, SagaId};
 use crate::message::TokenKey;
 use crate::store::migrations::{self, Known};
+use crate::store::task::to_the_end;
 use crate::store::{
     AuditRecord, Committed, Decide, DefinitionRecord, HistoryRecord, Migration, OutboxEntry, OutboxFilter, Page,
     Registration, SagaCount, SagaFilter, SagaRecord, SagaSummary, Store, StoreError, StoreHealth, Wants,
@@ -67,7 +68,8 @@ impl PostgresStore {
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
             .acquire_timeout(ACQUIRE)
-            // Should a transaction ever have been left open, nobody inherits it.
+            // Should a transaction ever have been left open, nobody inherits it. This sees what sqlx counts; a BEGIN whose
+            // future was dropped it does not count, which is why all transactions run by `to_the_end`.
             .after_release(|connection, _| {
                 Box::pin(async move {
                     if connection.is_in_transaction() {
@@ -94,6 +96,39 @@ impl PostgresStore {
         Ok(committed)
     }
 
+    async fn apply(&self) -> Result<Vec<Migration>, StoreError> {
+        let mut connection = self.0.pool.acquire().await.map_err(refused)?;
+        let mut transaction = connection.begin().await.map_err(refused)?;
+        // Whoever migrates at the same time waits here, and then finds nothing to do.
+        for statement in [
+            "set local lock_timeout = 0",
+            "set local statement_timeout = 0",
+            "select pg_advisory_xact_lock(hashtext('amends.migrate'))",
+            "create table if not exists amends_migration (
+                 version    bigint      not null primary key,
+                 name       text        not null,
+                 applied_at timestamptz not null default clock_timestamp())",
+        ] {
+            sqlx::query(statement).execute(&mut *transaction).await.map_err(refused)?;
+        }
+        let applied: Option<i64> = sqlx::query_scalar("select max(version) from amends_migration")
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(refused)?;
+        let pending = migrations::pending(MIGRATIONS, applied)?;
+        for migration in &pending {
+            sqlx::raw_sql(migration.sql).execute(&mut *transaction).await.map_err(refused)?;
+            sqlx::query("insert into amends_migration (version, name) values ($1, $2)")
+                .bind(migration.version)
+                .bind(migration.name)
+                .execute(&mut *transaction)
+                .await
+                .map_err(refused)?;
+        }
+        transaction.commit().await.map_err(refused)?;
+        Ok(pending.into_iter().map(Migration::from).collect())
+    }
+
     async fn applied(&self) -> Result<Option<i64>, StoreError> {
         let table: Option<String> = sqlx::query_scalar("select to_regclass('amends_migration')::text")
             .fetch_one(&self.0.pool)
@@ -109,18 +144,32 @@ impl PostgresStore {
     }
 }
 
-/// An address without its password.
+/// An address without its password, also where it was not written as it should be.
 fn mask(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return "(not a URL)".to_owned() };
-    let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+    // A password that was not escaped may hold any of `@/?`, so what comes before the last `@` is not trusted.
+    let (user, host) = match rest.rsplit_once('@') {
+        Some((user, host)) => (user.split([':', '/', '?']).next().map(|name| (name, user.contains(':'))), host),
+        None => (None, rest),
+    };
     // A password may also stand among the parameters.
-    let path = path.split('?').next().unwrap_or_default();
-    match authority.rsplit_once('@') {
-        Some((user, host)) if user.contains(':') => {
-            format!("{scheme}://{}:***@{host}{path}", user.split(':').next().unwrap_or_default())
+    let host = host.split('?').next().unwrap_or_default();
+    // Without a host, `user:password` stands where host and port belong.
+    let host = match host.rsplit_once(':') {
+        Some((name, port)) if !name.starts_with('[') && !port.split('/').next().is_some_and(is_number) => {
+            format!("{name}:***")
         }
-        _ => format!("{scheme}://{authority}{path}"),
+        _ => host.to_owned(),
+    };
+    match user {
+        Some((name, true)) => format!("{scheme}://{name}:***@{host}"),
+        Some((name, false)) => format!("{scheme}://{name}@{host}"),
+        None => format!("{scheme}://{host}"),
     }
+}
+
+fn is_number(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// What PostgreSQL says, as a caller needs to know it.
@@ -152,16 +201,12 @@ fn refused(error: sqlx::Error) -> StoreError {
 impl Store for PostgresStore {
     async fn commit(&self, wants: Wants, decide: Decide) -> Result<Committed, StoreError> {
         let store = self.clone();
-        // On a task of its own: dropping a transaction's future in the middle can return its connection to the pool
-        // with the transaction open.
-        match tokio::spawn(async move { store.unit(wants, decide).await }).await {
-            Ok(outcome) => outcome,
-            Err(error) => Err(StoreError::Refused(error.to_string())),
-        }
+        to_the_end(async move { store.unit(wants, decide).await }).await
     }
 
     async fn saga(&self, id: SagaId) -> Result<Option<SagaRecord>, StoreError> {
-        read::saga(&self.0.pool, id).await
+        let store = self.clone();
+        to_the_end(async move { read::saga(&store.0.pool, id).await }).await
     }
 
     async fn saga_by_key(&self, definition: &str, key: &str) -> Result<Option<SagaId>, StoreError> {
@@ -300,35 +345,8 @@ impl Store for PostgresStore {
     }
 
     async fn migrate(&self) -> Result<Vec<Migration>, StoreError> {
-        let mut connection = self.0.pool.acquire().await.map_err(refused)?;
-        let mut transaction = connection.begin().await.map_err(refused)?;
-        // Whoever migrates at the same time waits here, and then finds nothing to do.
-        for statement in [
-            "set local lock_timeout = 0",
-            "select pg_advisory_xact_lock(hashtext('amends.migrate'))",
-            "create table if not exists amends_migration (
-                 version    bigint      not null primary key,
-                 name       text        not null,
-                 applied_at timestamptz not null default clock_timestamp())",
-        ] {
-            sqlx::query(statement).execute(&mut *transaction).await.map_err(refused)?;
-        }
-        let applied: Option<i64> = sqlx::query_scalar("select max(version) from amends_migration")
-            .fetch_one(&mut *transaction)
-            .await
-            .map_err(refused)?;
-        let pending = migrations::pending(MIGRATIONS, applied)?;
-        for migration in &pending {
-            sqlx::raw_sql(migration.sql).execute(&mut *transaction).await.map_err(refused)?;
-            sqlx::query("insert into amends_migration (version, name) values ($1, $2)")
-                .bind(migration.version)
-                .bind(migration.name)
-                .execute(&mut *transaction)
-                .await
-                .map_err(refused)?;
-        }
-        transaction.commit().await.map_err(refused)?;
-        Ok(pending.into_iter().map(Migration::from).collect())
+        let store = self.clone();
+        to_the_end(async move { store.apply().await }).await
     }
 
     async fn pending_migrations(&self) -> Result<Vec<Migration>, StoreError> {
@@ -355,5 +373,9 @@ mod tests {
         assert_eq!(mask("postgres://anna@host/db?password=secret"), "postgres://anna@host/db");
         assert_eq!(mask("postgres://host"), "postgres://host");
         assert_eq!(mask("anna:secret"), "(not a URL)");
+        assert_eq!(mask("postgres://anna:se/cr@et?x@host/db?a=b"), "postgres://anna:***@host/db");
+        assert_eq!(mask("postgres://anna:secret"), "postgres://anna:***");
+        assert_eq!(mask("postgres://anna@[::1]:5432/db"), "postgres://anna@[::1]:5432/db");
+        assert_eq!(mask("postgres://host/db?user=a:b&password=secret@x"), "postgres://host:***@x");
     }
 }

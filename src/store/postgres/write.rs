@@ -10,28 +10,31 @@ use super::refused;
 use crate::clock::Timestamp;
 use crate::id::SagaId;
 use crate::saga::Saga;
-use crate::store::row::{self, SagaRow, SagaText, int};
+use crate::store::row::{self, SagaRow, SagaText, Taken, int, started};
 use crate::store::{
     AuditRecord, Changes, Committed, HistoryRecord, Loaded, NewCommand, NewSaga, SagaUpdate, SettledCommand, Started,
     StoreError, Wants, latest,
 };
 
-/// The wanted sagas in the order of their ids, then the due ones that nobody else holds; and the time once all are held.
+/// The wanted sagas and the due ones that nobody else holds, in the order of their ids; and the time once all are held.
 pub(super) async fn load(connection: &mut PgConnection, wants: &Wants) -> Result<Loaded, StoreError> {
     let ids: Vec<Uuid> = wants.sagas.iter().map(|id| id.0).collect();
-    let mut rows = Vec::new();
-    if !ids.is_empty() {
-        let query = sqlx::query(include_str!("sql/load.sql")).bind(&ids);
-        rows = query.fetch_all(&mut *connection).await.map_err(refused)?;
+    let rows = sqlx::query(include_str!("sql/load.sql"))
+        .bind(&ids)
+        .bind(i64::from(wants.due))
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(refused)?;
+    let Some(first) = rows.first() else { return Err(StoreError::Corrupt("no time was given".to_owned())) };
+    let now: Timestamp = first.try_get("now").map_err(refused)?;
+    let mut sagas = Vec::with_capacity(rows.len());
+    for row in &rows {
+        // The one row that nothing was found for holds the time alone.
+        if row.try_get::<Option<Uuid>, _>("id").map_err(refused)?.is_some() {
+            sagas.push(saga(row)?);
+        }
     }
-    if wants.due > 0 {
-        let query = sqlx::query(include_str!("sql/claim.sql")).bind(&ids).bind(i64::from(wants.due));
-        rows.extend(query.fetch_all(&mut *connection).await.map_err(refused)?);
-    }
-    let mut sagas = rows.iter().map(saga).collect::<Result<Vec<Saga>, _>>()?;
     outputs(connection, &mut sagas).await?;
-    let now: Timestamp =
-        sqlx::query_scalar("select clock_timestamp()").fetch_one(&mut *connection).await.map_err(refused)?;
     Ok(Loaded { now, sagas })
 }
 
@@ -87,12 +90,12 @@ pub(super) fn saga(row: &PgRow) -> Result<Saga, StoreError> {
 
 pub(super) async fn write(connection: &mut PgConnection, changes: &Changes) -> Result<Committed, StoreError> {
     let (starts, new) = start(connection, &changes.starts).await?;
-    let started = || changes.starts.iter().filter(|start| new.contains(&start.saga.id));
-    let commands: Vec<&NewCommand> = started().flat_map(|start| &start.commands).chain(&changes.commands).collect();
+    let written = || changes.starts.iter().filter(|start| new.contains(&start.saga.id));
+    let commands: Vec<&NewCommand> = written().flat_map(|start| &start.commands).chain(&changes.commands).collect();
     insert_commands(connection, &commands).await?;
     update(connection, &changes.updates).await?;
     settle(connection, &latest(&changes.settled)).await?;
-    let history: Vec<&HistoryRecord> = started().flat_map(|start| &start.history).chain(&changes.history).collect();
+    let history: Vec<&HistoryRecord> = written().flat_map(|start| &start.history).chain(&changes.history).collect();
     insert_history(connection, &history).await?;
     insert_audit(connection, &changes.audits).await?;
     Ok(Committed { starts })
@@ -137,23 +140,24 @@ async fn start(
         .await
         .map_err(refused)?;
     let new: HashSet<SagaId> = inserted.into_iter().map(SagaId).collect();
-    let mut outcomes = Vec::with_capacity(starts.len());
-    for start in starts {
-        if new.contains(&start.saga.id) {
-            outcomes.push(Started::New);
-            continue;
-        }
-        let (id, hash): (Uuid, Vec<u8>) =
-            sqlx::query_as("select id, input_hash from saga where definition_name = $1 and key = $2")
-                .bind(&start.saga.definition.name)
-                .bind(&start.saga.key)
-                .fetch_one(&mut *connection)
-                .await
-                .map_err(refused)?;
-        let input_hash = hash.try_into().map_err(|_| StoreError::Corrupt("an input's hash".to_owned()))?;
-        outcomes.push(Started::Taken { by: SagaId(id), input_hash });
-    }
+    let outcomes = if new.len() == starts.len() {
+        vec![Started::New; starts.len()]
+    } else {
+        started(starts, &new, &taken(connection, starts, &new).await?)?
+    };
     Ok((outcomes, new))
+}
+
+/// The sagas whose keys the others wanted.
+async fn taken(connection: &mut PgConnection, starts: &[NewSaga], new: &HashSet<SagaId>) -> Result<Taken, StoreError> {
+    let others = || starts.iter().map(|start| &start.saga).filter(|saga| !new.contains(&saga.id));
+    let rows: Vec<(String, String, Uuid, Vec<u8>)> = sqlx::query_as(include_str!("sql/taken.sql"))
+        .bind(others().map(|saga| saga.definition.name.as_str()).collect::<Vec<_>>())
+        .bind(others().map(|saga| saga.key.as_deref()).collect::<Vec<_>>())
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(refused)?;
+    rows.into_iter().map(|(definition, key, id, hash)| row::taken(definition, key, id, hash)).collect()
 }
 
 async fn insert_commands(connection: &mut PgConnection, commands: &[&NewCommand]) -> Result<(), StoreError> {

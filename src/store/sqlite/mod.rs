@@ -3,6 +3,7 @@
 
 mod read;
 mod write;
+mod writer;
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -13,12 +14,13 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 use sqlx::{Connection, Row};
-use tokio::sync::Mutex;
 
+use self::writer::Writer;
 use crate::clock::{Clock, Timestamp};
 use crate::id::{CommandId, DefinitionRef, SagaId};
 use crate::message::TokenKey;
 use crate::store::migrations::{self, Known};
+use crate::store::task::to_the_end;
 use crate::store::{
     AuditRecord, Committed, Decide, DefinitionRecord, HistoryRecord, Loaded, Migration, OutboxEntry, OutboxFilter,
     Page, Registration, SagaCount, SagaFilter, SagaRecord, SagaSummary, Store, StoreError, StoreHealth, Wants,
@@ -38,7 +40,7 @@ pub struct SqliteStore(Arc<Inner>);
 struct Inner {
     address: String,
     clock: Clock,
-    writer: Mutex<SqliteConnection>,
+    writer: Writer,
     readers: SqlitePool,
 }
 
@@ -60,6 +62,9 @@ impl SqliteStore {
         if url.strip_prefix("sqlite://").is_none_or(str::is_empty) {
             return Err(address("expected sqlite://FILE".to_owned()));
         }
+        if url.contains(":memory:") || url.contains("mode=memory") {
+            return Err(address("a database in memory is not durable: use a file, or memory: for tests".to_owned()));
+        }
         let options = SqliteConnectOptions::from_str(url)
             .map_err(|error| address(error.to_string()))?
             .create_if_missing(true)
@@ -67,21 +72,91 @@ impl SqliteStore {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY);
         let unavailable = |error: sqlx::Error| StoreError::Unavailable(format!("{url}: {error}"));
-        let writer = SqliteConnection::connect_with(&options).await.map_err(unavailable)?;
-        let readers =
-            SqlitePoolOptions::new().max_connections(READERS).connect_with(options).await.map_err(unavailable)?;
-        Ok(Self(Arc::new(Inner { address: url.to_owned(), clock, writer: Mutex::new(writer), readers })))
+        let writer = Writer::open(options.clone()).await.map_err(unavailable)?;
+        let readers = SqlitePoolOptions::new().max_connections(READERS);
+        let readers = readers.connect_with(options).await.map_err(unavailable)?;
+        Ok(Self(Arc::new(Inner { address: url.to_owned(), clock, writer, readers })))
     }
 
-    async fn unit(&self, wants: Wants, decide: Decide) -> Result<Committed, StoreError> {
-        let mut writer = self.0.writer.lock().await;
-        let mut transaction = writer.begin_with("begin immediate").await.map_err(refused)?;
+    async fn unit(
+        &self,
+        connection: &mut SqliteConnection,
+        wants: Wants,
+        decide: Decide,
+    ) -> Result<Committed, StoreError> {
+        let mut transaction = connection.begin_with("begin immediate").await.map_err(refused)?;
         let now = self.0.clock.now();
         let sagas = write::load(&mut transaction, &wants, now).await?;
         let changes = decide(Loaded { now, sagas });
         let committed = write::write(&mut transaction, &changes).await?;
-        transaction.commit().await.map_err(refused)?;
+        transaction.commit().await.map_err(|error| match refused(error) {
+            // The write-ahead log may have reached the disk with the commit in it.
+            StoreError::Unavailable(why) => StoreError::Unknown(why),
+            error => error,
+        })?;
         Ok(committed)
+    }
+
+    async fn apply(&self, connection: &mut SqliteConnection) -> Result<Vec<Migration>, StoreError> {
+        let mut transaction = connection.begin_with("begin immediate").await.map_err(refused)?;
+        let applied: i64 = sqlx::query_scalar("select user_version from pragma_user_version")
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(refused)?;
+        let pending = migrations::pending(MIGRATIONS, (applied > 0).then_some(applied))?;
+        for migration in &pending {
+            sqlx::raw_sql(migration.sql).execute(&mut *transaction).await.map_err(refused)?;
+            let version = sqlx::AssertSqlSafe(format!("pragma user_version = {}", migration.version));
+            sqlx::raw_sql(version).execute(&mut *transaction).await.map_err(refused)?;
+        }
+        transaction.commit().await.map_err(refused)?;
+        Ok(pending.into_iter().map(Migration::from).collect())
+    }
+
+    async fn insert_definition(
+        &self,
+        connection: &mut SqliteConnection,
+        definition: &DefinitionRecord,
+    ) -> Result<bool, StoreError> {
+        let inserted = sqlx::query(
+            "insert into definition (name, version, hash, source, registered_at, registered_by)
+             values ($1, $2, $3, $4, $5, $6) on conflict do nothing",
+        )
+        .bind(&definition.reference.name)
+        .bind(definition.reference.version)
+        .bind(definition.hash.as_slice())
+        .bind(&definition.source)
+        .bind(definition.registered_at.timestamp_micros())
+        .bind(&definition.registered_by)
+        .execute(connection)
+        .await
+        .map_err(refused)?;
+        Ok(inserted.rows_affected() == 1)
+    }
+
+    async fn insert_token_key(
+        &self,
+        connection: &mut SqliteConnection,
+        fresh: [u8; 32],
+    ) -> Result<Vec<TokenKey>, StoreError> {
+        sqlx::query(
+            "insert into token_key (id, secret, created_at)
+             select 1, $1, $2 where not exists (select 1 from token_key)",
+        )
+        .bind(fresh.as_slice())
+        .bind(self.0.clock.now().timestamp_micros())
+        .execute(&mut *connection)
+        .await
+        .map_err(refused)?;
+        let rows =
+            sqlx::query("select id, secret from token_key").fetch_all(&mut *connection).await.map_err(refused)?;
+        rows.into_iter()
+            .map(|row| {
+                let secret: Vec<u8> = row.try_get("secret").map_err(refused)?;
+                let secret = secret.try_into().map_err(|_| StoreError::Corrupt("a token key".to_owned()))?;
+                Ok(TokenKey { id: row.try_get("id").map_err(refused)?, secret })
+            })
+            .collect()
     }
 
     async fn applied(&self) -> Result<Option<i64>, StoreError> {
@@ -95,19 +170,25 @@ impl SqliteStore {
 
 /// What SQLite says, as a caller needs to know it.
 fn refused(error: sqlx::Error) -> StoreError {
+    let text = error.to_string();
     match &error {
-        sqlx::Error::Database(database) => match database.code().as_deref() {
-            // SQLITE_BUSY, SQLITE_LOCKED and their kin.
-            Some("5" | "6" | "261" | "262" | "517") => StoreError::Conflict(error.to_string()),
-            // SQLITE_FULL, SQLITE_IOERR, SQLITE_CANTOPEN: mended from outside, then it goes on.
-            Some("10" | "13" | "14") => StoreError::Unavailable(error.to_string()),
-            _ => StoreError::Refused(error.to_string()),
-        },
-        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => {
-            StoreError::Unavailable(error.to_string())
+        // The low byte of an extended result code is the kind of error.
+        sqlx::Error::Database(database) => {
+            match database.code().and_then(|code| code.parse().ok()).map(|code: i32| code & 0xff) {
+                // SQLITE_BUSY, SQLITE_LOCKED.
+                Some(5 | 6) => StoreError::Conflict(text),
+                // SQLITE_IOERR, SQLITE_FULL, SQLITE_CANTOPEN: mended from outside, then it goes on.
+                Some(10 | 13 | 14) => StoreError::Unavailable(text),
+                // SQLITE_CORRUPT, SQLITE_NOTADB.
+                Some(11 | 26) => StoreError::Corrupt(text),
+                _ => StoreError::Refused(text),
+            }
         }
-        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => StoreError::Corrupt(error.to_string()),
-        _ => StoreError::Refused(error.to_string()),
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
+            StoreError::Unavailable(text)
+        }
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => StoreError::Corrupt(text),
+        _ => StoreError::Refused(text),
     }
 }
 
@@ -121,15 +202,17 @@ fn time(micros: i64) -> Result<Timestamp, StoreError> {
 impl Store for SqliteStore {
     async fn commit(&self, wants: Wants, decide: Decide) -> Result<Committed, StoreError> {
         let store = self.clone();
-        // On a task of its own: a caller that gives up must not leave a transaction open in the middle.
-        match tokio::spawn(async move { store.unit(wants, decide).await }).await {
-            Ok(outcome) => outcome,
-            Err(error) => Err(StoreError::Refused(error.to_string())),
-        }
+        to_the_end(async move {
+            let mut lent = store.0.writer.lend().await?;
+            let outcome = store.unit(&mut lent.connection, wants, decide).await;
+            lent.give_back(outcome).await
+        })
+        .await
     }
 
     async fn saga(&self, id: SagaId) -> Result<Option<SagaRecord>, StoreError> {
-        read::saga(&self.0.readers, id).await
+        let store = self.clone();
+        to_the_end(async move { read::saga(&store.0.readers, id).await }).await
     }
 
     async fn saga_by_key(&self, definition: &str, key: &str) -> Result<Option<SagaId>, StoreError> {
@@ -181,24 +264,15 @@ impl Store for SqliteStore {
     }
 
     async fn register(&self, definition: &DefinitionRecord) -> Result<Registration, StoreError> {
-        let mut writer = self.0.writer.lock().await;
-        let inserted = sqlx::query(
-            "insert into definition (name, version, hash, source, registered_at, registered_by)
-             values ($1, $2, $3, $4, $5, $6) on conflict do nothing",
-        )
-        .bind(&definition.reference.name)
-        .bind(definition.reference.version)
-        .bind(definition.hash.as_slice())
-        .bind(&definition.source)
-        .bind(definition.registered_at.timestamp_micros())
-        .bind(&definition.registered_by)
-        .execute(&mut *writer)
-        .await
-        .map_err(refused)?;
-        if inserted.rows_affected() == 1 {
+        let (store, new) = (self.clone(), definition.clone());
+        let is_new = to_the_end(async move {
+            let mut lent = store.0.writer.lend().await?;
+            let outcome = store.insert_definition(&mut lent.connection, &new).await;
+            lent.give_back(outcome).await
+        });
+        if is_new.await? {
             return Ok(Registration::New);
         }
-        drop(writer);
         match self.definition(&definition.reference).await? {
             Some(known) if known.hash == definition.hash => Ok(Registration::Same(known)),
             Some(known) => Ok(Registration::Different(known)),
@@ -229,24 +303,13 @@ impl Store for SqliteStore {
     }
 
     async fn token_keys(&self, fresh: [u8; 32]) -> Result<Vec<TokenKey>, StoreError> {
-        let mut writer = self.0.writer.lock().await;
-        sqlx::query(
-            "insert into token_key (id, secret, created_at)
-             select 1, $1, $2 where not exists (select 1 from token_key)",
-        )
-        .bind(fresh.as_slice())
-        .bind(self.0.clock.now().timestamp_micros())
-        .execute(&mut *writer)
+        let store = self.clone();
+        to_the_end(async move {
+            let mut lent = store.0.writer.lend().await?;
+            let outcome = store.insert_token_key(&mut lent.connection, fresh).await;
+            lent.give_back(outcome).await
+        })
         .await
-        .map_err(refused)?;
-        let rows = sqlx::query("select id, secret from token_key").fetch_all(&mut *writer).await.map_err(refused)?;
-        rows.into_iter()
-            .map(|row| {
-                let secret: Vec<u8> = row.try_get("secret").map_err(refused)?;
-                let secret = secret.try_into().map_err(|_| StoreError::Corrupt("a token key".to_owned()))?;
-                Ok(TokenKey { id: row.try_get("id").map_err(refused)?, secret })
-            })
-            .collect()
     }
 
     async fn health(&self) -> Result<StoreHealth, StoreError> {
@@ -274,20 +337,13 @@ impl Store for SqliteStore {
     }
 
     async fn migrate(&self) -> Result<Vec<Migration>, StoreError> {
-        let mut writer = self.0.writer.lock().await;
-        let mut transaction = writer.begin_with("begin immediate").await.map_err(refused)?;
-        let applied: i64 = sqlx::query_scalar("select user_version from pragma_user_version")
-            .fetch_one(&mut *transaction)
-            .await
-            .map_err(refused)?;
-        let pending = migrations::pending(MIGRATIONS, (applied > 0).then_some(applied))?;
-        for migration in &pending {
-            sqlx::raw_sql(migration.sql).execute(&mut *transaction).await.map_err(refused)?;
-            let version = sqlx::AssertSqlSafe(format!("pragma user_version = {}", migration.version));
-            sqlx::raw_sql(version).execute(&mut *transaction).await.map_err(refused)?;
-        }
-        transaction.commit().await.map_err(refused)?;
-        Ok(pending.into_iter().map(Migration::from).collect())
+        let store = self.clone();
+        to_the_end(async move {
+            let mut lent = store.0.writer.lend().await?;
+            let outcome = store.apply(&mut lent.connection).await;
+            lent.give_back(outcome).await
+        })
+        .await
     }
 
     async fn pending_migrations(&self) -> Result<Vec<Migration>, StoreError> {
@@ -301,5 +357,7 @@ impl Store for SqliteStore {
 
     async fn close(&self) {
         self.0.readers.close().await;
+        // The last connection to go puts the write-ahead log into the file and removes it.
+        self.0.writer.close().await;
     }
 }

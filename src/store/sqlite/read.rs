@@ -15,18 +15,14 @@ use crate::store::{
     SagaSummary, StoreError,
 };
 
+/// Greater than every id. Bound where no cursor is given, so that the statement can always go by the index.
+const AFTER_ALL: [u8; 17] = [0xff; 17];
+
 pub(super) async fn saga(pool: &SqlitePool, id: SagaId) -> Result<Option<SagaRecord>, StoreError> {
     // One read transaction, so that the saga and its commands are of one moment.
     let mut snapshot = pool.begin().await.map_err(refused)?;
-    let found = sqlx::query(
-        "select id, definition_name, definition_version, key, state, paused, revision, next_seq, steps, stuck, cause,
-             input, output, reads_outputs, deadline_at, created_at, updated_at, ended_at
-         from saga where id = $1",
-    )
-    .bind(id.0)
-    .fetch_optional(&mut *snapshot)
-    .await
-    .map_err(refused)?;
+    let found =
+        sqlx::query(include_str!("sql/saga.sql")).bind(id.0).fetch_optional(&mut *snapshot).await.map_err(refused)?;
     let Some(found) = found else { return Ok(None) };
     let mut saga: Saga = read_saga(&found)?;
     let rows =
@@ -47,7 +43,7 @@ pub(super) async fn sagas(
         .bind(&filter.key)
         .bind(filter.since.map(|since| since.timestamp_micros()))
         .bind(filter.paused)
-        .bind(page.after.map(|after| after.0))
+        .bind(page.after.map_or_else(|| AFTER_ALL.to_vec(), |after| after.0.as_bytes().to_vec()))
         .bind(page.limit)
         .fetch_all(pool)
         .await
@@ -60,12 +56,17 @@ pub(super) async fn outbox(
     filter: &OutboxFilter,
     page: &Page<CommandId>,
 ) -> Result<Vec<OutboxEntry>, StoreError> {
-    let rows = sqlx::query(include_str!("sql/outbox.sql"))
-        .bind(filter.pending)
+    let query = match filter.pending {
+        Some(true) => sqlx::query(include_str!("sql/pending.sql")),
+        other => sqlx::query(include_str!("sql/outbox.sql")).bind(other.map(|_| "VERIFIED")),
+    };
+    let (after_saga, after_seq) =
+        page.after.map_or((Vec::new(), 0), |after| (after.saga.0.as_bytes().to_vec(), after.seq.0));
+    let rows = query
         .bind(filter.saga.map(|saga| saga.0))
         .bind(&filter.participant)
-        .bind(page.after.map(|after| after.saga.0))
-        .bind(page.after.map(|after| row::int(after.seq.0)))
+        .bind(after_saga)
+        .bind(after_seq)
         .bind(page.limit)
         .fetch_all(pool)
         .await

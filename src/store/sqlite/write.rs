@@ -11,7 +11,7 @@ use super::{refused, time};
 use crate::clock::Timestamp;
 use crate::id::SagaId;
 use crate::saga::Saga;
-use crate::store::row::{self, SagaRow, SagaText};
+use crate::store::row::{self, SagaRow, SagaText, Taken, started};
 use crate::store::{Changes, Committed, NewCommand, Started, StoreError, Wants, latest};
 
 /// The wanted sagas, and the due ones, in the order of their ids.
@@ -175,24 +175,18 @@ async fn start(
         .await
         .map_err(refused)?;
     let new: HashSet<SagaId> = inserted.into_iter().map(SagaId).collect();
-    let mut starts = Vec::with_capacity(changes.starts.len());
-    for start in &changes.starts {
-        if new.contains(&start.saga.id) {
-            starts.push(Started::New);
-            continue;
-        }
-        let taken = sqlx::query("select id, input_hash from saga where definition_name = $1 and key = $2")
-            .bind(&start.saga.definition.name)
-            .bind(&start.saga.key)
-            .fetch_one(&mut *connection)
-            .await
-            .map_err(refused)?;
-        let hash: Vec<u8> = taken.try_get("input_hash").map_err(refused)?;
-        starts.push(Started::Taken {
-            by: SagaId(taken.try_get("id").map_err(refused)?),
-            input_hash: hash.try_into().map_err(|_| StoreError::Corrupt("an input's hash".to_owned()))?,
-        });
+    if new.len() == changes.starts.len() {
+        return Ok((vec![Started::New; new.len()], new));
     }
+    let others = changes.starts.iter().map(|start| &start.saga).filter(|saga| !new.contains(&saga.id));
+    let names: Vec<_> = others.map(|saga| (&saga.definition.name, &saga.key)).collect();
+    let rows: Vec<(String, String, Uuid, Vec<u8>)> = sqlx::query_as(include_str!("sql/taken.sql"))
+        .bind(row::json(&names))
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(refused)?;
+    let taken = rows.into_iter().map(|(definition, key, id, hash)| row::taken(definition, key, id, hash));
+    let starts = started(&changes.starts, &new, &taken.collect::<Result<Taken, _>>()?)?;
     Ok((starts, new))
 }
 

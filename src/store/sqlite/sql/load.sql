@@ -1,11 +1,15 @@
+-- $1 the wanted sagas, $2 the time, $3 how many due ones besides them
 with wanted as (
     select unhex(value) as id from json_each($1)
 ), due as (
-    select id from saga where due_at is not null and due_at <= $2 order by due_at limit $3
+    select id from saga
+    where due_at is not null and due_at <= $2 and id not in (select id from wanted)
+    order by due_at
+    limit $3
 )
 select
     id, definition_name, definition_version, key, state, paused, revision, next_seq, steps, stuck, cause, input, output,
     reads_outputs, deadline_at, created_at, updated_at, ended_at
 from saga
-where id in (select id from wanted union select id from due)
+where id in (select id from wanted union all select id from due)
 order by id

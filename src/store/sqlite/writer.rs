@@ -1,0 +1,69 @@
+//! The one connection that writes.
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions, Connection};
+use tokio::sync::{Mutex, MutexGuard};
+
+use super::refused;
+use crate::store::StoreError;
+
+/// Lends its connection to one user at a time.
+pub(super) struct Writer {
+    options: SqliteConnectOptions,
+    lent: Mutex<Slot>,
+}
+
+enum Slot {
+    Ready(SqliteConnection),
+    /// Given up, since nobody knew what state it was in: the next user gets a new one.
+    Empty,
+    Closed,
+}
+
+/// The connection, as long as one user has it. Whoever does not give it back, because of a panic, leaves none behind.
+pub(super) struct Lent<'a> {
+    slot: MutexGuard<'a, Slot>,
+    pub(super) connection: SqliteConnection,
+}
+
+impl Writer {
+    pub(super) async fn open(options: SqliteConnectOptions) -> Result<Self, sqlx::Error> {
+        let connection = options.connect().await?;
+        Ok(Self { options, lent: Mutex::new(Slot::Ready(connection)) })
+    }
+
+    /// Waits for the connection.
+    pub(super) async fn lend(&self) -> Result<Lent<'_>, StoreError> {
+        let mut slot = self.lent.lock().await;
+        let connection = match std::mem::replace(&mut *slot, Slot::Empty) {
+            Slot::Ready(connection) => connection,
+            Slot::Empty => self.options.connect().await.map_err(refused)?,
+            Slot::Closed => {
+                *slot = Slot::Closed;
+                return Err(StoreError::Unavailable("the store is closed".to_owned()));
+            }
+        };
+        Ok(Lent { slot, connection })
+    }
+
+    pub(super) async fn close(&self) {
+        let mut slot = self.lent.lock().await;
+        if let Slot::Ready(connection) = std::mem::replace(&mut *slot, Slot::Closed)
+            && let Err(error) = connection.close().await
+        {
+            tracing::warn!(%error, "SQLite did not close in good order");
+        }
+    }
+}
+
+impl Lent<'_> {
+    /// Gives the connection back and `outcome` on. After an error only if no transaction is open: SQLite ends one by
+    /// itself when the disk is full or broken, which sqlx does not notice, and then refuses to begin another.
+    pub(super) async fn give_back<T>(mut self, outcome: Result<T, StoreError>) -> Result<T, StoreError> {
+        let is_good = outcome.is_ok() || (self.connection.ping().await.is_ok() && !self.connection.is_in_transaction());
+        if is_good {
+            *self.slot = Slot::Ready(self.connection);
+        }
+        outcome
+    }
+}
