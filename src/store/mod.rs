@@ -17,8 +17,6 @@ mod task;
 
 use std::sync::Arc;
 
-use std::sync::Arc;
-
 use async_trait::async_trait;
 
 use crate::clock::Timestamp;

@@ -164,14 +164,14 @@ pub(super) fn output(saga: &mut Saga, step_index: i32, output: String) -> Result
 }
 
 /// Who has which key: definition and key, saga and its input's hash.
-pub(super) type Taken = HashMap<(String, String), (SagaId, [u8; 32])>;
+pub(super) type Taken = HashMap<DefinitionAndKey, Holder>;
 
 pub(super) fn taken(
     definition: String,
     key: String,
     id: Uuid,
     hash: Vec<u8>,
-) -> Result<((String, String), (SagaId, [u8; 32])), StoreError> {
+) -> Result<(DefinitionAndKey, Holder), StoreError> {
     let hash = hash.try_into().map_err(|_| StoreError::Corrupt(format!("saga {id}: the hash of its input")))?;
     Ok(((definition, key), (SagaId(id), hash)))
 }
@@ -203,6 +203,12 @@ fn parse<T: DeserializeOwned>(text: &str) -> Result<T, StoreError> {
 fn word<T: DeserializeOwned>(word: &str) -> Result<T, StoreError> {
     serde_json::from_value(word.into()).map_err(|error| StoreError::Corrupt(error.to_string()))
 }
+
+/// A definition's name and a key: at most one saga.
+pub(super) type DefinitionAndKey = (String, String);
+
+/// The saga that has a key, with its input's hash.
+pub(super) type Holder = (SagaId, [u8; 32]);
 
 pub(super) fn number<A, B>(number: A) -> Result<B, StoreError>
 where
