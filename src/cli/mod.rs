@@ -1,7 +1,7 @@
 //! The command line: one file per command (section 7 of the contract).
 //!
-//! Arguments become a [`Command`], settings are resolved ([`settings`]), the command runs and ends with an
-//! [`Exit`](error::Exit) or a [`CliError`](error::CliError). Data goes to stdout, everything else to stderr
+//! Arguments become a `Command`, settings are resolved (`settings`), the command runs and ends with an
+//! `Exit` or a `CliError`. Data goes to stdout, everything else to stderr
 //! ([`output`]).
 
 mod completions;

@@ -2,8 +2,8 @@
 //! in the middle. Everything lives in a temporary folder and is gone afterwards.
 //!
 //! What is shown is the real thing: the shipped definition, the real coordinator, SQLite on disk, the in-process broker
-//! and the participant SDK. [`plan`] says what is ordered and what goes wrong, [`services`] are the participants,
-//! [`progress`] and [`report`] tell of it.
+//! and the participant SDK. `plan` says what is ordered and what goes wrong, `services` are the participants,
+//! `progress` and `report` tell of it.
 
 mod plan;
 mod progress;
