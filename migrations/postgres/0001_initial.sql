@@ -14,7 +14,7 @@ comment on table definition is 'saga definitions; a row is never changed';
 create table saga (
     id                 uuid        not null primary key,
     definition_name    text        not null,
-    definition_version integer     not null,
+    definition_version integer     not null check (definition_version >= 1),
     key                text,
     state              text        not null
         check (state in ('RUNNING', 'COMPENSATING', 'COMPLETED', 'COMPENSATED', 'STUCK', 'ABANDONED')),
@@ -40,6 +40,12 @@ create table saga (
 ) with (fillfactor = 85);
 comment on column saga.revision is 'rises with every event; every update names the one it was made from';
 comment on column saga.steps is 'where each step stands, in the order of the definition; what steps put out is in outbox';
+comment on column saga.state is 'COMPLETED, COMPENSATED and ABANDONED are final';
+comment on column saga.key is 'at most one saga per definition and key';
+comment on column saga.paused is 'by an operator: replies are applied, nothing new is sent';
+comment on column saga.stuck is 'why it cannot go on without a person';
+comment on column saga.cause is 'why it went backward';
+comment on column saga.input_hash is 'of the input in canonical form: the same key with another input is refused';
 comment on column saga.due_at is 'when a coordinator must look at the saga again by itself';
 comment on column saga.deadline_at is 'when the saga turns round; null once its pivot was sent';
 
@@ -53,19 +59,19 @@ create table outbox (
     step_index        integer     not null check (step_index >= 0),
     direction         text        not null check (direction in ('action', 'compensation')),
     generation        integer     not null check (generation >= 1),
-    compensates       integer,
+    compensates       integer check (compensates >= 1),
     participant       text        not null,
     action            text        not null,
     body              json        not null,
     state             text        not null check (state in ('PENDING', 'VERIFIED')),
     decided_at        timestamptz not null,
-    decided_revision  integer     not null,
+    decided_revision  integer     not null check (decided_revision >= 1),
     outcome           text check (outcome in ('success', 'failure', 'unknown', 'skipped', 'abandoned')),
     attempt           integer check (attempt >= 1),
     output            json,
     problem           json,
     verified_at       timestamptz,
-    verified_revision integer,
+    verified_revision integer check (verified_revision >= 1),
     primary key (saga_id, seq),
     constraint outbox_verified check (
         (state = 'VERIFIED') = (outcome is not null)
@@ -78,6 +84,15 @@ create table outbox (
 comment on table outbox is
     'every command, PENDING from the moment it is decided, VERIFIED once its outcome is known. No partial index on
      PENDING rows: its dead entries would dominate scans; PENDING rows belong to live sagas, which are indexed';
+
+comment on column outbox.state is 'PENDING from the moment it is decided; VERIFIED once its outcome is durable, and never back';
+comment on column outbox.seq is 'the place of the command in its saga, in the order they were decided';
+comment on column outbox.generation is 'the last part of the idempotency key; rises when a recorded failure is tried anew';
+comment on column outbox.compensates is 'of a compensation: the generation of the action that it undoes';
+comment on column outbox.attempt is 'the attempt that settled it; while PENDING the attempt stands in saga.steps';
+comment on column outbox.output is 'what the step put out: stored here alone';
+comment on column outbox.decided_revision is 'the saga''s revision that decided it';
+comment on column outbox.verified_revision is 'the saga''s revision that settled it';
 
 create table history (
     saga_id  uuid        not null,

@@ -13,7 +13,7 @@ create table definition (
 create table saga (
     id                 blob    not null primary key check (length(id) = 16),
     definition_name    text    not null,
-    definition_version integer not null,
+    definition_version integer not null check (definition_version >= 1),
     key                text,
     state              text    not null
         check (state in ('RUNNING', 'COMPENSATING', 'COMPLETED', 'COMPENSATED', 'STUCK', 'ABANDONED')),
@@ -48,19 +48,19 @@ create table outbox (
     step_index        integer not null check (step_index >= 0),
     direction         text    not null check (direction in ('action', 'compensation')),
     generation        integer not null check (generation >= 1),
-    compensates       integer,
+    compensates       integer check (compensates >= 1),
     participant       text    not null,
     action            text    not null,
     body              text    not null,
     state             text    not null check (state in ('PENDING', 'VERIFIED')),
     decided_at        integer not null,
-    decided_revision  integer not null,
+    decided_revision  integer not null check (decided_revision >= 1),
     outcome           text check (outcome in ('success', 'failure', 'unknown', 'skipped', 'abandoned')),
     attempt           integer check (attempt >= 1),
     output            text,
     problem           text,
     verified_at       integer,
-    verified_revision integer,
+    verified_revision integer check (verified_revision >= 1),
     primary key (saga_id, seq),
     constraint outbox_verified check (
         (state = 'VERIFIED') = (outcome is not null)

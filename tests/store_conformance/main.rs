@@ -1,0 +1,14 @@
+//! One suite for every store: what a caller may rely on holds in memory, on SQLite and on PostgreSQL alike. What only
+//! one of them can get wrong is in the module of its name.
+
+mod commits;
+mod definitions;
+mod due;
+mod lists;
+mod make;
+mod postgres;
+mod reading;
+mod rig;
+mod schema;
+mod sqlite;
+mod starts;

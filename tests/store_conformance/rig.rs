@@ -1,0 +1,152 @@
+//! A store of each kind for one test, and what is left of it is removed at its end.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use amends::clock::{Clock, Timestamp};
+use amends::id::SagaId;
+use amends::store::memory::MemoryStore;
+use amends::store::{Changes, Committed, Loaded, SagaRecord, Store, StoreError, Wants, open};
+use futures_util::FutureExt;
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+
+/// How long a condition may take to come true on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Memory,
+    Sqlite,
+    Postgres,
+}
+
+/// A store of a test's own, its schema up to date.
+#[derive(Clone)]
+pub struct Rig {
+    pub kind: Kind,
+    pub url: String,
+    pub store: Arc<dyn Store>,
+}
+
+/// Runs `test` on a store of `kind`.
+pub async fn on(kind: Kind, test: impl AsyncFnOnce(Rig)) {
+    at_fresh_address(kind, async |url: String| {
+        let store: Arc<dyn Store> = match kind {
+            Kind::Memory => Arc::new(MemoryStore::new(Clock::System)),
+            Kind::Sqlite | Kind::Postgres => open(&url).await.expect("the store opens"),
+        };
+        store.migrate().await.expect("the schema is made");
+        let rig = Rig { kind, url, store: store.clone() };
+        let outcome = AssertUnwindSafe(test(rig)).catch_unwind().await;
+        store.close().await;
+        if let Err(panic) = outcome {
+            std::panic::resume_unwind(panic);
+        }
+    })
+    .await;
+}
+
+/// Gives `test` an address where nothing is yet.
+pub async fn at_fresh_address(kind: Kind, test: impl AsyncFnOnce(String)) {
+    match kind {
+        Kind::Memory => test("memory:".to_owned()).await,
+        Kind::Sqlite => {
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            test(format!("sqlite://{}/amends.db", folder.path().display())).await;
+        }
+        Kind::Postgres => {
+            let name = format!("amends_{}", amends::id::fresh_request_id().simple());
+            administer(&format!("create database {name}")).await;
+            let outcome = AssertUnwindSafe(test(with_database(&admin_url(), &name))).catch_unwind().await;
+            administer(&format!("drop database {name} with (force)")).await;
+            if let Err(panic) = outcome {
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+}
+
+/// The PostgreSQL of `./test`, as a superuser.
+pub fn admin_url() -> String {
+    std::env::var("AMENDS_TEST_STORE")
+        .expect("AMENDS_TEST_STORE is not set, and PostgreSQL is part of this suite: run ./test, which starts a server")
+}
+
+fn with_database(url: &str, name: &str) -> String {
+    let mut url = reqwest::Url::parse(url).expect("a URL");
+    url.set_path(name);
+    url.to_string()
+}
+
+/// Runs one statement as the superuser.
+pub async fn administer(sql: &str) {
+    let mut connection = PgConnection::connect(&admin_url()).await.expect("PostgreSQL answers");
+    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.expect("the statement is carried out");
+    connection.close().await.expect("the connection ends");
+}
+
+/// Polls until `condition` gives something.
+pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = condition().await {
+            return found;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+impl Rig {
+    /// The store's time.
+    pub async fn now(&self) -> Timestamp {
+        self.store.health().await.expect("health").now
+    }
+
+    /// Commits what does not depend on what is stored.
+    pub async fn write(&self, changes: Changes) -> Result<Committed, StoreError> {
+        self.store.commit(Wants::default(), Box::new(move |_| changes)).await
+    }
+
+    /// Loads and writes nothing.
+    pub async fn load(&self, wants: Wants) -> Loaded {
+        self.decide(wants, |_| Changes::default()).await.expect("a commit of nothing").0
+    }
+
+    /// Commits what `decide` says; also gives what it was shown.
+    pub async fn decide(
+        &self,
+        wants: Wants,
+        decide: impl FnOnce(&Loaded) -> Changes + Send + 'static,
+    ) -> Result<(Loaded, Committed), StoreError> {
+        let shown = Arc::new(Mutex::new(None));
+        let show = shown.clone();
+        let decide = move |loaded: Loaded| {
+            let changes = decide(&loaded);
+            *show.lock().expect("no panic") = Some(loaded);
+            changes
+        };
+        let committed = self.store.commit(wants, Box::new(decide)).await?;
+        let loaded = shown.lock().expect("no panic").take().expect("decide was called");
+        Ok((loaded, committed))
+    }
+
+    /// The saga, which must be there.
+    pub async fn saga(&self, id: SagaId) -> SagaRecord {
+        self.store.saga(id).await.expect("a read").expect("the saga is there")
+    }
+}
+
+/// Runs the futures side by side, each on a task of its own.
+pub async fn side_by_side<T: Send + 'static>(
+    work: impl IntoIterator<Item = impl Future<Output = T> + Send + 'static>,
+) -> Vec<T> {
+    let tasks: Vec<_> = work.into_iter().map(tokio::spawn).collect();
+    let mut done = Vec::new();
+    for task in tasks {
+        done.push(task.await.expect("no panic"));
+    }
+    done
+}
