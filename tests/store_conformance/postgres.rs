@@ -1,6 +1,6 @@
 //! What only PostgreSQL can get wrong: locks, connections that are lost, rights, constraints.
 
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use amends::clock::Timestamp;
@@ -27,7 +27,7 @@ async fn run(connection: &mut PgConnection, sql: &str) -> Result<(), sqlx::Error
 async fn sessions(connection: &mut PgConnection, condition: &str) -> i64 {
     let sql = format!(
         "select count(*) from pg_stat_activity
-         where datname = current_database() and application_name = 'amends' and {condition}"
+         where datname = current_database() and application_name = 'amends' and ({condition})"
     );
     sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(connection).await.expect("a count")
 }
@@ -54,7 +54,7 @@ async fn every_statement_is_understood() {
 #[case(
     "update_sagas.sql",
     "array[]::uuid[], null, null, null, null, null, null, null, null, null, null, null, null, null",
-    "saga_pkey"
+    "saga_live"
 )]
 #[tokio::test(flavor = "multi_thread")]
 async fn live_sagas_are_found_by_index_among_many_that_are_over(
@@ -100,14 +100,21 @@ async fn two_claims_at_the_same_time_are_disjoint() {
         rig.write(starts((0..6).map(|_| bare(due_at(past))).collect())).await.expect("a commit");
 
         // Both hold what they have claimed until the other has claimed too.
-        let meet = Arc::new(std::sync::Barrier::new(2));
+        let meet = Arc::new((Mutex::new(0), Condvar::new()));
         let claim = || {
             let (rig, meet) = (rig.clone(), meet.clone());
             async move {
                 let wants = Wants { sagas: Vec::new(), due: 4 };
                 let (loaded, _) = rig
                     .decide(wants, move |_| {
-                        tokio::task::block_in_place(|| meet.wait());
+                        tokio::task::block_in_place(|| {
+                            let (count, came) = &*meet;
+                            let mut count = count.lock().expect("no panic");
+                            *count += 1;
+                            came.notify_all();
+                            let both = came.wait_timeout_while(count, Duration::from_secs(5), |count| *count < 2);
+                            assert!(!both.expect("no panic").1.timed_out(), "the other claim waits for this one");
+                        });
                         Changes::default()
                     })
                     .await
@@ -368,7 +375,7 @@ async fn the_runtime_role_does_all_but_ddl_and_deleting() {
 }
 
 async fn run_as(url: String) {
-    let rig = Rig { kind: Postgres, store: open(&url).await.expect("the store opens"), url };
+    let rig = Rig { store: open(&url).await.expect("the store opens"), url };
     let store = &rig.store;
     store.check_schema().await.expect("it fits");
     let past = before(rig.now().await, Duration::from_secs(1));

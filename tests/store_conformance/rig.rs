@@ -25,7 +25,6 @@ pub enum Kind {
 /// A store of a test's own, its schema up to date.
 #[derive(Clone)]
 pub struct Rig {
-    pub kind: Kind,
     pub url: String,
     pub store: Arc<dyn Store>,
 }
@@ -38,7 +37,7 @@ pub async fn on(kind: Kind, test: impl AsyncFnOnce(Rig)) {
             Kind::Sqlite | Kind::Postgres => open(&url).await.expect("the store opens"),
         };
         store.migrate().await.expect("the schema is made");
-        let rig = Rig { kind, url, store: store.clone() };
+        let rig = Rig { url, store: store.clone() };
         let outcome = AssertUnwindSafe(test(rig)).catch_unwind().await;
         store.close().await;
         if let Err(panic) = outcome {

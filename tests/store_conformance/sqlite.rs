@@ -124,7 +124,7 @@ async fn what_was_committed_is_there_when_the_file_is_opened_again() {
         let one = saga(Some("k"));
         let store = open(&url).await.expect("the store opens");
         store.migrate().await.expect("migration");
-        let rig = Rig { kind: Sqlite, url: url.clone(), store };
+        let rig = Rig { url: url.clone(), store };
         rig.write(starts(vec![new(one.clone())])).await.expect("a commit");
         rig.store.close().await;
         let file = url.trim_start_matches("sqlite://");
@@ -166,7 +166,7 @@ async fn time_is_the_clock_that_it_was_given() {
         let clock = ManualClock::starting_at(Clock::System.now());
         let store = SqliteStore::connect_with_clock(&url, Clock::Manual(clock.clone())).await.expect("it opens");
         store.migrate().await.expect("migration");
-        let rig = Rig { kind: Sqlite, url, store: std::sync::Arc::new(store) };
+        let rig = Rig { url, store: std::sync::Arc::new(store) };
         let one = due_at(later(clock.now()));
         rig.write(starts(vec![bare(one.clone())])).await.expect("a commit");
         let due = amends::store::Wants { sagas: Vec::new(), due: 1 };

@@ -67,3 +67,52 @@ impl Lent<'_> {
         outcome
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn writer() -> (tempfile::TempDir, Writer) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let options = SqliteConnectOptions::new().filename(folder.path().join("amends.db")).create_if_missing(true);
+        let writer = Writer::open(options).await.expect("the file is made");
+        (folder, writer)
+    }
+
+    async fn begin(writer: &Writer) -> Result<(), StoreError> {
+        let mut lent = writer.lend().await?;
+        let begun = lent.connection.begin_with("begin immediate").await.map(drop).map_err(refused);
+        lent.give_back(begun).await
+    }
+
+    #[tokio::test]
+    async fn a_transaction_that_sqlite_ended_by_itself_does_not_keep_others_from_beginning() {
+        let (_folder, writer) = writer().await;
+        let mut lent = writer.lend().await.expect("a connection");
+        let mut transaction = lent.connection.begin_with("begin immediate").await.expect("begun");
+        // As SQLite does when the disk is full, behind sqlx's back.
+        sqlx::raw_sql("rollback").execute(&mut *transaction).await.expect("rolled back");
+        drop(transaction);
+        let outcome = lent.give_back::<()>(Err(StoreError::Unavailable("the disk is full".to_owned()))).await;
+        assert!(matches!(outcome, Err(StoreError::Unavailable(_))));
+        begin(&writer).await.expect("the next one begins");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_not_given_back_is_replaced() {
+        let (_folder, writer) = writer().await;
+        let mut lent = writer.lend().await.expect("a connection");
+        let transaction = lent.connection.begin_with("begin immediate").await.expect("begun");
+        std::mem::forget(transaction);
+        drop(lent);
+        begin(&writer).await.expect("the next one begins");
+    }
+
+    #[tokio::test]
+    async fn a_closed_writer_lends_nothing() {
+        let (_folder, writer) = writer().await;
+        writer.close().await;
+        assert!(matches!(begin(&writer).await, Err(StoreError::Unavailable(_))));
+        assert!(matches!(begin(&writer).await, Err(StoreError::Unavailable(_))));
+    }
+}
