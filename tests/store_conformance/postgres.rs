@@ -414,7 +414,7 @@ async fn run_as(url: String) {
     };
     store.register(&definition).await.expect("registration");
     store.definitions(None).await.expect("a list");
-    store.newest(&[one.definition.name.clone()]).await.expect("a read");
+    store.newest(std::slice::from_ref(&one.definition.name)).await.expect("a read");
 
     let mut connection = connect(&rig).await;
     for denied in [
