@@ -23,7 +23,9 @@ impl Payload {
     /// What `serde_json` says, with line and column.
     pub fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
         let raw: &RawValue = serde_json::from_slice(bytes)?;
-        Ok(Self::trusted(raw.get()))
+        // Numbers out of range, half surrogates and deep nesting are only found by reading the value itself.
+        let value: Value = serde_json::from_str(raw.get())?;
+        Ok(Self(Arc::new(Inner { text: raw.get().into(), parsed: OnceLock::from(value) })))
     }
 
     /// Keeps text that is known to be JSON, for example because the database checked it.
@@ -108,5 +110,25 @@ impl Serialize for Payload {
 impl<'de> Deserialize<'de> for Payload {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Value::deserialize(deserializer).map(Self::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_that_only_looks_like_json_is_refused() {
+        let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+        for text in [r#"{"a":1e999}"#, r#"{"a":"\ud800"}"#, &deep, "", "{", "1 2"] {
+            assert!(Payload::parse(text.as_bytes()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn text_is_kept_as_it_came() {
+        let payload = Payload::parse(b" {\"b\": 1.50, \"a\": [] } ").expect("JSON");
+        assert_eq!(payload.text(), "{\"b\": 1.50, \"a\": [] }");
+        assert_eq!(payload.value()["b"], 1.5);
     }
 }

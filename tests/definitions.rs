@@ -24,7 +24,54 @@ fn every_shipped_saga_is_sound() {
     for file in folder("sagas") {
         let checked = read(&std::fs::read_to_string(&file).expect("readable"));
         assert!(checked.diagnostics.is_empty(), "{}: {:#?}", file.display(), checked.diagnostics);
+        let definition = checked.definition.expect("without findings there is a definition");
+        let name = file.file_stem().map(|name| name.to_string_lossy().into_owned());
+        assert_eq!(name.as_deref(), Some(definition.reference.name.as_str()));
     }
+}
+
+#[test]
+fn a_trip_holds_side_by_side_and_books_after_paying() {
+    let definition = good(include_str!("../sagas/book-trip.yaml"));
+    let at = |name: &str| definition.find(name).expect("there");
+    for hold in ["hold-flight", "hold-room", "hold-car"] {
+        assert!(definition.graph.dependencies(at(hold)).is_empty());
+        assert_eq!(definition.stage(at(hold)), Stage::BeforePivot);
+    }
+    for book in ["book-flight", "book-room", "book-car"] {
+        assert_eq!(definition.stage(at(book)), Stage::AfterPivot);
+    }
+    assert!(definition.reads_outputs);
+    let input =
+        json!({"tripId": "t", "traveller": "Ada", "flight": "AM1", "hotel": {"name": "h", "nights": 2}, "card": "4"});
+    assert!(definition.check_input(&input.clone().into()).is_empty());
+    let (flight, room) = (json!({"price": 200}), json!({"price": 150}));
+    let outputs = [("hold-flight", &flight), ("hold-room", &room)];
+    let scope = Scope { input: &input, saga_id: "s", saga_key: Some("t"), outputs: &outputs };
+    let pay = definition.step(at("pay")).input.evaluate(&scope).expect("evaluates");
+    assert_eq!(pay, json!({"tripId": "t", "card": "4", "amount": 350}));
+    let car = definition.step(at("hold-car")).when.as_ref().expect("a condition");
+    assert_eq!(car.holds(&scope), Ok(false));
+}
+
+#[test]
+fn a_gift_is_sent_only_to_those_who_want_one() {
+    let definition = good(include_str!("../sagas/loyalty-signup.yaml"));
+    assert_eq!(definition.pivot(), None);
+    let gift = definition.step(definition.find("send-gift").expect("there")).when.as_ref().expect("a condition");
+    for (wanted, sent) in
+        [(json!({"giftWanted": true}), true), (json!({"giftWanted": false}), false), (json!({}), false)]
+    {
+        let scope = Scope { input: &wanted, saga_id: "s", saga_key: None, outputs: &[] };
+        assert_eq!(gift.holds(&scope), Ok(sent), "{wanted}");
+    }
+}
+
+#[test]
+fn a_dependency_that_is_not_there_raises_no_false_alarms() {
+    let checked = read(include_str!("definitions/bad/after-unknown-before-pivot.yaml"));
+    let codes: Vec<&str> = checked.diagnostics.iter().map(|found| found.code).collect();
+    assert_eq!(codes, ["DEF_AFTER_UNKNOWN"]);
 }
 
 #[test]
@@ -78,6 +125,43 @@ fn the_published_schema_agrees_with_the_reader() {
     let mut unknown = minimal;
     unknown["stpes"] = json!([]);
     assert!(!validator.is_valid(&unknown));
+    for file in folder("sagas") {
+        let source = std::fs::read_to_string(&file).expect("readable");
+        // Through the reader's own eyes: as YAML it is not JSON, and only the reader knows YAML here.
+        let json = amends::definition::to_json(&source).expect("YAML");
+        let errors: Vec<String> = validator.iter_errors(&json).map(|error| error.to_string()).collect();
+        assert!(errors.is_empty(), "{}: {errors:?}", file.display());
+    }
+}
+
+#[test]
+fn the_published_schema_knows_every_key_that_the_reader_knows() {
+    /// The keys that a finding about an unknown key lists.
+    fn known(definition: &Value) -> Vec<String> {
+        let checked = read(&definition.to_string());
+        let found = checked.diagnostics.iter().find(|found| found.code == "DEF_KEY_UNKNOWN").expect("an unknown key");
+        let list = found.suggestion.as_deref().and_then(|advice| advice.strip_prefix("known here: ")).expect("a list");
+        let mut keys: Vec<String> = list.split(", ").map(str::to_owned).collect();
+        keys.sort_unstable();
+        keys
+    }
+    let schema = json_schema();
+    let published = |pointer: &str| -> Vec<String> {
+        let properties = schema.pointer(pointer).and_then(Value::as_object).expect("properties");
+        let mut keys: Vec<String> = properties.keys().cloned().collect();
+        keys.sort_unstable();
+        keys
+    };
+    let odd = json!({"qqqqqqqqqqqqqqqq": 1});
+    assert_eq!(known(&odd), published("/properties"));
+    assert_eq!(known(&json!({"input": odd})), published("/properties/input/properties"));
+    assert_eq!(known(&json!({"defaults": odd})), published("/properties/defaults/properties"));
+    let compensation = "/properties/defaults/properties/compensation/properties";
+    assert_eq!(known(&json!({"defaults": {"compensation": odd}})), published(compensation));
+    assert_eq!(known(&json!({"defaults": {"retry": odd}})), published("/$defs/retry/properties"));
+    assert_eq!(known(&json!({"steps": [odd]})), published("/$defs/step/properties"));
+    let compensation = "/$defs/step/properties/compensation/oneOf/1/properties";
+    assert_eq!(known(&json!({"steps": [{"compensation": odd}]})), published(compensation));
 }
 
 #[test]
@@ -118,7 +202,16 @@ fn a_key_is_text_or_a_whole_number_of_bearable_length() {
     );
     let key = |id: Value| definition.key_of(&json!({ "id": id }).into());
     assert_eq!(key(json!(7)).expect("a key").as_deref(), Some("7"));
-    for wrong in [json!(""), json!("x".repeat(257)), json!(null), json!(1.5), json!([1])] {
+    for wrong in [
+        json!(""),
+        json!("x".repeat(257)),
+        json!(null),
+        json!(1.5),
+        json!([1]),
+        json!("a\u{0}"),
+        json!("a\nb"),
+        json!("\u{202e}a"),
+    ] {
         assert!(key(wrong.clone()).is_err(), "{wrong}");
     }
     assert!(definition.key_of(&json!({}).into()).is_err());

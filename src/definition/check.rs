@@ -11,7 +11,7 @@ use crate::id::StepIndex;
 /// Everything about how the steps fit together. `None` when there is no order to speak of.
 pub(super) fn whole(findings: &mut Findings<'_>, drafts: &[Draft], timeout: Option<Duration>) -> Option<Graph> {
     let names = names(findings, drafts);
-    let before = dependencies(findings, drafts, &names);
+    let (before, are_all_known) = dependencies(findings, drafts, &names);
     let graph = match Graph::new(before) {
         Ok(graph) => graph,
         Err(cycle) => {
@@ -23,11 +23,15 @@ pub(super) fn whole(findings: &mut Findings<'_>, drafts: &[Draft], timeout: Opti
             return None;
         }
     };
-    let pivot = pivot(findings, drafts, &graph);
-    compensations(findings, drafts, &graph, pivot);
-    times(findings, drafts, &graph, pivot, timeout);
-    uses(findings, drafts, &graph, &names);
-    Some(graph)
+    let pivot = pivot(findings, drafts);
+    // With a dependency that is not there, the order is a guess, and what it shows might be wrong.
+    if are_all_known {
+        ordered(findings, drafts, &graph, pivot);
+        compensations(findings, drafts, &graph, pivot);
+        times(findings, drafts, &graph, pivot, timeout);
+    }
+    uses(findings, drafts, are_all_known.then_some(&graph), &names);
+    are_all_known.then_some(graph)
 }
 
 fn name_at(drafts: &[Draft], at: usize) -> &str {
@@ -52,7 +56,13 @@ fn names<'d>(findings: &mut Findings<'_>, drafts: &'d [Draft]) -> HashMap<&'d st
     names
 }
 
-fn dependencies(findings: &mut Findings<'_>, drafts: &[Draft], names: &HashMap<&str, usize>) -> Vec<Vec<StepIndex>> {
+/// What each step waits for, and whether all of that is there.
+fn dependencies(
+    findings: &mut Findings<'_>,
+    drafts: &[Draft],
+    names: &HashMap<&str, usize>,
+) -> (Vec<Vec<StepIndex>>, bool) {
+    let mut are_all_known = true;
     let known: Vec<&str> = drafts.iter().filter_map(|draft| draft.name.as_deref()).collect();
     let mut all = Vec::with_capacity(drafts.len());
     for (at, draft) in drafts.iter().enumerate() {
@@ -64,6 +74,7 @@ fn dependencies(findings: &mut Findings<'_>, drafts: &[Draft], names: &HashMap<&
                     match names.get(name.as_str()) {
                         Some(&found) => before.push(index(found)),
                         None => {
+                            are_all_known = false;
                             let advice = advice(name, &known);
                             findings
                                 .error("DEF_AFTER_UNKNOWN", *place, pointer, format!("there is no step `{name}`"))
@@ -77,7 +88,7 @@ fn dependencies(findings: &mut Findings<'_>, drafts: &[Draft], names: &HashMap<&
         before.dedup();
         all.push(before);
     }
-    all
+    (all, are_all_known)
 }
 
 fn advice(name: &str, known: &[&str]) -> String {
@@ -87,24 +98,27 @@ fn advice(name: &str, known: &[&str]) -> String {
     }
 }
 
-/// The pivot, with which every other step must be ordered: else "after the pivot" would be a race.
-fn pivot(findings: &mut Findings<'_>, drafts: &[Draft], graph: &Graph) -> Option<StepIndex> {
+fn pivot(findings: &mut Findings<'_>, drafts: &[Draft]) -> Option<StepIndex> {
     let mut pivots = drafts.iter().enumerate().filter(|(_, draft)| draft.pivot);
-    let (at, first) = pivots.next()?;
+    let (at, _) = pivots.next()?;
     for (_, second) in pivots {
         let message = format!("`{}` is already the pivot; a saga has at most one", name_at(drafts, at));
         findings.error("DEF_PIVOT_TWICE", second.pivot_place, &format!("{}/pivot", second.pointer), message);
     }
-    let pivot = index(at);
+    Some(index(at))
+}
+
+/// Every other step must be ordered with the pivot: else "after the pivot" would be a race.
+fn ordered(findings: &mut Findings<'_>, drafts: &[Draft], graph: &Graph, pivot: Option<StepIndex>) {
+    let Some(pivot) = pivot else { return };
     for (other, draft) in drafts.iter().enumerate() {
-        if other != at && !draft.pivot && !graph.are_ordered(index(other), pivot) {
-            let (step, pivot) = (name_at(drafts, other), first.name.as_deref().unwrap_or("?"));
+        if other != pivot.at() && !draft.pivot && !graph.are_ordered(index(other), pivot) {
+            let (step, pivot) = (name_at(drafts, other), name_at(drafts, pivot.at()));
             let message = format!("`{step}` runs beside the pivot `{pivot}`; it must come before or after it");
             findings.error("DEF_PIVOT_UNORDERED", draft.name_place, &draft.pointer, message).suggestion =
                 Some(format!("add `{step}` to the `after` of `{pivot}`, or `{pivot}` to the `after` of `{step}`"));
         }
     }
-    Some(pivot)
 }
 
 fn is_after_pivot(graph: &Graph, pivot: Option<StepIndex>, at: usize) -> bool {
@@ -123,12 +137,20 @@ fn compensations(findings: &mut Findings<'_>, drafts: &[Draft], graph: &Graph, p
                         .to_owned(),
                 );
             }
-            DraftCompensation::Action { .. } if after => {
-                let message = format!("`{name}` comes after the pivot, so its compensation would never run");
+            DraftCompensation::Action { .. } if after || draft.pivot => {
+                let place = if after { "comes after the pivot" } else { "is the pivot" };
+                let message = format!("`{name}` {place}, so its compensation would never run");
                 let pointer = format!("{}/compensation", draft.pointer);
                 let found = findings.error("DEF_COMPENSATION_UNUSED", draft.name_place, &pointer, message);
                 found.severity = Severity::Warning;
-                found.suggestion = Some("take the compensation out, or move the step before the pivot".to_owned());
+                found.suggestion = Some(
+                    if after {
+                        "take the compensation out, or move the step before the pivot"
+                    } else {
+                        "write `compensation: none`"
+                    }
+                    .to_owned(),
+                );
             }
             _ => {}
         }
@@ -163,7 +185,8 @@ fn times(
     }
 }
 
-fn uses(findings: &mut Findings<'_>, drafts: &[Draft], graph: &Graph, names: &HashMap<&str, usize>) {
+/// `graph` is there when the order is certain.
+fn uses(findings: &mut Findings<'_>, drafts: &[Draft], graph: Option<&Graph>, names: &HashMap<&str, usize>) {
     let known: Vec<&str> = drafts.iter().filter_map(|draft| draft.name.as_deref()).collect();
     for usage in std::mem::take(&mut findings.uses) {
         let Some(&read) = names.get(usage.name.as_str()) else {
@@ -177,7 +200,8 @@ fn uses(findings: &mut Findings<'_>, drafts: &[Draft], graph: &Graph, names: &Ha
             Reader::Compensation(reader) => (reader, true),
             Reader::Key | Reader::Output => continue,
         };
-        if graph.is_before(index(read), index(reader)) || (own_allowed && read == reader) {
+        let is_before = || graph.is_none_or(|graph| graph.is_before(index(read), index(reader)));
+        if if read == reader { own_allowed } else { is_before() } {
             continue;
         }
         let (step, name) = (name_at(drafts, reader), &usage.name);

@@ -74,7 +74,7 @@ impl Diagnostic {
         Self {
             code,
             severity: Severity::Error,
-            message,
+            message: visible(&message),
             suggestion: None,
             pointer,
             line: place.line,
@@ -83,6 +83,24 @@ impl Diagnostic {
             text,
         }
     }
+}
+
+/// Whether a character turns the direction of what stands around it, so that a text reads other than it is.
+pub(super) fn is_deceptive(character: char) -> bool {
+    matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Writes out what would otherwise command the terminal that it is printed to.
+fn visible(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() || is_deceptive(character) {
+            out.extend(character.escape_unicode());
+        } else {
+            out.push(character);
+        }
+    }
+    out
 }
 
 /// The nearest boundary between characters at or before `at`.

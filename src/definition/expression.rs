@@ -2,6 +2,7 @@
 //! interpreter: they are looked up in the JSON as it is.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock};
 
@@ -23,41 +24,20 @@ const MAX_DEPTH: usize = 24;
 /// `map` within `map` costs the square of the list's length; a third level is refused.
 const MAX_LOOPS: usize = 2;
 
-const FUNCTIONS: [&str; 28] = [
-    "size",
-    "contains",
-    "startsWith",
-    "endsWith",
-    "matches",
-    "int",
-    "uint",
-    "double",
-    "string",
-    "bool",
-    "bytes",
-    "dyn",
-    "type",
-    "duration",
-    "timestamp",
-    "getFullYear",
-    "getMonth",
-    "getDayOfYear",
-    "getDayOfMonth",
-    "getDate",
-    "getDayOfWeek",
-    "getHours",
-    "getMinutes",
-    "getSeconds",
-    "getMilliseconds",
-    "min",
-    "max",
-    "abs",
+/// What the interpreter is built with; a test calls each of them.
+#[rustfmt::skip]
+const FUNCTIONS: [&str; 24] = [
+    "size", "contains", "startsWith", "endsWith", "int", "uint", "double", "string", "bool", "bytes", "dyn", "type",
+    "duration", "timestamp", "getFullYear", "getMonth", "getDayOfYear", "getDayOfMonth", "getDate", "getDayOfWeek",
+    "getHours", "getMinutes", "getSeconds", "getMilliseconds",
 ];
 
 /// What an expression may give, in bytes of text and 16 for each value: a loop can multiply its input.
 const MAX_RESULT: usize = 16 * 1024 * 1024;
 /// How many values a loop within a loop may have in reach.
 const MAX_NESTED_VALUES: usize = 2_000;
+/// How much text the additions within a loop may build, in bytes, before any of it is given back.
+const MAX_BUILT: usize = 16 * 1024 * 1024;
 
 static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
 
@@ -70,7 +50,10 @@ pub(super) struct Expression {
     pub steps: Vec<String>,
     pub reads_input: bool,
     pub reads_saga: bool,
-    has_nested_loops: bool,
+    /// How deep its loops are nested.
+    loops: usize,
+    /// How many additions it has: each can make a text or list longer.
+    additions: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -90,6 +73,25 @@ enum Root {
 enum Segment {
     Key(String),
     Index(usize),
+}
+
+impl fmt::Display for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key(key) => write!(f, ".{key}"),
+            Self::Index(index) => write!(f, "[{index}]"),
+        }
+    }
+}
+
+impl Root {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Input => "input",
+            Self::Steps => "steps",
+            Self::Saga => "saga",
+        }
+    }
 }
 
 impl Expression {
@@ -122,6 +124,7 @@ impl Expression {
             depth: 0,
             loops: 0,
             most_loops: 0,
+            additions: 0,
             steps: Vec::new(),
             input: false,
             saga: false,
@@ -134,9 +137,8 @@ impl Expression {
             }
             None => Program::Cel(parsed),
         };
-        let Reader { steps, input, saga, most_loops, .. } = reader;
-        let has_nested_loops = most_loops > 1;
-        Ok(Self { text: text.to_owned(), program, steps, reads_input: input, reads_saga: saga, has_nested_loops })
+        let Reader { steps, input, saga, most_loops: loops, additions, .. } = reader;
+        Ok(Self { text: text.to_owned(), program, steps, reads_input: input, reads_saga: saga, loops, additions })
     }
 
     /// Whether it is just `input`.
@@ -161,13 +163,7 @@ impl Expression {
     }
 
     fn interpret(&self, program: &IdedExpr, scope: &Scope<'_>) -> Result<Value, String> {
-        if self.has_nested_loops {
-            let outputs = self.steps.iter().filter_map(|name| output_of(scope, name));
-            let values: usize = outputs.chain([scope.input]).map(count).sum();
-            if values > MAX_NESTED_VALUES {
-                return Err(format!("a loop within a loop over {values} values costs too much"));
-            }
-        }
+        self.refuse_costly_loops(scope)?;
         let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
         if self.reads_input {
             context.add_variable_from_value("input", to_cel(scope.input));
@@ -184,18 +180,26 @@ impl Expression {
             let saga = saga.into_iter().filter_map(|(name, text)| text.map(|text| (key(name), cel::Value::from(text))));
             context.add_variable_from_value("saga", map(saga.collect()));
         }
-        let value = cel::Value::resolve(program, &context).map_err(|error| match error {
-            cel::ExecutionError::NoSuchKey(name) => format!("there is no `{name}`"),
-            other => {
-                let mut text = other.to_string();
-                if text.len() > 300 {
-                    text = text.chars().take(300).collect();
-                }
-                text
-            }
-        })?;
+        let value = cel::Value::resolve(program, &context).map_err(explain)?;
         let mut left = MAX_RESULT;
         from_cel(&value, &mut left)
+    }
+
+    /// The interpreter cannot be stopped, so what it may cost is bounded by what lies in its reach.
+    fn refuse_costly_loops(&self, scope: &Scope<'_>) -> Result<(), String> {
+        if self.loops == 0 {
+            return Ok(());
+        }
+        let in_reach = || self.steps.iter().filter_map(|name| output_of(scope, name)).chain([scope.input]);
+        let values: usize = in_reach().map(count).sum();
+        if self.loops > 1 && values.saturating_mul(1 + self.additions) > MAX_NESTED_VALUES {
+            return Err(format!("a loop within a loop over {values} values costs too much"));
+        }
+        let longest = in_reach().map(longest_text).max().unwrap_or_default();
+        if values.saturating_mul(longest).saturating_mul(self.additions) > MAX_BUILT {
+            return Err(format!("adding up texts of {longest} bytes in a loop over {values} values costs too much"));
+        }
+        Ok(())
     }
 }
 
@@ -241,12 +245,18 @@ struct Reader {
     depth: usize,
     loops: usize,
     most_loops: usize,
+    additions: usize,
     steps: Vec<String>,
     input: bool,
     saga: bool,
 }
 
 impl Reader {
+    /// The selection that `expr` is, unless a loop's variable stands at its root.
+    fn path(&self, expr: &Expr) -> Option<(Root, Vec<Segment>)> {
+        path_of(expr).filter(|(root, _)| !self.bound.iter().any(|name| name == root.name()))
+    }
+
     fn visit(&mut self, node: &IdedExpr) -> Result<(), String> {
         if self.depth == MAX_DEPTH {
             return Err(format!("it is nested more than {MAX_DEPTH} deep"));
@@ -258,43 +268,29 @@ impl Reader {
     }
 
     fn visit_parts(&mut self, node: &IdedExpr) -> Result<(), String> {
-        if let Some((root, segments)) = path_of(&node.expr)
-            && self.bound.is_empty()
-        {
+        if let Some((root, segments)) = self.path(&node.expr) {
             return self.read(root, segments.last(), segments.len().checked_sub(2).and_then(|at| segments.get(at)));
         }
         match &node.expr {
             Expr::Ident(name) if self.bound.contains(name) => Ok(()),
-            Expr::Ident(name) => match name.as_str() {
-                "input" => self.read(Root::Input, None, None),
-                "steps" => self.read(Root::Steps, None, None),
-                "saga" => self.read(Root::Saga, None, None),
-                _ => Err(format!("there is no `{name}`; an expression reads `input`, `steps` and `saga`")),
+            Expr::Ident(name) => Err(format!("there is no `{name}`; an expression reads `input`, `steps` and `saga`")),
+            Expr::Select(select) => match self.path(&select.operand.expr) {
+                // Not a selection of its own: it asks whether there is such a field.
+                Some((root, mut segments)) => {
+                    segments.insert(0, Segment::Key(select.field.clone()));
+                    self.read(root, segments.last(), segments.len().checked_sub(2).and_then(|at| segments.get(at)))
+                }
+                None => self.visit(&select.operand),
             },
-            Expr::Select(select) => {
-                let own = Segment::Key(select.field.clone());
-                match path_of(&select.operand.expr) {
-                    Some((root, segments)) if select.test || !self.bound.is_empty() => {
-                        let mut all = vec![own];
-                        all.extend(segments);
-                        self.read(root, all.last(), all.len().checked_sub(2).and_then(|at| all.get(at)))
-                    }
-                    _ => self.visit(&select.operand),
-                }
-            }
             Expr::Call(call) => {
-                if call.func_name == "_[_]"
-                    && let Some((root, segments)) = path_of(&node.expr)
-                {
-                    return self.read(
-                        root,
-                        segments.last(),
-                        segments.len().checked_sub(2).and_then(|at| segments.get(at)),
-                    );
-                }
                 let name = call.func_name.as_str();
                 if name.starts_with(|first: char| first.is_ascii_alphabetic()) && !FUNCTIONS.contains(&name) {
                     return Err(format!("there is no function `{name}`"));
+                }
+                // A loop gathers its results by adding each to the rest; that is counted as part of the loop.
+                let gathers = matches!(call.args.first().map(|first| &first.expr), Some(Expr::Ident(name)) if self.bound.contains(name));
+                if name == "_+_" && !gathers {
+                    self.additions += 1;
                 }
                 call.target.iter().try_for_each(|target| self.visit(target))?;
                 call.args.iter().try_for_each(|argument| self.visit(argument))
@@ -351,12 +347,27 @@ fn output_of<'a>(scope: &Scope<'a>, name: &str) -> Option<&'a Value> {
     scope.outputs.iter().find(|(step, _)| *step == name).map(|(_, output)| *output)
 }
 
+/// Where a selection begins; only written out when it leads nowhere.
+enum Start<'a> {
+    Input,
+    Output(&'a str),
+}
+
+impl fmt::Display for Start<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Input => f.write_str("input"),
+            Self::Output(step) => write!(f, "steps['{step}'].output"),
+        }
+    }
+}
+
 fn look_up(root: Root, segments: &[Segment], scope: &Scope<'_>) -> Result<Value, String> {
-    let (start, mut path, rest) = match (root, segments) {
-        (Root::Input, rest) => (scope.input, "input".to_owned(), rest),
+    let (start, root, rest) = match (root, segments) {
+        (Root::Input, rest) => (scope.input, Start::Input, rest),
         (Root::Steps, [Segment::Key(name), _, rest @ ..]) => {
             let output = output_of(scope, name).ok_or_else(|| format!("the step `{name}` has no output"))?;
-            (output, format!("steps['{name}'].output"), rest)
+            (output, Start::Output(name), rest)
         }
         (Root::Saga, [Segment::Key(field)]) if field == "id" => return Ok(Value::from(scope.saga_id)),
         (Root::Saga, [Segment::Key(field)]) if field == "key" => {
@@ -365,18 +376,52 @@ fn look_up(root: Root, segments: &[Segment], scope: &Scope<'_>) -> Result<Value,
         _ => return Err("there is no such value".to_owned()),
     };
     let mut at = start;
-    for segment in rest {
+    for (depth, segment) in rest.iter().enumerate() {
         let next = match segment {
             Segment::Key(key) => at.as_object().and_then(|object| object.get(key)),
             Segment::Index(index) => at.as_array().and_then(|items| items.get(*index)),
         };
-        match segment {
-            Segment::Key(key) => path.push_str(&format!(".{key}")),
-            Segment::Index(index) => path.push_str(&format!("[{index}]")),
-        }
-        at = next.ok_or_else(|| format!("there is no `{path}`"))?;
+        at = next.ok_or_else(|| {
+            let path: String = rest.iter().take(depth + 1).map(ToString::to_string).collect();
+            format!("there is no `{root}{path}`")
+        })?;
     }
     Ok(at.clone())
+}
+
+/// What the interpreter says, in our words and without the values themselves, which may be secret.
+fn explain(error: cel::ExecutionError) -> String {
+    use cel::ExecutionError as Error;
+    match error {
+        Error::NoSuchKey(name) => format!("there is no `{name}`"),
+        Error::UnsupportedBinaryOperator(operator, left, right) => {
+            let (left, right) = (left.type_of(), right.type_of());
+            let hint = match (&left, &right) {
+                (cel::objects::ValueType::Int, cel::objects::ValueType::Float)
+                | (cel::objects::ValueType::Float, cel::objects::ValueType::Int) => "; convert one with `double(...)`",
+                _ => "",
+            };
+            format!("`{operator}` does not work on {left} and {right}{hint}")
+        }
+        Error::ValuesNotComparable(left, right) => {
+            format!("{} cannot be compared with {}", left.type_of(), right.type_of())
+        }
+        Error::NotSupportedAsMethod { method, target } => {
+            format!("`{method}` does not work on {}", target.type_of())
+        }
+        Error::UnsupportedIndex(index, target) => format!("{} has no index of {}", target.type_of(), index.type_of()),
+        Error::DivisionByZero(_) | Error::RemainderByZero(_) => "divides by zero".to_owned(),
+        Error::Overflow(..) => "gives a number that is too large".to_owned(),
+        Error::IndexOutOfBounds(_) => "there is no such index in the list".to_owned(),
+        Error::DuplicateKey(_) => "gives a mapping with one key twice".to_owned(),
+        error @ (Error::InvalidArgumentCount { .. }
+        | Error::UnexpectedType { .. }
+        | Error::NoSuchOverload(_)
+        | Error::UndeclaredReference(_)
+        | Error::MissingArgumentOrTarget
+        | Error::FunctionError { .. }) => error.to_string().chars().take(300).collect(),
+        _ => "it cannot be evaluated".to_owned(),
+    }
 }
 
 fn key(name: &str) -> Key {
@@ -408,6 +453,15 @@ fn count(value: &Value) -> usize {
         Value::Array(items) => 1 + items.iter().map(count).sum::<usize>(),
         Value::Object(entries) => 1 + entries.values().map(count).sum::<usize>(),
         _ => 1,
+    }
+}
+
+fn longest_text(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(longest_text).max().unwrap_or_default(),
+        Value::Object(entries) => entries.values().map(longest_text).max().unwrap_or_default(),
+        _ => 0,
     }
 }
 
@@ -450,5 +504,28 @@ pub(super) fn check_exact(value: &Value) -> Result<(), String> {
         Value::Array(items) => items.iter().try_for_each(check_exact),
         Value::Object(entries) => entries.values().try_for_each(check_exact),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_function_that_passes_the_check_is_there() {
+        let scope = Scope { input: &Value::Null, saga_id: "", saga_key: None, outputs: &[] };
+        for name in FUNCTIONS {
+            let calls = [
+                format!("{name}('x')"),
+                format!("'x'.{name}()"),
+                format!("'x'.{name}('x')"),
+                format!("timestamp('2026-11-23T00:00:00Z').{name}()"),
+            ];
+            let is_there = calls.iter().any(|call| {
+                let given = Expression::compile(call).expect("compiles").evaluate(&scope);
+                given.map_or_else(|error| !error.message.contains("Undeclared"), |_| true)
+            });
+            assert!(is_there, "{name}");
+        }
     }
 }

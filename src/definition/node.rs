@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use granit_parser::{Event, Parser, ScalarStyle, Span};
 use serde_json::Value;
 
-use crate::definition::diagnostic::{Diagnostic, Place};
+use crate::definition::diagnostic::{Diagnostic, Place, is_deceptive};
 
 const MAX_BYTES: usize = 1024 * 1024;
 const MAX_DEPTH: usize = 64;
@@ -77,18 +77,35 @@ impl Node {
     }
 }
 
+/// What was read.
+#[derive(Debug)]
+pub(super) struct Parsed {
+    pub root: Node,
+    /// Keys that come twice in one mapping; the first one counts.
+    pub duplicates: Vec<Diagnostic>,
+}
+
 /// Parses one YAML document.
 ///
 /// # Errors
 /// The first thing that keeps the text from being one plain YAML document of bearable size.
-pub(super) fn parse(source: &str) -> Result<Node, Box<Diagnostic>> {
+pub(super) fn parse(source: &str) -> Result<Parsed, Box<Diagnostic>> {
     let refuse =
         |code, place, message: String| Box::new(Diagnostic::error(code, source, place, String::new(), message));
     if source.len() > MAX_BYTES {
         let message = format!("the definition has {} bytes; at most {MAX_BYTES} are read", source.len());
         return Err(refuse("DEF_TOO_LARGE", Place::START, message));
     }
-    let mut builder = Builder { source, open: Vec::new(), root: None, nodes: 0 };
+    if let Some(at) = source.find(is_deceptive) {
+        let before = source.get(..at).unwrap_or_default();
+        let line = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let column = before.get(line..).unwrap_or_default().chars().count() + 1;
+        let place = Place::new(at, at, before.matches('\n').count() + 1, column);
+        let character = source.get(at..).and_then(|rest| rest.chars().next()).map_or(0, u32::from);
+        let message = format!("the invisible character U+{character:04X} makes text read other than it is");
+        return Err(refuse("DEF_CHARACTER", place, message));
+    }
+    let mut builder = Builder { source, open: Vec::new(), root: None, nodes: 0, duplicates: Vec::new() };
     let mut documents = 0;
     for event in Parser::new_from_str(source) {
         let (event, span) = event.map_err(|error| {
@@ -106,7 +123,10 @@ pub(super) fn parse(source: &str) -> Result<Node, Box<Diagnostic>> {
         }
         builder.take(event, &span)?;
     }
-    builder.root.ok_or_else(|| refuse("DEF_EMPTY", Place::START, "there is no definition in this text".to_owned()))
+    let Builder { root, duplicates, .. } = builder;
+    let root =
+        root.ok_or_else(|| refuse("DEF_EMPTY", Place::START, "there is no definition in this text".to_owned()))?;
+    Ok(Parsed { root, duplicates })
 }
 
 fn lower_first(text: &str) -> String {
@@ -130,6 +150,7 @@ struct Builder<'a> {
     open: Vec<Open>,
     root: Option<Node>,
     nodes: usize,
+    duplicates: Vec<Diagnostic>,
 }
 
 impl Builder<'_> {
@@ -138,6 +159,10 @@ impl Builder<'_> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 self.refuse_extras(anchor, tag.is_some(), place)?;
+                if text.contains('\0') {
+                    let message = "a text cannot hold a zero character: databases do not keep it".to_owned();
+                    return Err(self.refuse("DEF_CHARACTER", place, message));
+                }
                 let value = match style {
                     ScalarStyle::Plain => self.plain(&text, place)?,
                     _ => Data::Text(text.into_owned()),
@@ -210,9 +235,14 @@ impl Builder<'_> {
                 None => match key_text(&node, self.source) {
                     None => refusal = Some(("DEF_KEY", node.place, "a key must be text".to_owned())),
                     Some(text) => {
-                        if let Some(line) = seen.insert(text.clone(), node.place.line) {
+                        if let Some(line) = seen.get(&text) {
                             let message = format!("the key `{text}` is already on line {line}");
-                            refusal = Some(("DEF_KEY_DUPLICATE", node.place, message));
+                            let mut found =
+                                Diagnostic::error("DEF_KEY_DUPLICATE", self.source, node.place, String::new(), message);
+                            found.suggestion = Some("keep one of them".to_owned());
+                            self.duplicates.push(found);
+                        } else {
+                            seen.insert(text.clone(), node.place.line);
                         }
                         *key = Some((text, node.place));
                     }
@@ -287,7 +317,7 @@ mod tests {
     #[test]
     fn plain_scalars_follow_the_core_schema_and_quoted_ones_are_text() {
         let yaml = "[1, -2, 0x1F, 0o17, 1.5, 1e3, true, no, ~, null, 1_000, 1.2.3, 12e, x-, '1', \"true\", 2024-01-01]";
-        let node = parse(yaml).expect("parses");
+        let node = parse(yaml).expect("parses").root;
         let expected = json!([
             1,
             -2,
@@ -314,13 +344,13 @@ mod tests {
     fn json_is_yaml() {
         let text = r#"{"a": [1, {"b\n": "\u00e9\/"}], "c": null}"#;
         let value: Value = serde_json::from_str(text).expect("JSON");
-        assert_eq!(parse(text).expect("parses").to_json(), value);
+        assert_eq!(parse(text).expect("parses").root.to_json(), value);
     }
 
     #[test]
     fn places_count_characters_and_spans_bytes() {
         let source = "é: { ü: [ö, x] }";
-        let node = parse(source).expect("parses");
+        let node = parse(source).expect("parses").root;
         let list = node.get("é").and_then(|node| node.get("ü")).expect("there");
         let Data::List(items) = &list.value else { panic!("a list") };
         let place = items[1].place;
@@ -336,5 +366,20 @@ mod tests {
         assert_eq!(code(&"- ".repeat(100)), "DEF_TOO_DEEP");
         assert_eq!(code("a: .nan"), "DEF_NUMBER");
         assert_eq!(code("? [a]\n: b"), "DEF_KEY");
+    }
+
+    #[test]
+    fn every_key_that_comes_twice_is_found() {
+        let parsed = parse("a: 1\na: 2\nb: { c: 1, c: 2, c: 3 }").expect("parses");
+        let places: Vec<_> = parsed.duplicates.iter().map(|found| (found.line, found.column)).collect();
+        assert_eq!(places, [(2, 1), (3, 12), (3, 18)]);
+    }
+
+    #[test]
+    fn characters_that_deceive_the_reader_are_refused_at_their_place() {
+        let refused = parse("a: b\nc: d # \u{202e}").expect_err("refused");
+        assert_eq!((refused.code, refused.line, refused.column), ("DEF_CHARACTER", 2, 8));
+        assert!(refused.message.contains("U+202E"));
+        assert_eq!(parse("a: \"\\0\"").expect_err("refused").code, "DEF_CHARACTER");
     }
 }

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::definition::diagnostic::is_deceptive;
 use crate::definition::fields::{Findings, Reader, child};
-use crate::definition::node::{Data, Node};
+use crate::definition::node::{Node, Parsed};
 use crate::definition::steps::{Defaults, Draft, DraftCompensation};
 use crate::definition::{
     Compensation, CompensationAction, Definition, Diagnostic, ExpressionError, Graph, Scope, Severity, Step, check,
-    expression, node, steps,
+    expression, input_schema, node, steps,
 };
 use crate::id::DefinitionRef;
 use crate::payload::Payload;
@@ -30,17 +31,23 @@ pub struct Checked {
 
 /// Reads YAML or JSON (JSON is YAML), finds everything that is wrong with it at once, and compiles it.
 pub fn read(source: &str) -> Checked {
-    let root = match node::parse(source) {
-        Ok(root) => root,
+    let Parsed { root, duplicates } = match node::parse(source) {
+        Ok(parsed) => parsed,
         Err(diagnostic) => return Checked { definition: None, diagnostics: vec![*diagnostic] },
     };
     let mut findings = Findings::new(source);
+    findings.list = duplicates;
     let definition = build(&mut findings, &root);
     let mut diagnostics = findings.list;
     diagnostics.sort_by_key(|diagnostic| diagnostic.span.0);
     let definition =
         definition.filter(|_| diagnostics.iter().all(|found| found.severity != Severity::Error)).map(Arc::new);
     Checked { definition, diagnostics }
+}
+
+/// The content of a definition's text as JSON, unchecked; `None` when the text is no YAML.
+pub fn to_json(source: &str) -> Option<Value> {
+    node::parse(source).ok().map(|parsed| parsed.root.to_json())
 }
 
 fn build(findings: &mut Findings<'_>, root: &Node) -> Option<Definition> {
@@ -55,9 +62,15 @@ fn build(findings: &mut Findings<'_>, root: &Node) -> Option<Definition> {
     let runbook = findings.text_field(root, "", "runbook");
     let key = root.get("key").and_then(|node| {
         findings.text(node, "/key")?;
-        findings.template(node, "/key", Reader::Key)
+        let template = findings.template(node, "/key", Reader::Key)?;
+        if template.expressions().is_empty() && !template.is_whole_input() {
+            let message = "this key is the same for every saga, so there would only ever be one";
+            findings.error("DEF_KEY_CONSTANT", node.place, "/key", message).suggestion =
+                Some("read the input, for example `key: ${ input.orderId }`".to_owned());
+        }
+        Some(template)
     });
-    let input_schema = root.get("input").and_then(|node| input_schema(findings, node));
+    let input_schema = root.get("input").and_then(|node| input_schema::read(findings, node));
     let timeout = root.get("timeout").and_then(|node| findings.duration(node, "/timeout", false));
     let defaults = Defaults::read(findings, root);
     let drafts = drafts(findings, root, &defaults);
@@ -78,33 +91,6 @@ fn build(findings: &mut Findings<'_>, root: &Node) -> Option<Definition> {
         hash: Payload::from(root.to_json()).canonical_hash(),
         reads_outputs,
     })
-}
-
-fn input_schema(findings: &mut Findings<'_>, node: &Node) -> Option<Arc<jsonschema::Validator>> {
-    if !findings.mapping(node, "/input", &["schema"]) {
-        return None;
-    }
-    let schema = findings.required(node, "/input", "schema", "schema: { type: object }")?;
-    if !matches!(schema.value, Data::Map(_) | Data::Bool(_)) {
-        findings.error("DEF_SCHEMA", schema.place, "/input/schema", "a JSON Schema is a mapping");
-        return None;
-    }
-    // Patterns run in linear time, so that no input can hold a thread for long.
-    let options = jsonschema::options().with_pattern_options(jsonschema::PatternOptions::regex());
-    match options.build(&schema.to_json()) {
-        Ok(validator) => Some(Arc::new(validator)),
-        Err(error) => {
-            let path = error.instance_path().as_str().to_owned();
-            let wrong = path.split('/').skip(1).try_fold(schema, |at, segment| match &at.value {
-                Data::List(items) => segment.parse().ok().and_then(|index: usize| items.get(index)),
-                _ => at.get(&segment.replace("~1", "/").replace("~0", "~")),
-            });
-            let place = wrong.unwrap_or(schema).place;
-            let message = format!("not a valid JSON Schema: {error}");
-            findings.error("DEF_SCHEMA", place, &format!("/input/schema{path}"), message);
-            None
-        }
-    }
 }
 
 fn drafts(findings: &mut Findings<'_>, root: &Node, defaults: &Defaults) -> Option<Vec<Draft>> {
@@ -177,6 +163,10 @@ impl Definition {
             Value::Number(number) if number.is_i64() || number.is_u64() => number.to_string(),
             _ => return Err(refuse("a key is text or a whole number".to_owned())),
         };
+        // Databases refuse a zero character, and the others make one key look like another in a log.
+        if text.chars().any(|character| character.is_control() || is_deceptive(character)) {
+            return Err(refuse("a key has no control characters".to_owned()));
+        }
         match text.chars().count() {
             1..=MAX_KEY => Ok(Some(text)),
             length => Err(refuse(format!("a key has 1 to {MAX_KEY} characters, not {length}"))),

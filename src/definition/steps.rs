@@ -11,6 +11,8 @@ const STEP_KEYS: [&str; 10] =
     ["name", "participant", "action", "input", "when", "after", "timeout", "retry", "pivot", "compensation"];
 const RETRY_KEYS: [&str; 6] =
     ["maxAttempts", "initialInterval", "backoffCoefficient", "maxInterval", "jitter", "nonRetryable"];
+/// Its queue would be called like the exchange of all commands.
+const RESERVED_PARTICIPANT: &str = "amends";
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What steps get that do not say otherwise.
@@ -165,6 +167,14 @@ pub(super) fn read(findings: &mut Findings<'_>, node: &Node, at: usize, defaults
     let name = name_of("name", "name: reserve-stock");
     let participant = name_of("participant", "participant: warehouse");
     let action = name_of("action", "action: reserve");
+    if let Some(field) = node.get("participant")
+        && participant.as_deref() == Some(RESERVED_PARTICIPANT)
+    {
+        let message = format!("`{RESERVED_PARTICIPANT}` is the coordinator's own name");
+        let pointer = child(&pointer, "participant");
+        findings.error("DEF_NAME_RESERVED", field.place, &pointer, message).suggestion =
+            Some("give the participant its service's name".to_owned());
+    }
     let input = match node.get("input") {
         None => Some(Template::whole_input()),
         Some(input) => findings.template(input, &child(&pointer, "input"), Reader::Step(at)),
@@ -192,17 +202,17 @@ pub(super) fn read(findings: &mut Findings<'_>, node: &Node, at: usize, defaults
 fn condition(findings: &mut Findings<'_>, step: &Node, pointer: &str, at: usize) -> Option<Condition> {
     let node = step.get("when")?;
     let pointer = child(pointer, "when");
-    match &node.value {
-        Data::Bool(_) => {}
-        Data::Text(text) if text.trim().starts_with("${") && text.trim().ends_with('}') => {}
-        _ => {
-            findings
-                .error("DEF_WHEN", node.place, &pointer, "a condition is one expression that gives true or false")
-                .suggestion = Some("write for example `when: ${ size(input.lines) > 0 }`".to_owned());
-            return None;
-        }
+    let template = match &node.value {
+        Data::Bool(_) | Data::Text(_) => findings.template(node, &pointer, Reader::Step(at))?,
+        _ => Template::literal(serde_json::Value::Null),
+    };
+    if !template.may_be_a_condition() {
+        findings
+            .error("DEF_WHEN", node.place, &pointer, "a condition is one expression that gives true or false")
+            .suggestion = Some("write for example `when: ${ size(input.lines) > 0 }`".to_owned());
+        return None;
     }
-    findings.template(node, &pointer, Reader::Step(at)).map(Condition::new)
+    Some(Condition::new(template))
 }
 
 fn after(findings: &mut Findings<'_>, step: &Node, pointer: &str) -> Option<Vec<(String, Place, String)>> {

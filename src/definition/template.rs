@@ -97,6 +97,11 @@ impl Template {
         matches!(self.0, Part::Input)
     }
 
+    /// Whether it can give true or false at all: text around an expression, or two of them, only ever give text.
+    pub(super) fn may_be_a_condition(&self) -> bool {
+        matches!(self.0, Part::Expression(_) | Part::Literal(Value::Bool(_)))
+    }
+
     /// The names of the steps whose output it reads.
     pub fn steps_read(&self) -> Vec<&str> {
         let mut names: Vec<&str> = Vec::new();
@@ -266,7 +271,14 @@ impl Condition {
             Value::Bool(holds) => Ok(holds),
             other => {
                 let expression = self.0.expressions().first().map(|first| first.text.clone()).unwrap_or_default();
-                let given = other.to_string().chars().take(80).collect::<String>();
+                // Its kind, not its value: that may be secret.
+                let given = match other {
+                    Value::Null => "null",
+                    Value::Number(_) => "a number",
+                    Value::String(_) => "text",
+                    Value::Array(_) => "a list",
+                    Value::Object(_) | Value::Bool(_) => "a mapping",
+                };
                 Err(ExpressionError { expression, message: format!("gives {given}, not true or false") })
             }
         }
@@ -344,6 +356,40 @@ mod tests {
     }
 
     #[test]
+    fn a_loops_variable_hides_what_has_its_name() {
+        assert_eq!(evaluate(json!("${ [{'id': 1}].map(steps, steps.id) }")), Ok(json!([1])));
+        assert_eq!(evaluate(json!("${ [{'a': 1}].map(saga, has(saga.a)) }")), Ok(json!([true])));
+        assert_eq!(evaluate(json!("${ input.lines.map(input, input.sku) }")), Ok(json!(["a", "b"])));
+        assert!(evaluate(json!("${ [1].map(x, x) == [steps] }")).is_err());
+    }
+
+    #[test]
+    fn no_value_gets_into_an_error() {
+        for expression in [
+            "input.name + 1",
+            "input.name < 1",
+            "input.name.map(x, x)",
+            "input.name.size(1)",
+            "input.name[0]",
+            "input.lines[input.name]",
+            "input.name in 1",
+            "-input.name",
+            "!input.name",
+            "input.name.startsWith(1)",
+            "{input.lines: 1}",
+            "input.name && true",
+            "input.name ? 1 : 2",
+            "int(input.name)",
+            "timestamp(input.name)",
+        ] {
+            let error = evaluate(json!(format!("${{ {expression} }}"))).expect_err(expression);
+            assert!(!error.message.contains("Ada"), "{error}");
+        }
+        let error = evaluate(json!("${ input.n * 1.5 }")).expect_err("mixed");
+        assert_eq!(error.message, "`mul` does not work on int and float; convert one with `double(...)`");
+    }
+
+    #[test]
     fn loops_over_large_inputs_are_refused() {
         let input = json!({"items": vec![0; 3_000], "text": "x".repeat(10_000)});
         let scope = Scope { input: &input, saga_id: "", saga_key: None, outputs: &[] };
@@ -354,6 +400,8 @@ mod tests {
         let nested = cost("${ input.items.map(a, input.items.exists(b, b == a + 1)) }");
         assert!(nested.is_some_and(|message| message.contains("costs too much")));
         assert!(cost("${ input.items.map(i, input.text) }").is_some_and(|message| message.contains("gives more than")));
+        let built = cost("${ size(input.items.map(i, input.text + input.text + input.text)) }");
+        assert!(built.is_some_and(|message| message.contains("adding up texts")));
     }
 
     #[test]
