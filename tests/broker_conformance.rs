@@ -1,283 +1,455 @@
-//! What every broker must do, on RabbitMQ and in the process; then what only a broker elsewhere can get wrong.
+//! What every broker does, on each of them: RabbitMQ and the one inside the process.
 
 mod support;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use amends::broker::amqp::AmqpBroker;
 use amends::broker::in_process::InProcessBroker;
-use amends::broker::topology::DELIVERY_LIMIT;
-use amends::broker::{Broker, BrokerError, Consumer, Delivery, Published, Settlement, Topology};
-use amends::message::{Envelope, Properties};
-use rstest::rstest;
-use support::servers::PrivateRabbit;
-use support::{eventually, eventually_within};
+use amends::broker::topology::{DELIVERY_LIMIT, commands_queue};
+use amends::broker::{Broker, BrokerError, Consumer, Delivery, Published, Queue, QueueStatus, Settlement, Topology};
+use amends::message::{Envelope, HeaderValue, Properties};
+use support::eventually;
 
-#[derive(Clone, Copy, Debug)]
-enum Kind {
-    InProcess,
-    Amqp,
-}
-use Kind::{Amqp, InProcess};
+/// How long anything may take that must happen.
+const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A broker and a participant of its own on it, so that tests do not meet.
-async fn rig(kind: Kind) -> (Arc<dyn Broker>, String) {
-    let broker: Arc<dyn Broker> = match kind {
-        InProcess => Arc::new(InProcessBroker::new()),
-        Amqp => Arc::new(AmqpBroker::connect(&support::broker_url()).await.expect("RabbitMQ answers")),
-    };
-    let name = participant(&*broker).await;
-    (broker, name)
+/// A broker with the queues of a participant that nobody else has.
+struct Subject {
+    broker: Arc<dyn Broker>,
+    participant: String,
 }
 
-async fn participant(broker: &dyn Broker) -> String {
-    let name = format!("conformance-{}", amends::id::fresh_request_id().simple());
-    broker.declare(&Topology::participant(&name)).await.expect("its queue is declared");
-    name
-}
+impl Subject {
+    async fn on(broker: Arc<dyn Broker>) -> Self {
+        let participant = format!("conformance-{}", amends::id::fresh_request_id().simple());
+        broker.declare(&Topology::participant(&participant)).await.expect("its queues are declared");
+        Self { broker, participant }
+    }
 
-fn message(participant: &str, n: usize) -> Envelope {
-    Envelope {
-        exchange: "amends.commands".to_owned(),
-        routing_key: format!("{participant}.act"),
-        mandatory: true,
-        properties: Properties { message_id: Some(format!("m{n}")), ..Properties::default() },
-        body: format!("{{\"n\":{n}}}").into_bytes(),
+    fn queue(&self) -> String {
+        commands_queue(&self.participant)
+    }
+
+    fn dead(&self) -> String {
+        format!("{}.dead", self.queue())
+    }
+
+    /// A message for the participant's queue; `n` tells it from others.
+    fn message(&self, n: usize) -> Envelope {
+        envelope("amends.commands", &format!("{}.do", self.participant), n)
+    }
+
+    async fn publish(&self, messages: Vec<Envelope>) {
+        let count = messages.len();
+        let outcomes = in_time(self.broker.publish(messages)).await;
+        assert_eq!(outcomes, vec![Published::Confirmed; count]);
+    }
+
+    async fn publish_numbers(&self, numbers: std::ops::Range<usize>) {
+        self.publish(numbers.map(|n| self.message(n)).collect()).await;
+    }
+
+    async fn consume(&self, prefetch: u16) -> Box<dyn Consumer> {
+        self.broker.consume(&self.queue(), prefetch).await.expect("the queue is consumed")
+    }
+
+    async fn status(&self, queue: &str) -> QueueStatus {
+        self.broker.queue(queue).await.expect("the broker answers").expect("the queue is there")
+    }
+
+    /// Waits until so many messages are ready in a queue.
+    async fn has(&self, queue: &str, messages: u32) {
+        eventually(&format!("{messages} ready in {queue}"), async || {
+            (self.status(queue).await.messages == messages).then_some(())
+        })
+        .await;
     }
 }
 
-async fn consume(broker: &dyn Broker, participant: &str, prefetch: u16) -> Box<dyn Consumer> {
-    broker.consume(&format!("{participant}.commands"), prefetch).await.expect("the queue is consumed")
+fn envelope(exchange: &str, key: &str, n: usize) -> Envelope {
+    Envelope {
+        exchange: exchange.to_owned(),
+        routing_key: key.to_owned(),
+        mandatory: true,
+        properties: Properties { message_id: Some(format!("message-{n}")), ..Properties::default() },
+        body: n.to_string().into_bytes(),
+    }
 }
 
-/// The next messages, `count` of them, unsettled.
+fn number(delivery: &Delivery) -> usize {
+    String::from_utf8_lossy(&delivery.envelope.body).parse().expect("a number")
+}
+
+fn numbers(deliveries: &[Delivery]) -> Vec<usize> {
+    deliveries.iter().map(number).collect()
+}
+
+async fn in_time<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, what).await.expect("in time")
+}
+
+/// The next `count` messages.
 async fn take(consumer: &mut Box<dyn Consumer>, count: usize) -> Vec<Delivery> {
     let mut taken = Vec::new();
     while taken.len() < count {
-        let next = tokio::time::timeout(Duration::from_secs(20), consumer.next(count - taken.len())).await;
-        taken.extend(next.expect("messages arrive").expect("the broker is open"));
+        taken.extend(in_time(consumer.next(count - taken.len())).await.expect("an open broker"));
     }
     taken
 }
 
 async fn settle(consumer: &dyn Consumer, deliveries: &[Delivery], settlement: Settlement) {
-    consumer.settler().settle(deliveries.iter().map(|delivery| (delivery.tag, settlement)).collect()).await;
+    let deliveries = deliveries.iter().map(|delivery| (delivery.tag, settlement)).collect();
+    in_time(consumer.settler().settle(deliveries)).await;
 }
 
-async fn depth(broker: &dyn Broker, queue: &str) -> u32 {
-    broker.queue(queue).await.expect("the broker answers").expect("the queue is there").messages
-}
+async fn a_message_arrives_as_it_was_sent(subject: Subject) {
+    let mut sent = subject.message(0);
+    sent.properties = Properties {
+        message_id: Some("018f-message".to_owned()),
+        correlation_id: Some("token".to_owned()),
+        reply_to: Some("amends.replies".to_owned()),
+        kind: Some("orders.create".to_owned()),
+        content_type: Some("application/json".to_owned()),
+        timestamp: chrono::DateTime::from_timestamp(1_700_000_000, 0),
+        app_id: Some("amends".to_owned()),
+        headers: BTreeMap::from([
+            ("amends-step".to_owned(), HeaderValue::from("bestätigen")),
+            ("amends-attempt".to_owned(), HeaderValue::Int(i64::MAX)),
+            ("amends-retry-after-ms".to_owned(), HeaderValue::Int(-1)),
+            ("empty".to_owned(), HeaderValue::from("")),
+        ]),
+    };
+    // More than one frame, and not text.
+    sent.body = (0..300_000_u32).map(|n| n.to_le_bytes()[0] ^ 0xa5).collect();
+    let mut empty = subject.message(1);
+    empty.body = Vec::new();
+    subject.publish(vec![sent.clone(), empty]).await;
 
-fn ids(deliveries: &[Delivery]) -> Vec<String> {
-    deliveries.iter().filter_map(|delivery| delivery.envelope.properties.message_id.clone()).collect()
-}
-
-#[rstest]
-#[tokio::test(flavor = "multi_thread")]
-async fn a_message_arrives_as_it_was_sent_in_the_queue_bound_to_its_key(#[values(InProcess, Amqp)] kind: Kind) {
-    let (broker, name) = rig(kind).await;
-    let other = participant(&*broker).await;
-    let mut sent = message(&name, 1);
-    sent.properties.headers = [("amends-attempt".to_owned(), 3_u32.into()), ("text".to_owned(), "ü".into())].into();
-    sent.properties.correlation_id = Some("token".to_owned());
-    assert_eq!(broker.publish(vec![sent.clone()]).await, [Published::Confirmed]);
-    let mut consumer = consume(&*broker, &name, 10).await;
-    let arrived = take(&mut consumer, 1).await;
-    assert_eq!(arrived[0].envelope.body, sent.body);
-    assert_eq!(arrived[0].envelope.properties, sent.properties);
+    let arrived = take(&mut subject.consume(10).await, 2).await;
+    let envelope = &arrived[0].envelope;
+    assert_eq!(envelope.properties, sent.properties);
+    assert!(envelope.body == sent.body, "the body is the same");
+    assert_eq!((&envelope.exchange, &envelope.routing_key), (&sent.exchange, &sent.routing_key));
     assert!(!arrived[0].redelivered);
+    assert!(arrived[1].envelope.body.is_empty());
+}
+
+async fn topics_match_by_words(subject: Subject) {
+    let name = &subject.participant;
+    let keys = [format!("{name}.do"), format!("{name}.do.more"), name.clone()];
+    subject.publish(keys.iter().map(|key| envelope("amends.commands", key, 0)).collect()).await;
+    let arrived = take(&mut subject.consume(10).await, 3).await;
+    let arrived: Vec<&str> = arrived.iter().map(|delivery| delivery.envelope.routing_key.as_str()).collect();
+    assert_eq!(arrived, keys);
+    let near = envelope("amends.commands", &format!("{name}s.do"), 0);
+    let outcomes = subject.broker.publish(vec![near]).await;
+    assert!(matches!(outcomes[..], [Published::Returned(_)]), "{outcomes:?}");
+}
+
+async fn direct_exchanges_match_by_equality(subject: Subject) {
+    let queue = format!("{}.direct", subject.participant);
+    let bindings = vec![("amends.replies".to_owned(), format!("{queue}.*"))];
+    let topology = Topology { queues: vec![Queue { name: queue.clone(), bindings, dead_letters: false }] };
+    subject.broker.declare(&topology).await.expect("declared");
+    subject.broker.declare(&topology).await.expect("declared once more");
+    let matching = envelope("amends.replies", &format!("{queue}.*"), 1);
+    let other = envelope("amends.replies", &format!("{queue}.one"), 2);
+    let outcomes = subject.broker.publish(vec![matching, other]).await;
+    assert!(matches!(outcomes[..], [Published::Confirmed, Published::Returned(_)]), "{outcomes:?}");
+    // The default exchange routes to the queue that the key names.
+    subject.publish(vec![envelope("", &queue, 3)]).await;
+    subject.has(&queue, 2).await;
+}
+
+async fn only_what_no_queue_took_is_returned(subject: Subject) {
+    let lost = |n: usize| n % 7 == 3;
+    let mut messages: Vec<Envelope> = (0..100).map(|n| subject.message(n)).collect();
+    for (n, message) in messages.iter_mut().enumerate().filter(|(n, _)| lost(*n)) {
+        message.routing_key = format!("nobody-{}.do", subject.participant);
+        // Without `mandatory` nobody is told.
+        message.mandatory = n != 10;
+    }
+    let outcomes = in_time(subject.broker.publish(messages)).await;
+    assert_eq!(outcomes.len(), 100);
+    for (n, outcome) in outcomes.iter().enumerate() {
+        match outcome {
+            Published::Returned(why) => assert!(lost(n) && n != 10 && why.contains("NO_ROUTE"), "{n}: {why}"),
+            outcome => assert!(*outcome == Published::Confirmed && (!lost(n) || n == 10), "{n}: {outcome:?}"),
+        }
+    }
+    subject.has(&subject.queue(), u32::try_from((0..100).filter(|n| !lost(*n)).count()).expect("few")).await;
+}
+
+async fn acknowledged_messages_are_gone(subject: Subject) {
+    subject.publish_numbers(0..10).await;
+    let mut consumer = subject.consume(10).await;
+    let arrived = take(&mut consumer, 10).await;
     settle(&*consumer, &arrived, Settlement::Ack).await;
-    assert_eq!(depth(&*broker, &format!("{other}.commands")).await, 0);
-}
-
-#[rstest]
-#[tokio::test(flavor = "multi_thread")]
-async fn an_unroutable_message_is_returned_and_its_batch_confirmed(#[values(InProcess, Amqp)] kind: Kind) {
-    let (broker, name) = rig(kind).await;
-    let batch = vec![message(&name, 1), message("nobody-at-all", 2), message(&name, 3)];
-    let outcomes = broker.publish(batch).await;
-    assert_eq!([&outcomes[0], &outcomes[2]], [&Published::Confirmed; 2]);
-    assert!(matches!(outcomes[1], Published::Returned(_)), "{outcomes:?}");
-}
-
-#[rstest]
-#[tokio::test(flavor = "multi_thread")]
-async fn a_rejected_message_goes_to_the_dead_letters(#[values(InProcess, Amqp)] kind: Kind) {
-    let (broker, name) = rig(kind).await;
-    broker.publish(vec![message(&name, 1)]).await;
-    let mut consumer = consume(&*broker, &name, 10).await;
-    let arrived = take(&mut consumer, 1).await;
-    settle(&*consumer, &arrived, Settlement::Reject).await;
-    let mut dead = broker.consume(&format!("{name}.commands.dead"), 10).await.expect("it is consumed");
-    assert_eq!(ids(&take(&mut dead, 1).await), ["m1"]);
-}
-
-#[rstest]
-#[tokio::test(flavor = "multi_thread")]
-async fn a_poisonous_message_is_dead_after_its_deliveries(#[values(InProcess, Amqp)] kind: Kind) {
-    let (broker, name) = rig(kind).await;
-    broker.publish(vec![message(&name, 1)]).await;
-    let mut consumer = consume(&*broker, &name, 1).await;
-    let mut deliveries = 0;
-    let dead = format!("{name}.commands.dead");
-    while depth(&*broker, &dead).await == 0 {
-        let next = tokio::time::timeout(Duration::from_millis(500), consumer.next(1)).await;
-        if let Ok(Some(arrived)) = next {
-            assert_eq!(arrived[0].redelivered, deliveries > 0);
-            deliveries += 1;
-            settle(&*consumer, &arrived, Settlement::Requeue).await;
-        }
-        assert!(deliveries <= DELIVERY_LIMIT + 1, "it is delivered for ever");
-    }
-    assert!(deliveries >= DELIVERY_LIMIT, "it was given up after {deliveries} deliveries");
-}
-
-#[rstest]
-#[tokio::test(flavor = "multi_thread")]
-async fn no_more_than_the_prefetch_is_handed_out_unsettled(#[values(InProcess, Amqp)] kind: Kind) {
-    let (broker, name) = rig(kind).await;
-    broker.publish((0..10).map(|n| message(&name, n)).collect()).await;
-    let mut consumer = consume(&*broker, &name, 4).await;
-    let first = take(&mut consumer, 4).await;
-    let more = tokio::time::timeout(Duration::from_millis(200), consumer.next(10)).await;
-    assert!(more.is_err(), "a fifth was handed out");
-    settle(&*consumer, &first, Settlement::Ack).await;
-    assert_eq!(ids(&take(&mut consumer, 4).await), ["m4", "m5", "m6", "m7"]);
-}
-
-#[rstest]
-#[tokio::test(flavor = "multi_thread")]
-async fn only_what_was_settled_is_gone_when_a_consumer_is(#[values(InProcess, Amqp)] kind: Kind) {
-    let (broker, name) = rig(kind).await;
-    broker.publish((0..6).map(|n| message(&name, n)).collect()).await;
-    let mut first = consume(&*broker, &name, 10).await;
-    let taken = take(&mut first, 6).await;
-    // Out of order, with gaps: neither may take its neighbours along.
-    settle(&*first, &[taken[1].clone(), taken[4].clone()], Settlement::Ack).await;
-    settle(&*first, &taken[0..1], Settlement::Ack).await;
-    drop(first);
-    let mut second = consume(&*broker, &name, 10).await;
-    let again = take(&mut second, 3).await;
-    assert_eq!(ids(&again).into_iter().collect::<HashSet<_>>(), ["m2", "m3", "m5"].map(str::to_owned).into());
-    assert!(again.iter().all(|delivery| delivery.redelivered));
-}
-
-#[rstest]
-#[tokio::test(flavor = "multi_thread")]
-async fn a_large_batch_is_confirmed_whole_and_arrives_in_order(#[values(InProcess, Amqp)] kind: Kind) {
-    let (broker, name) = rig(kind).await;
-    let outcomes = broker.publish((0..5_000).map(|n| message(&name, n)).collect()).await;
-    assert_eq!(outcomes, vec![Published::Confirmed; 5_000]);
-    let mut consumer = consume(&*broker, &name, 500).await;
-    let mut arrived = Vec::new();
-    while arrived.len() < 5_000 {
-        let some = take(&mut consumer, 1).await;
-        settle(&*consumer, &some, Settlement::Ack).await;
-        arrived.extend(ids(&some));
-    }
-    assert_eq!(arrived, (0..5_000).map(|n| format!("m{n}")).collect::<Vec<_>>());
-}
-
-#[rstest]
-#[tokio::test(flavor = "multi_thread")]
-async fn a_queue_tells_its_consumers_and_an_absent_one_is_absent(#[values(InProcess, Amqp)] kind: Kind) {
-    let (broker, name) = rig(kind).await;
-    assert_eq!(broker.queue("nobody-at-all.commands").await.expect("an answer"), None);
-    let refused = broker.consume("nobody-at-all.commands", 1).await;
-    assert!(matches!(refused, Err(BrokerError::Refused(_))));
-    let _consumer = consume(&*broker, &name, 1).await;
-    let queue = format!("{name}.commands");
-    assert_eq!(broker.queue(&queue).await.expect("an answer").map(|status| status.consumers), Some(1));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_queue_with_other_arguments_is_a_mismatch_that_says_so() {
-    let (broker, name) = rig(Amqp).await;
-    let connection = lapin::Connection::connect(&support::broker_url(), Default::default()).await.expect("connected");
-    let channel = connection.create_channel().await.expect("a channel");
-    let other = format!("{name}-other");
-    let options = lapin::options::QueueDeclareOptions { durable: true, ..Default::default() };
-    channel
-        .queue_declare(format!("{other}.commands").into(), options, Default::default())
-        .await
-        .expect("a classic queue of that name");
-    let error = broker.declare(&Topology::participant(&other)).await.expect_err("it is a quorum queue to us");
-    assert!(matches!(error, BrokerError::Mismatch { .. }), "{error}");
-    let text = error.to_string();
-    let (expected, actual) = ("received the value 'amends.dead'", "current is none");
-    assert!(text.contains(&other) && text.contains(expected) && text.contains(actual), "{text}");
-    // The broker goes on for everybody else.
-    assert_eq!(broker.publish(vec![message(&name, 1)]).await, [Published::Confirmed]);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_password_is_told_without_the_password() {
-    let url = support::broker_url().replace("guest:guest@", "guest:hunter2@");
-    let error = AmqpBroker::connect(&url).await.err().expect("it is refused").to_string();
-    assert!(error.contains("ACCESS_REFUSED") && !error.contains("hunter2"), "{error}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_was_confirmed_survives_a_killed_broker_and_consumers_go_on() {
-    let mut rabbit = PrivateRabbit::start().await;
-    let broker: Arc<dyn Broker> = Arc::new(AmqpBroker::connect(&rabbit.url()).await.expect("RabbitMQ answers"));
-    let name = participant(&*broker).await;
-    let mut consumer = consume(&*broker, &name, 100).await;
-
-    let (publisher, to) = (broker.clone(), name.clone());
-    let publishing = tokio::spawn(async move {
-        let (mut confirmed, mut unknown) = (HashSet::new(), 0);
-        // Until well after the broker is back.
-        for n in 0.. {
-            match publisher.publish(vec![message(&to, n)]).await.pop() {
-                Some(Published::Confirmed) => {
-                    confirmed.insert(format!("m{n}"));
-                }
-                _ => unknown += 1,
-            }
-            if unknown > 0 && confirmed.contains(&format!("m{n}")) && n % 100 == 0 {
-                return (confirmed, unknown);
-            }
-        }
-        unreachable!("it counts for ever")
-    });
-    let mut arrived: HashSet<String> = HashSet::new();
-    let collect = |some: Vec<Delivery>, arrived: &mut HashSet<String>| arrived.extend(ids(&some));
-    while arrived.len() < 50 {
-        let some = take(&mut consumer, 1).await;
-        settle(&*consumer, &some, Settlement::Ack).await;
-        collect(some, &mut arrived);
-    }
-    rabbit.kill_and_restart().await;
-    eventually_within(Duration::from_secs(60), "publishing goes on", async || publishing.is_finished().then_some(()))
-        .await;
-    let (confirmed, unknown) = publishing.await.expect("it ends");
-    assert!(unknown > 0, "the broker was away");
-    while !confirmed.is_subset(&arrived) {
-        let some = take(&mut consumer, 1).await;
-        settle(&*consumer, &some, Settlement::Ack).await;
-        collect(some, &mut arrived);
-    }
-    broker.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_queue_is_consumed_again_once_it_is_back() {
-    let (broker, name) = rig(Amqp).await;
-    let mut consumer = consume(&*broker, &name, 10).await;
-    let connection = lapin::Connection::connect(&support::broker_url(), Default::default()).await.expect("connected");
-    let channel = connection.create_channel().await.expect("a channel");
-    channel.queue_delete(format!("{name}.commands").into(), Default::default()).await.expect("deleted");
-    let outcome = broker.publish(vec![message(&name, 1)]).await;
-    assert!(matches!(outcome[0], Published::Returned(_)), "the queue is gone: {outcome:?}");
-    broker.declare(&Topology::participant(&name)).await.expect("it is declared again");
-    eventually("it is consumed again", async || {
-        let status = broker.queue(&format!("{name}.commands")).await.ok()??;
-        (status.consumers == 1).then_some(())
+    // Settling twice, or what was never delivered, harms nothing.
+    settle(&*consumer, &arrived, Settlement::Requeue).await;
+    assert_eq!(subject.status(&subject.queue()).await.consumers, 1);
+    drop(consumer);
+    eventually("the consumer is gone", async || {
+        (subject.status(&subject.queue()).await == QueueStatus { messages: 0, consumers: 0 }).then_some(())
     })
     .await;
-    assert_eq!(broker.publish(vec![message(&name, 2)]).await, [Published::Confirmed]);
-    assert_eq!(ids(&take(&mut consumer, 1).await), ["m2"]);
+}
+
+async fn rejected_messages_are_kept_as_dead_letters(subject: Subject) {
+    subject.publish_numbers(0..3).await;
+    let mut consumer = subject.consume(10).await;
+    let arrived = take(&mut consumer, 3).await;
+    settle(&*consumer, &arrived[1..2], Settlement::Reject).await;
+    settle(&*consumer, &arrived[2..], Settlement::Ack).await;
+    settle(&*consumer, &arrived[..1], Settlement::Ack).await;
+    let mut dead = subject.broker.consume(&subject.dead(), 10).await.expect("dead letters are consumed");
+    let buried = take(&mut dead, 1).await;
+    assert_eq!(buried[0].envelope.properties.message_id.as_deref(), Some("message-1"));
+    assert_eq!(numbers(&buried), [1]);
+    settle(&*dead, &buried, Settlement::Ack).await;
+    drop((consumer, dead));
+    subject.has(&subject.queue(), 0).await;
+    subject.has(&subject.dead(), 0).await;
+}
+
+async fn requeued_messages_come_again_before_later_ones(subject: Subject) {
+    subject.publish_numbers(0..6).await;
+    let mut consumer = subject.consume(3).await;
+    let arrived = take(&mut consumer, 3).await;
+    assert_eq!(numbers(&arrived), [0, 1, 2]);
+    settle(&*consumer, &arrived[..2], Settlement::Requeue).await;
+    settle(&*consumer, &arrived[2..], Settlement::Requeue).await;
+    let mut again = take(&mut consumer, 3).await;
+    again.sort_by_key(number);
+    assert_eq!(numbers(&again), [0, 1, 2]);
+    assert!(again.iter().all(|delivery| delivery.redelivered));
+    settle(&*consumer, &again, Settlement::Ack).await;
+    let later = take(&mut consumer, 3).await;
+    assert_eq!(numbers(&later), [3, 4, 5]);
+    assert!(later.iter().all(|delivery| !delivery.redelivered));
+}
+
+async fn a_message_delivered_too_often_becomes_a_dead_letter(subject: Subject) {
+    subject.publish_numbers(0..1).await;
+    let mut consumer = subject.consume(1).await;
+    for _ in 0..=DELIVERY_LIMIT {
+        let arrived = take(&mut consumer, 1).await;
+        assert_eq!(numbers(&arrived), [0]);
+        settle(&*consumer, &arrived, Settlement::Requeue).await;
+    }
+    subject.has(&subject.dead(), 1).await;
+    subject.publish_numbers(1..2).await;
+    assert_eq!(numbers(&take(&mut consumer, 1).await), [1], "the queue goes on");
+}
+
+async fn no_more_than_the_prefetch_is_unsettled(subject: Subject) {
+    subject.publish_numbers(0..25).await;
+    let mut consumer = subject.consume(10).await;
+    let arrived = take(&mut consumer, 10).await;
+    subject.has(&subject.queue(), 15).await;
+    settle(&*consumer, &arrived[..3], Settlement::Ack).await;
+    let more = take(&mut consumer, 3).await;
+    assert_eq!(numbers(&more), [10, 11, 12]);
+    subject.has(&subject.queue(), 12).await;
+}
+
+async fn what_a_dropped_consumer_held_is_delivered_again(subject: Subject) {
+    subject.publish_numbers(0..8).await;
+    let mut first = subject.consume(5).await;
+    let held = take(&mut first, 5).await;
+    settle(&*first, &held[1..2], Settlement::Ack).await;
+    let settler = first.settler();
+    drop(first);
+    subject.has(&subject.queue(), 7).await;
+    // A settler that outlives its consumer has nothing to settle any more.
+    in_time(settler.settle(vec![(held[0].tag, Settlement::Ack)])).await;
+    let mut second = subject.consume(10).await;
+    let mut again = take(&mut second, 7).await;
+    let redelivered: BTreeSet<usize> = again.iter().filter(|one| one.redelivered).map(number).collect();
+    assert!(redelivered.is_superset(&BTreeSet::from([0, 2, 3, 4])), "{redelivered:?}");
+    again.sort_by_key(number);
+    assert_eq!(numbers(&again), [0, 2, 3, 4, 5, 6, 7]);
+}
+
+async fn messages_keep_their_order(subject: Subject) {
+    let mut consumer = subject.consume(100).await;
+    let publishing = async {
+        for batch in 0..20 {
+            subject.publish_numbers(batch * 25..(batch + 1) * 25).await;
+        }
+    };
+    let consuming = async {
+        let mut seen = Vec::new();
+        while seen.len() < 500 {
+            let arrived = in_time(consumer.next(7)).await.expect("an open broker");
+            assert!(arrived.len() <= 7, "no more than asked for");
+            settle(&*consumer, &arrived, Settlement::Ack).await;
+            seen.extend(numbers(&arrived));
+        }
+        seen
+    };
+    let ((), seen) = tokio::join!(publishing, consuming);
+    assert_eq!(seen, (0..500).collect::<Vec<_>>());
+}
+
+async fn consumers_of_one_queue_share_it(subject: Subject) {
+    let (mut one, mut two) = (subject.consume(5).await, subject.consume(5).await);
+    subject.publish_numbers(0..10).await;
+    let (ours, theirs) = tokio::join!(take(&mut one, 5), take(&mut two, 5));
+    let all: BTreeSet<usize> = ours.iter().chain(&theirs).map(number).collect();
+    assert_eq!(all, (0..10).collect());
+    settle(&*one, &ours, Settlement::Ack).await;
+    drop(two);
+    let mut rest = take(&mut one, 5).await;
+    rest.sort_by_key(number);
+    assert_eq!(numbers(&rest), {
+        let mut theirs = numbers(&theirs);
+        theirs.sort_unstable();
+        theirs
+    });
+}
+
+async fn a_waiting_consumer_is_woken(subject: Subject) {
+    let mut consumer = subject.consume(10).await;
+    // A call that was given up must not take a message with it.
+    {
+        let mut given_up = std::pin::pin!(consumer.next(10));
+        assert!(futures_util::poll!(&mut given_up).is_pending());
+    }
+    let (arrived, ()) = tokio::join!(take(&mut consumer, 1), subject.publish_numbers(0..1));
+    assert_eq!(numbers(&arrived), [0]);
+}
+
+async fn large_batches_are_confirmed_and_arrive(subject: Subject) {
+    const COUNT: usize = 5_000;
+    subject.publish_numbers(0..COUNT).await;
+    let mut consumer = subject.consume(1_000).await;
+    let mut seen = 0;
+    while seen < COUNT {
+        let arrived = in_time(consumer.next(1_000)).await.expect("an open broker");
+        for delivery in &arrived {
+            assert_eq!(number(delivery), seen);
+            seen += 1;
+        }
+        settle(&*consumer, &arrived, Settlement::Ack).await;
+    }
+    drop(consumer);
+    subject.has(&subject.queue(), 0).await;
+}
+
+/// Every settlement counts for its own message, whatever others say about those around it.
+async fn settling_from_many_tasks_mixes_nothing_up(subject: Subject) {
+    const COUNT: usize = 2_000;
+    subject.publish_numbers(0..COUNT).await;
+    let mut consumer = subject.consume(500).await;
+    let mut tasks = tokio::task::JoinSet::new();
+    let mut seen = 0;
+    while seen < COUNT {
+        let arrived = in_time(consumer.next(50)).await.expect("an open broker");
+        seen += arrived.len();
+        for delivery in arrived {
+            assert!(!delivery.redelivered, "the channel was closed by a wrong settlement");
+            let settler = consumer.settler();
+            tasks.spawn(async move {
+                let settlement = if number(&delivery) % 5 == 0 { Settlement::Reject } else { Settlement::Ack };
+                settler.settle(vec![(delivery.tag, settlement)]).await;
+            });
+        }
+    }
+    in_time(tasks.join_all()).await;
+    subject.has(&subject.dead(), u32::try_from(COUNT / 5).expect("few")).await;
+    drop(consumer);
+    subject.has(&subject.queue(), 0).await;
+    let dead = take(&mut subject.broker.consume(&subject.dead(), 1_000).await.expect("consumed"), COUNT / 5).await;
+    let dead: BTreeSet<usize> = dead.iter().map(number).collect();
+    assert_eq!(dead, (0..COUNT).step_by(5).collect());
+}
+
+async fn a_queue_that_is_not_there_is_told(subject: Subject) {
+    let missing = format!("{}.missing", subject.participant);
+    assert_eq!(subject.broker.queue(&missing).await.expect("an answer"), None);
+    let Err(error) = subject.broker.consume(&missing, 10).await else { panic!("it is consumed") };
+    assert!(matches!(&error, BrokerError::Refused(why) if why.contains(&missing)), "{error}");
+    subject.publish_numbers(0..1).await;
+}
+
+async fn a_queue_with_other_arguments_is_a_mismatch(subject: Subject) {
+    let mut topology = Topology::participant(&subject.participant);
+    topology.queues[0].dead_letters = false;
+    let Err(error) = subject.broker.declare(&topology).await else { panic!("it is declared") };
+    let BrokerError::Mismatch { what, problem } = &error else { panic!("{error}") };
+    assert!(what.contains(&subject.queue()), "{what}");
+    assert!(problem.contains("dead"), "it says which: {problem}");
+    subject.publish_numbers(0..1).await;
+    subject.broker.declare(&Topology::participant(&subject.participant)).await.expect("as it was");
+}
+
+async fn an_exchange_that_is_not_there_spoils_no_later_batch(subject: Subject) {
+    let outcomes = in_time(subject.broker.publish(vec![envelope("no-such-exchange", "key", 0)])).await;
+    assert!(matches!(&outcomes[..], [Published::Unknown(why)] if why.contains("no-such-exchange")), "{outcomes:?}");
+    subject.publish_numbers(0..3).await;
+    subject.has(&subject.queue(), 3).await;
+}
+
+async fn closing_ends_consumers_and_publishing(subject: Subject) {
+    subject.publish_numbers(0..2).await;
+    let (mut idle, mut full) = (subject.consume(1).await, subject.consume(1).await);
+    take(&mut idle, 1).await;
+    take(&mut full, 1).await;
+    let ends = async |consumer: &mut Box<dyn Consumer>| while in_time(consumer.next(10)).await.is_some() {};
+    tokio::join!(ends(&mut idle), ends(&mut full), in_time(subject.broker.close()));
+    let outcomes = in_time(subject.broker.publish(vec![subject.message(0), subject.message(1)])).await;
+    assert!(matches!(outcomes[..], [Published::Unknown(_), Published::Unknown(_)]), "{outcomes:?}");
+    in_time(subject.broker.close()).await;
+}
+
+/// Runs every claim on every broker.
+macro_rules! on_every_broker {
+    ($($claim:ident)*) => {
+        mod in_process {
+            use super::*;
+
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $claim() {
+                super::$claim(Subject::on(Arc::new(InProcessBroker::new())).await).await;
+            })*
+        }
+
+        mod rabbitmq {
+            use super::*;
+
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $claim() {
+                let broker = amends::broker::open(&support::broker_url()).await.expect("an address");
+                let subject = Subject::on(broker).await;
+                let queues = [subject.queue(), subject.dead(), format!("{}.direct", subject.participant)];
+                super::$claim(subject).await;
+                support::delete_queues(&support::broker_url(), &queues).await;
+            })*
+        }
+    };
+}
+
+on_every_broker! {
+    a_message_arrives_as_it_was_sent
+    topics_match_by_words
+    direct_exchanges_match_by_equality
+    only_what_no_queue_took_is_returned
+    acknowledged_messages_are_gone
+    rejected_messages_are_kept_as_dead_letters
+    requeued_messages_come_again_before_later_ones
+    a_message_delivered_too_often_becomes_a_dead_letter
+    no_more_than_the_prefetch_is_unsettled
+    what_a_dropped_consumer_held_is_delivered_again
+    messages_keep_their_order
+    consumers_of_one_queue_share_it
+    a_waiting_consumer_is_woken
+    large_batches_are_confirmed_and_arrive
+    settling_from_many_tasks_mixes_nothing_up
+    a_queue_that_is_not_there_is_told
+    a_queue_with_other_arguments_is_a_mismatch
+    an_exchange_that_is_not_there_spoils_no_later_batch
+    closing_ends_consumers_and_publishing
 }

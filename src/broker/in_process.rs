@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
-use crate::broker::topology::{DEAD_EXCHANGE, DELIVERY_LIMIT};
+use crate::broker::topology::{DEAD_EXCHANGE, DELIVERY_LIMIT, EXCHANGES, ExchangeKind};
 use crate::broker::{
     Broker, BrokerError, Consumer, Delivery, DeliveryTag, Published, QueueStatus, Settlement, Settler, Topology,
 };
@@ -15,26 +16,40 @@ use crate::message::Envelope;
 
 /// The broker. Clones are handles to the same one.
 #[derive(Clone, Default)]
-pub struct InProcessBroker(Arc<Mutex<State>>);
+pub struct InProcessBroker {
+    state: Arc<Mutex<State>>,
+    closed: CancellationToken,
+}
 
 #[derive(Default)]
 struct State {
     queues: HashMap<String, Queue>,
-    /// `(exchange, pattern, queue)`.
-    bindings: Vec<(String, Vec<String>, String)>,
+    bindings: Vec<Binding>,
     last_tag: u64,
-    is_closed: bool,
+}
+
+#[derive(PartialEq, Eq)]
+struct Binding {
+    exchange: String,
+    /// The words of the key or pattern.
+    words: Vec<String>,
+    queue: String,
 }
 
 #[derive(Default)]
 struct Queue {
+    /// By place.
     ready: VecDeque<Message>,
+    last_place: u64,
     has_dead_letters: bool,
     consumers: u32,
+    /// Wakes one consumer, which wakes the next if it leaves something: one wake-up per batch, not per message.
     arrived: Arc<Notify>,
 }
 
 struct Message {
+    /// Its place in the queue, which it keeps when it goes back.
+    place: u64,
     envelope: Envelope,
     deliveries: i64,
 }
@@ -47,7 +62,7 @@ impl InProcessBroker {
 
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing panics while it holds the lock; were it so all the same, the queues would still be whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -58,32 +73,45 @@ impl State {
             return is_there.then(|| envelope.routing_key.clone()).into_iter().collect();
         }
         let words: Vec<&str> = envelope.routing_key.split('.').collect();
-        let mut queues: Vec<String> = self
-            .bindings
-            .iter()
-            .filter(|(exchange, pattern, _)| *exchange == envelope.exchange && matches(pattern, &words))
-            .map(|(_, _, queue)| queue.clone())
-            .collect();
+        let is_topic = EXCHANGES.contains(&(envelope.exchange.as_str(), ExchangeKind::Topic));
+        let is_bound = |binding: &&Binding| {
+            binding.exchange == envelope.exchange
+                && if is_topic { matches(&binding.words, &words) } else { binding.words == words }
+        };
+        let mut queues: Vec<String> =
+            self.bindings.iter().filter(is_bound).map(|binding| binding.queue.clone()).collect();
         queues.sort_unstable();
         queues.dedup();
         queues
     }
 
     fn publish(&mut self, envelope: Envelope) -> Published {
-        if self.is_closed {
-            return Published::Unknown("the broker is closed".to_owned());
+        let is_known = EXCHANGES.iter().any(|(name, _)| *name == envelope.exchange);
+        if !is_known && !envelope.exchange.is_empty() {
+            // As RabbitMQ's channel error, which leaves open what became of the batch.
+            return Published::Unknown(format!("there is no exchange `{}`", envelope.exchange));
         }
-        let queues = self.route(&envelope);
-        if queues.is_empty() && envelope.mandatory {
-            return Published::Returned("NO_ROUTE".to_owned());
-        }
+        let mut queues = self.route(&envelope);
+        let Some(last) = queues.pop() else {
+            return if envelope.mandatory {
+                Published::Returned("312 NO_ROUTE".to_owned())
+            } else {
+                Published::Confirmed
+            };
+        };
         for name in queues {
-            if let Some(queue) = self.queues.get_mut(&name) {
-                queue.ready.push_back(Message { envelope: envelope.clone(), deliveries: 0 });
-                queue.arrived.notify_one();
-            }
+            self.enqueue(&name, envelope.clone());
         }
+        self.enqueue(&last, envelope);
         Published::Confirmed
+    }
+
+    fn enqueue(&mut self, name: &str, envelope: Envelope) {
+        if let Some(queue) = self.queues.get_mut(name) {
+            queue.last_place += 1;
+            queue.ready.push_back(Message { place: queue.last_place, envelope, deliveries: 0 });
+            queue.arrived.notify_one();
+        }
     }
 
     fn bury(&mut self, queue: &str, mut envelope: Envelope) {
@@ -95,16 +123,19 @@ impl State {
         }
     }
 
-    fn settle(&mut self, queue: &str, message: Message, settlement: Settlement) {
-        match settlement {
-            Settlement::Ack => {}
-            Settlement::Requeue if message.deliveries < DELIVERY_LIMIT => {
-                if let Some(queue) = self.queues.get_mut(queue) {
-                    queue.ready.push_front(message);
-                    queue.arrived.notify_one();
-                }
+    /// Puts messages back where they were, before all that came later.
+    fn requeue(&mut self, name: &str, messages: Vec<Message>) {
+        let (again, worn): (Vec<_>, Vec<_>) =
+            messages.into_iter().partition(|message| message.deliveries <= DELIVERY_LIMIT);
+        for message in worn {
+            self.bury(name, message.envelope);
+        }
+        if let Some(queue) = self.queues.get_mut(name) {
+            for message in again {
+                let at = queue.ready.partition_point(|other| other.place < message.place);
+                queue.ready.insert(at, message);
             }
-            Settlement::Reject | Settlement::Requeue => self.bury(queue, message.envelope),
+            queue.arrived.notify_one();
         }
     }
 }
@@ -126,10 +157,20 @@ impl Broker for InProcessBroker {
     async fn declare(&self, topology: &Topology) -> Result<(), BrokerError> {
         let mut state = self.state();
         for queue in &topology.queues {
-            state.queues.entry(queue.name.clone()).or_default().has_dead_letters = queue.dead_letters;
+            let known = state.queues.entry(queue.name.clone());
+            let known = known.or_insert_with(|| Queue { has_dead_letters: queue.dead_letters, ..Queue::default() });
+            if known.has_dead_letters != queue.dead_letters {
+                return Err(BrokerError::Mismatch {
+                    what: format!("queue `{}`", queue.name),
+                    problem: format!(
+                        "dead letters: asked for {}, found {}",
+                        queue.dead_letters, known.has_dead_letters
+                    ),
+                });
+            }
             for (exchange, key) in &queue.bindings {
-                let pattern = key.split('.').map(str::to_owned).collect();
-                let binding = (exchange.clone(), pattern, queue.name.clone());
+                let words = key.split('.').map(str::to_owned).collect();
+                let binding = Binding { exchange: exchange.clone(), words, queue: queue.name.clone() };
                 if !state.bindings.contains(&binding) {
                     state.bindings.push(binding);
                 }
@@ -139,6 +180,9 @@ impl Broker for InProcessBroker {
     }
 
     async fn publish(&self, messages: Vec<Envelope>) -> Vec<Published> {
+        if self.closed.is_cancelled() {
+            return vec![Published::Unknown("the broker is closed".to_owned()); messages.len()];
+        }
         let mut state = self.state();
         messages.into_iter().map(|envelope| state.publish(envelope)).collect()
     }
@@ -171,12 +215,7 @@ impl Broker for InProcessBroker {
     }
 
     async fn close(&self) {
-        let mut state = self.state();
-        state.is_closed = true;
-        for queue in state.queues.values() {
-            queue.arrived.notify_waiters();
-            queue.arrived.notify_one();
-        }
+        self.closed.cancel();
     }
 }
 
@@ -199,52 +238,52 @@ impl Held {
         self.unsettled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// As many messages as there are and the prefetch allows; `None` once the broker is closed.
-    fn take(&self, max: usize) -> Option<Vec<Delivery>> {
+    /// As many messages as there are and this consumer may have, but no more than its share among all consumers.
+    fn take(&self, max: usize) -> Vec<Delivery> {
         let mut state = self.broker.state();
-        if state.is_closed {
-            return None;
-        }
-        let mut unsettled = self.unsettled();
         let mut tag = state.last_tag;
-        let Some(queue) = state.queues.get_mut(&self.queue) else { return Some(Vec::new()) };
-        let count = queue.ready.len().min(max);
+        let Some(queue) = state.queues.get_mut(&self.queue) else { return Vec::new() };
+        let share = queue.ready.len().div_ceil(usize::try_from(queue.consumers).unwrap_or(usize::MAX).max(1));
+        let mut unsettled = self.unsettled();
         let deliveries = queue
             .ready
-            .drain(..count)
+            .drain(..share.min(max))
             .map(|mut message| {
                 tag += 1;
                 let redelivered = message.deliveries > 0;
                 message.deliveries += 1;
                 let envelope = message.envelope.clone();
                 unsettled.insert(tag, message);
-                Delivery { tag: DeliveryTag { generation: 0, tag }, redelivered, envelope }
+                Delivery { tag: DeliveryTag { generation: 1, tag }, redelivered, envelope }
             })
             .collect();
         if !queue.ready.is_empty() {
-            // For the next consumer in line.
             queue.arrived.notify_one();
         }
         state.last_tag = tag;
-        Some(deliveries)
+        deliveries
     }
 }
 
 #[async_trait]
 impl Consumer for InProcessConsumer {
     async fn next(&mut self, max: usize) -> Option<Vec<Delivery>> {
-        loop {
-            let free = self.prefetch.saturating_sub(self.held.unsettled().len());
-            if free == 0 {
-                self.held.freed.notified().await;
-                continue;
+        let Self { held, arrived, prefetch } = self;
+        while !held.broker.closed.is_cancelled() {
+            let free = prefetch.saturating_sub(held.unsettled().len());
+            if free > 0 {
+                let deliveries = held.take(free.min(max.max(1)));
+                if !deliveries.is_empty() {
+                    return Some(deliveries);
+                }
             }
-            let deliveries = self.held.take(free.min(max))?;
-            if !deliveries.is_empty() {
-                return Some(deliveries);
+            let more = if free > 0 { &*arrived } else { &held.freed };
+            tokio::select! {
+                () = more.notified() => {}
+                () = held.broker.closed.cancelled() => {}
             }
-            self.arrived.notified().await;
         }
+        None
     }
 
     fn settler(&self) -> Arc<dyn Settler> {
@@ -255,16 +294,11 @@ impl Consumer for InProcessConsumer {
 impl Drop for InProcessConsumer {
     fn drop(&mut self) {
         let mut state = self.held.broker.state();
-        let mut unsettled: Vec<(u64, Message)> = self.held.unsettled().drain().collect();
-        // Back in front, in their old order.
-        unsettled.sort_unstable_by_key(|(tag, _)| std::cmp::Reverse(*tag));
-        for (_, message) in unsettled {
-            state.settle(&self.held.queue, message, Settlement::Requeue);
-        }
+        let unsettled: Vec<Message> = self.held.unsettled().drain().map(|(_, message)| message).collect();
         if let Some(queue) = state.queues.get_mut(&self.held.queue) {
             queue.consumers = queue.consumers.saturating_sub(1);
-            queue.arrived.notify_one();
         }
+        state.requeue(&self.held.queue, unsettled);
     }
 }
 
@@ -275,10 +309,17 @@ impl Settler for InProcessSettler {
     async fn settle(&self, deliveries: Vec<(DeliveryTag, Settlement)>) {
         let mut state = self.0.broker.state();
         let mut unsettled = self.0.unsettled();
+        let mut again = Vec::new();
         for (tag, settlement) in deliveries {
-            if let Some(message) = unsettled.remove(&tag.tag) {
-                state.settle(&self.0.queue, message, settlement);
+            let Some(message) = unsettled.remove(&tag.tag) else { continue };
+            match settlement {
+                Settlement::Ack => {}
+                Settlement::Reject => state.bury(&self.0.queue, message.envelope),
+                Settlement::Requeue => again.push(message),
             }
+        }
+        if !again.is_empty() {
+            state.requeue(&self.0.queue, again);
         }
         self.0.freed.notify_one();
     }

@@ -3,6 +3,7 @@
 
 pub mod http;
 pub mod processes;
+pub mod proxy;
 pub mod rig;
 pub mod scripted;
 pub mod servers;
@@ -53,4 +54,16 @@ pub async fn fresh_database() -> String {
     let mut url = reqwest::Url::parse(&admin).expect("a URL");
     url.set_path(&name);
     url.to_string()
+}
+
+/// Deletes queues, whether they are there or not.
+pub async fn delete_queues(url: &str, queues: &[String]) {
+    let connection = lapin::Connection::connect(url, lapin::ConnectionProperties::default()).await.expect("connected");
+    for queue in queues {
+        let channel = connection.create_channel().await.expect("a channel");
+        // Deleting what is not there is no error.
+        let _ = channel.queue_delete(queue.as_str().into(), lapin::options::QueueDeleteOptions::default()).await;
+    }
+    // Channels that are just being dropped may get in the way of a close in good order.
+    let _ = connection.close(200, "done".into()).await;
 }

@@ -30,7 +30,10 @@ impl Rig {
         let turn = TURN.lock().await;
         let store_url = super::fresh_database().await;
         let broker_url = super::broker_url();
-        delete_queues(&broker_url, participants).await;
+        let mut queues = vec!["amends.replies".to_owned(), "amends.requests".to_owned()];
+        queues.extend(participants.iter().map(|name| format!("{name}.commands")));
+        queues.extend(queues.clone().iter().map(|name| format!("{name}.dead")));
+        super::delete_queues(&broker_url, &queues).await;
         let store = amends::store::open(&store_url).await.expect("the store opens");
         store.migrate().await.expect("the schema is made");
         let broker = amends::broker::open(&broker_url).await.expect("the broker is reached");
@@ -72,19 +75,4 @@ pub async fn start(coordinator: &Coordinator, saga: &str, input: serde_json::Val
     match coordinator.start(start).await.expect("the saga starts") {
         StartOutcome::Started { id, .. } | StartOutcome::Exists { id } => id,
     }
-}
-
-async fn delete_queues(url: &str, participants: &[&str]) {
-    let connection = lapin::Connection::connect(url, lapin::ConnectionProperties::default()).await.expect("connected");
-    let mut names = vec!["amends.replies".to_owned(), "amends.requests".to_owned()];
-    names.extend(participants.iter().map(|name| format!("{name}.commands")));
-    for name in names {
-        for queue in [name.clone(), format!("{name}.dead")] {
-            let channel = connection.create_channel().await.expect("a channel");
-            // Deleting what is not there is no error.
-            let _ = channel.queue_delete(queue.into(), lapin::options::QueueDeleteOptions::default()).await;
-        }
-    }
-    // Channels that are just being dropped may get in the way of a close in good order.
-    let _ = connection.close(200, "done".into()).await;
 }

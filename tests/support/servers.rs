@@ -21,7 +21,15 @@ impl Server {
     }
 
     async fn restart(&mut self, how: &str) {
+        self.end(how).await;
+        self.start_again().await;
+    }
+
+    async fn end(&mut self, how: &str) {
         run(vec![how.to_owned(), path(&self.folder)]).await;
+    }
+
+    async fn start_again(&mut self) {
         let url = run(vec![format!("start-{}", self.kind), path(&self.folder)]).await;
         assert_eq!(url, self.url, "the same address as before");
     }
@@ -88,6 +96,21 @@ impl PrivateRabbit {
     /// Its address.
     pub fn url(&self) -> String {
         self.0.url.clone()
+    }
+
+    /// Stops it in good order.
+    pub async fn stop(&mut self) {
+        self.0.end("stop").await;
+    }
+
+    /// SIGKILL.
+    pub async fn kill(&mut self) {
+        self.0.end("kill").await;
+    }
+
+    /// Starts it again, on the same port, with the same data.
+    pub async fn start_again(&mut self) {
+        self.0.start_again().await;
     }
 
     /// Stops it in good order and starts it again.

@@ -41,6 +41,11 @@ wait_for() { # SECONDS LOG COMMAND…
 
 alive() { kill -0 "$1" 2>/dev/null; }
 
+# A second server on the same data would fail, and take the note of the first one's id with it.
+not_running() { # DIR
+    if [[ -f $1/pid ]] && alive "$(cat "$1/pid")"; then fail "a server runs in $1 already"; fi
+}
+
 # Ends a process: asks first, and insists after a while.
 end() { # PID SIGNAL SECONDS
     alive "$1" || return 0
@@ -69,6 +74,7 @@ start_postgres() {
     bin=$(postgres_bin)
     mkdir -p "$dir"
     dir=$(cd "$dir" && pwd)
+    not_running "$dir"
     echo postgres >"$dir/kind"
     port=$(port_of "$dir" port)
     if [[ ! -d $dir/data ]]; then
@@ -121,6 +127,7 @@ start_rabbit() {
     server=$(rabbit_server)
     mkdir -p "$dir"
     dir=$(cd "$dir" && pwd)
+    not_running "$dir"
     echo rabbit >"$dir/kind"
     port=$(port_of "$dir" port)
     epmd=$(port_of "$dir" epmd-port)

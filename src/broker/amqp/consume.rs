@@ -5,17 +5,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use backon::{BackoffBuilder, ExponentialBuilder};
 use futures_util::StreamExt;
+use lapin::Channel;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions};
-use lapin::{Channel, types::FieldTable};
+use lapin::types::FieldTable;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 
-use crate::broker::amqp::convert::from_lapin;
+use crate::broker::amqp::begun::Begun;
+use crate::broker::amqp::convert::{from_lapin, short};
+use crate::broker::amqp::declare::said;
 use crate::broker::amqp::link::{Link, REQUEST_TIMEOUT};
 use crate::broker::{BrokerError, Consumer, Delivery, DeliveryTag, Settlement, Settler};
-
-const PAUSE: Duration = Duration::from_millis(200);
 
 pub(super) struct AmqpConsumer {
     arrived: mpsc::Receiver<Delivery>,
@@ -42,15 +45,17 @@ pub(super) async fn consume(
     link: Link,
     queue: &str,
     prefetch: u16,
-    closed: &CancellationToken,
+    (closed, tasks): (&CancellationToken, &TaskTracker),
 ) -> Result<AmqpConsumer, BrokerError> {
-    let (sender, arrived) = mpsc::channel(usize::from(prefetch.max(1)));
+    // AMQP's 0 is "no limit": there always is one here.
+    let prefetch = prefetch.max(1);
+    let (sender, arrived) = mpsc::channel(usize::from(prefetch));
     let settler = Arc::new(AmqpSettler { queue: queue.to_owned(), current: Mutex::new(None) });
     let first = open(&link, queue, prefetch).await?;
     let end = closed.child_token();
     let task = Task { link, prefetch, settler: settler.clone(), sender };
     let ended = end.clone();
-    tokio::spawn(async move {
+    tasks.spawn(async move {
         tokio::select! {
             () = task.run(first) => {}
             () = ended.cancelled() => {}
@@ -61,26 +66,25 @@ pub(super) async fn consume(
 }
 
 struct Opened {
-    link_generation: u64,
     channel: Channel,
     consumer: lapin::Consumer,
 }
 
 async fn open(link: &Link, queue: &str, prefetch: u16) -> Result<Opened, BrokerError> {
+    let name = short("queue name", queue).map_err(BrokerError::Refused)?;
     let live = link.live(REQUEST_TIMEOUT).await?;
     let opening = async {
         let channel = live.connection.create_channel().await?;
         channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
         let options = BasicConsumeOptions::default();
-        let consumer = channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?;
-        Ok::<_, lapin::Error>((channel, consumer))
+        let consumer = channel.basic_consume(name, "".into(), options, FieldTable::default()).await?;
+        Ok::<_, lapin::Error>(Opened { channel, consumer })
     };
     match tokio::time::timeout(REQUEST_TIMEOUT, opening).await {
-        Ok(Ok((channel, consumer))) => Ok(Opened { link_generation: live.generation, channel, consumer }),
-        Ok(Err(error)) => Err(BrokerError::Refused(format!("cannot consume `{queue}`: {error}"))),
+        Ok(opened) => opened.map_err(|error| said(link.address(), &format!("consuming `{queue}`"), &error)),
         Err(_) => {
-            link.is_lost(live.generation);
-            Err(link.address().unreachable("no answer in time"))
+            live.is_lost();
+            Err(link.address().unreachable(format!("no answer within {REQUEST_TIMEOUT:?}")))
         }
     }
 }
@@ -94,7 +98,12 @@ struct Task {
 
 impl Task {
     async fn run(&self, first: Opened) {
-        let (mut generation, mut opened) = (0, Some(first));
+        let pauses = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(50))
+            .with_max_delay(Duration::from_secs(5))
+            .with_jitter()
+            .without_max_times();
+        let (mut generation, mut opened, mut backoff) = (0, Some(first), pauses.build());
         loop {
             let next = match opened.take() {
                 Some(first) => Ok(first),
@@ -103,24 +112,24 @@ impl Task {
             match next {
                 Ok(opened) => {
                     generation += 1;
+                    backoff = pauses.build();
                     self.deliver(generation, opened).await;
                 }
-                Err(error) => tracing::warn!(%error, "trying again"),
+                Err(error) => tracing::warn!(queue = self.settler.queue, %error, "no consumer, trying again"),
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(backoff.next().unwrap_or(REQUEST_TIMEOUT)).await;
         }
     }
 
     /// Hands on what arrives until the channel is gone.
-    async fn deliver(&self, generation: u64, opened: Opened) {
-        let Opened { link_generation, channel, mut consumer } = opened;
+    async fn deliver(&self, generation: u64, Opened { channel, mut consumer }: Opened) {
         self.settler.begin(generation, channel);
         while let Some(delivery) = consumer.next().await {
             let delivery = match delivery {
                 Ok(delivery) => delivery,
                 Err(error) => {
                     tracing::warn!(queue = self.settler.queue, %error, "consuming was cut off");
-                    break;
+                    return;
                 }
             };
             let (tag, redelivered) = (delivery.delivery_tag, delivery.redelivered);
@@ -131,16 +140,26 @@ impl Task {
                 return;
             }
         }
-        tracing::debug!(queue = self.settler.queue, link_generation, "the consumer ended");
+        // As when its queue is deleted.
+        tracing::warn!(queue = self.settler.queue, "the broker ended the consumer");
     }
 }
 
 #[async_trait]
 impl Consumer for AmqpConsumer {
     async fn next(&mut self, max: usize) -> Option<Vec<Delivery>> {
-        let mut deliveries = Vec::new();
-        let count = self.arrived.recv_many(&mut deliveries, max.max(1)).await;
-        (count > 0).then_some(deliveries)
+        loop {
+            let mut deliveries = Vec::new();
+            if self.arrived.recv_many(&mut deliveries, max.max(1)).await == 0 {
+                return None;
+            }
+            // What came over a connection that is gone comes again over the next.
+            let generation = self.settler.generation();
+            deliveries.retain(|delivery| Some(delivery.tag.generation) == generation);
+            if !deliveries.is_empty() {
+                return Some(deliveries);
+            }
+        }
     }
 
     fn settler(&self) -> Arc<dyn Settler> {
@@ -154,7 +173,12 @@ impl AmqpSettler {
     }
 
     fn begin(&self, generation: u64, channel: Channel) {
+        // The channel before goes with this: were it still open, its messages would stay with it.
         self.with(|current| *current = Some(Current { generation, channel, unsettled: BTreeSet::new() }));
+    }
+
+    fn generation(&self) -> Option<u64> {
+        self.with(|current| current.as_ref().map(|current| current.generation))
     }
 
     fn delivered(&self, tag: u64) {
@@ -167,67 +191,73 @@ impl AmqpSettler {
             let _ = tokio::time::timeout(REQUEST_TIMEOUT, current.channel.close(200, "done".into())).await;
         }
     }
-
-    /// What to send: acknowledgements up to and including one, single ones, and refusals with their requeue flag.
-    fn plan(&self, deliveries: Vec<(DeliveryTag, Settlement)>) -> Option<Plan> {
-        self.with(|current| {
-            let current = current.as_mut()?;
-            let mut plan =
-                Plan { channel: current.channel.clone(), up_to: None, single: Vec::new(), refused: Vec::new() };
-            let mut acks = BTreeSet::new();
-            for (tag, settlement) in deliveries {
-                if tag.generation != current.generation || !current.unsettled.contains(&tag.tag) {
-                    continue;
-                }
-                match settlement {
-                    Settlement::Ack => {
-                        acks.insert(tag.tag);
-                    }
-                    Settlement::Reject => plan.refused.push((tag.tag, false)),
-                    Settlement::Requeue => plan.refused.push((tag.tag, true)),
-                }
-            }
-            for (tag, _) in &plan.refused {
-                current.unsettled.remove(tag);
-            }
-            // A range may only be acknowledged if nothing in it is still being worked on.
-            while let Some(&oldest) = current.unsettled.first() {
-                if !acks.remove(&oldest) {
-                    break;
-                }
-                current.unsettled.remove(&oldest);
-                plan.up_to = Some(oldest);
-            }
-            for tag in &acks {
-                current.unsettled.remove(tag);
-            }
-            plan.single.extend(acks);
-            Some(plan)
-        })
-    }
 }
 
+/// What to send to settle deliveries.
+#[derive(Debug, PartialEq, Eq)]
 struct Plan {
-    channel: Channel,
-    up_to: Option<u64>,
-    single: Vec<u64>,
+    /// Rejections, with their requeue flag.
     refused: Vec<(u64, bool)>,
+    /// Acknowledge all up to and including this one.
+    up_to: Option<u64>,
+    /// Acknowledge each.
+    single: BTreeSet<u64>,
+}
+
+/// Plans settling `deliveries`, and takes them from what is unsettled.
+fn plan(generation: u64, unsettled: &mut BTreeSet<u64>, deliveries: Vec<(DeliveryTag, Settlement)>) -> Plan {
+    let mut plan = Plan { refused: Vec::new(), up_to: None, single: BTreeSet::new() };
+    for (tag, settlement) in deliveries {
+        if tag.generation != generation || !unsettled.contains(&tag.tag) {
+            continue;
+        }
+        match settlement {
+            Settlement::Ack => {
+                plan.single.insert(tag.tag);
+            }
+            Settlement::Reject | Settlement::Requeue => {
+                unsettled.remove(&tag.tag);
+                plan.single.remove(&tag.tag);
+                plan.refused.push((tag.tag, settlement == Settlement::Requeue));
+            }
+        }
+    }
+    // A range may only be acknowledged if nothing in it is still being worked on.
+    while let Some(&oldest) = unsettled.first() {
+        if !plan.single.remove(&oldest) {
+            break;
+        }
+        unsettled.remove(&oldest);
+        plan.up_to = Some(oldest);
+    }
+    unsettled.retain(|tag| !plan.single.contains(tag));
+    plan
 }
 
 #[async_trait]
 impl Settler for AmqpSettler {
     async fn settle(&self, deliveries: Vec<(DeliveryTag, Settlement)>) {
-        let Some(Plan { channel, up_to, single, refused }) = self.plan(deliveries) else { return };
-        let settling = async {
+        // Planned and handed over under one lock, without giving way: a range that another call acknowledges must not
+        // overtake what this one says about messages inside it, and what is planned is sent even if nobody waits for it.
+        let begun = self.with(|current| {
+            let Current { generation, channel, unsettled } = current.as_mut()?;
+            let Plan { refused, up_to, single } = plan(*generation, unsettled, deliveries);
+            let mut begun = Vec::new();
             // Refusals first: a range that is acknowledged later must not swallow them.
             for (tag, requeue) in refused {
-                channel.basic_reject(tag, BasicRejectOptions { requeue }).await?;
+                let channel = channel.clone();
+                begun.push(Begun::now(async move { channel.basic_reject(tag, BasicRejectOptions { requeue }).await }));
             }
-            if let Some(tag) = up_to {
-                channel.basic_ack(tag, BasicAckOptions { multiple: true }).await?;
+            let ranges = up_to.into_iter().map(|tag| (tag, true));
+            for (tag, multiple) in ranges.chain(single.into_iter().map(|tag| (tag, false))) {
+                let channel = channel.clone();
+                begun.push(Begun::now(async move { channel.basic_ack(tag, BasicAckOptions { multiple }).await }));
             }
-            for tag in single {
-                channel.basic_ack(tag, BasicAckOptions { multiple: false }).await?;
+            Some(begun)
+        });
+        let settling = async {
+            for begun in begun.into_iter().flatten() {
+                begun.outcome().await?;
             }
             Ok::<_, lapin::Error>(())
         };
@@ -237,5 +267,59 @@ impl Settler for AmqpSettler {
             Ok(Err(error)) => tracing::debug!(queue = self.queue, %error, "not settled"),
             Err(_) => tracing::warn!(queue = self.queue, "the broker did not take settlements in time"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::{DeliveryTag, Plan, Settlement, plan};
+    use Settlement::{Ack, Reject, Requeue};
+
+    /// Plans settlements of generation 2 while the deliveries `unsettled` are open; gives what is open afterwards too.
+    fn planned(unsettled: &[u64], settlements: &[(u64, Settlement)]) -> (Plan, Vec<u64>) {
+        let mut unsettled: BTreeSet<u64> = unsettled.iter().copied().collect();
+        let tagged = settlements.iter().map(|&(tag, settlement)| (DeliveryTag { generation: 2, tag }, settlement));
+        let plan = plan(2, &mut unsettled, tagged.collect());
+        (plan, unsettled.into_iter().collect())
+    }
+
+    fn expected(refused: &[(u64, bool)], up_to: Option<u64>, single: &[u64]) -> Plan {
+        Plan { refused: refused.to_vec(), up_to, single: single.iter().copied().collect() }
+    }
+
+    #[test]
+    fn what_is_contiguous_is_acknowledged_at_once() {
+        assert_eq!(planned(&[1, 2, 3, 4], &[(3, Ack), (1, Ack), (2, Ack)]), (expected(&[], Some(3), &[]), vec![4]));
+    }
+
+    #[test]
+    fn what_is_still_worked_on_is_not_acknowledged() {
+        let (plan, open) = planned(&[1, 2, 3, 4], &[(1, Ack), (3, Ack), (4, Ack)]);
+        assert_eq!((plan, open), (expected(&[], Some(1), &[3, 4]), vec![2]));
+        assert_eq!(planned(&[1, 2], &[(2, Ack)]), (expected(&[], None, &[2]), vec![1]));
+    }
+
+    #[test]
+    fn refusals_are_sent_apart_from_the_range_around_them() {
+        let (plan, open) = planned(&[1, 2, 3], &[(1, Ack), (2, Reject), (3, Ack)]);
+        assert_eq!((plan, open), (expected(&[(2, false)], Some(3), &[]), vec![]));
+        assert_eq!(planned(&[5], &[(5, Requeue)]), (expected(&[(5, true)], None, &[]), vec![]));
+    }
+
+    #[test]
+    fn a_delivery_is_settled_once() {
+        assert_eq!(planned(&[2], &[(1, Ack)]), (expected(&[], None, &[]), vec![2]), "settled before");
+        assert_eq!(planned(&[1], &[(1, Ack), (1, Reject)]), (expected(&[(1, false)], None, &[]), vec![]));
+        assert_eq!(planned(&[1], &[(1, Reject), (1, Ack)]), (expected(&[(1, false)], None, &[]), vec![]));
+    }
+
+    #[test]
+    fn tags_of_another_connection_are_ignored() {
+        let mut unsettled = BTreeSet::from([1]);
+        let stale = vec![(DeliveryTag { generation: 1, tag: 1 }, Ack)];
+        assert_eq!(plan(2, &mut unsettled, stale), expected(&[], None, &[]));
+        assert_eq!(unsettled, BTreeSet::from([1]));
     }
 }

@@ -1,37 +1,42 @@
 //! Between our messages and lapin's.
 
 use lapin::BasicProperties;
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
 
 use crate::message::{Envelope, HeaderValue, Properties};
 
 /// AMQP's word for "survives a restart of the broker".
 const PERSISTENT: u8 = 2;
 
-pub(super) fn to_lapin(properties: &Properties) -> BasicProperties {
+/// AMQP's short string, whose limit lapin would panic at.
+pub(super) fn short(what: &str, text: &str) -> Result<ShortString, String> {
+    ShortString::try_new(text).map_err(|_| format!("the {what} is {} bytes long, AMQP allows 255", text.len()))
+}
+
+pub(super) fn to_lapin(properties: &Properties) -> Result<BasicProperties, String> {
     let mut converted = BasicProperties::default().with_delivery_mode(PERSISTENT);
     let Properties { message_id, correlation_id, reply_to, kind, content_type, timestamp, app_id, headers } =
         properties;
     if let Some(text) = message_id {
-        converted = converted.with_message_id(text.as_str().into());
+        converted = converted.with_message_id(short("message id", text)?);
     }
     if let Some(text) = correlation_id {
-        converted = converted.with_correlation_id(text.as_str().into());
+        converted = converted.with_correlation_id(short("correlation id", text)?);
     }
     if let Some(text) = reply_to {
-        converted = converted.with_reply_to(text.as_str().into());
+        converted = converted.with_reply_to(short("reply address", text)?);
     }
     if let Some(text) = kind {
-        converted = converted.with_type(text.as_str().into());
+        converted = converted.with_type(short("type", text)?);
     }
     if let Some(text) = content_type {
-        converted = converted.with_content_type(text.as_str().into());
+        converted = converted.with_content_type(short("content type", text)?);
     }
     if let Some(at) = timestamp {
         converted = converted.with_timestamp(u64::try_from(at.timestamp()).unwrap_or_default());
     }
     if let Some(text) = app_id {
-        converted = converted.with_app_id(text.as_str().into());
+        converted = converted.with_app_id(short("application id", text)?);
     }
     let mut table = FieldTable::default();
     for (name, value) in headers {
@@ -39,14 +44,14 @@ pub(super) fn to_lapin(properties: &Properties) -> BasicProperties {
             HeaderValue::Text(text) => AMQPValue::LongString(text.as_str().into()),
             HeaderValue::Int(int) => AMQPValue::LongLongInt(*int),
         };
-        table.insert(name.as_str().into(), value);
+        table.insert(short("header's name", name)?, value);
     }
-    converted.with_headers(table)
+    Ok(converted.with_headers(table))
 }
 
 pub(super) fn from_lapin(delivery: lapin::message::Delivery) -> Envelope {
     let properties = &delivery.properties;
-    let text = |value: &Option<lapin::types::ShortString>| value.as_ref().map(ToString::to_string);
+    let text = |value: &Option<ShortString>| value.as_ref().map(ToString::to_string);
     let headers = properties.headers().iter().flat_map(|table| table.inner().iter());
     let timestamp =
         properties.timestamp().and_then(|seconds| chrono::DateTime::from_timestamp(i64::try_from(seconds).ok()?, 0));

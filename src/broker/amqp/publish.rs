@@ -1,14 +1,17 @@
-//! Publishing: a whole batch is written, then every confirm awaited.
+//! Publishing: a whole batch is handed over, then every confirm awaited.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use lapin::message::BasicReturnMessage;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::{Channel, Confirmation};
+use lapin::{BasicProperties, Channel, Confirmation, PublisherConfirm};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use crate::broker::Published;
-use crate::broker::amqp::convert::to_lapin;
+use crate::broker::amqp::begun::Begun;
+use crate::broker::amqp::convert::{short, to_lapin};
 use crate::broker::amqp::link::{Link, Live, REQUEST_TIMEOUT};
 use crate::message::Envelope;
 
@@ -21,6 +24,8 @@ const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
 const CHANNELS: usize = 8;
 /// Unconfirmed messages per channel: a bound for memory on both sides.
 const WINDOW: usize = 2_048;
+/// The same in bytes of bodies; a larger message goes alone.
+const WINDOW_BYTES: usize = 8 * 1024 * 1024;
 
 pub(super) struct Publisher {
     link: Link,
@@ -38,50 +43,65 @@ impl Publisher {
         let Ok(_slot) = self.slots.acquire().await else {
             return unknown(messages.len(), "the broker was closed");
         };
-        for window in messages.chunks(WINDOW) {
+        let mut rest = messages.as_slice();
+        while !rest.is_empty() {
+            let (window, later) = rest.split_at(window(rest));
             outcomes.extend(self.publish_window(window).await);
+            rest = later;
         }
         outcomes
     }
 
     async fn publish_window(&self, messages: &[Envelope]) -> Vec<Published> {
-        let (generation, channel) = match self.channel().await {
+        let (live, channel) = match self.channel().await {
             Ok(found) => found,
             Err(why) => return unknown(messages.len(), &why),
         };
         match tokio::time::timeout(CONFIRM_TIMEOUT, send(&channel, messages)).await {
             Ok(outcomes) => {
                 if channel.status().connected() {
-                    self.idle.lock().unwrap_or_else(PoisonError::into_inner).push((generation, channel));
+                    self.idle.lock().unwrap_or_else(PoisonError::into_inner).push((live.generation, channel));
                 }
                 outcomes
             }
             Err(_) => {
-                self.link.is_lost(generation);
-                unknown(messages.len(), "no confirm in time")
+                live.is_lost();
+                unknown(messages.len(), &format!("no confirm within {CONFIRM_TIMEOUT:?}"))
             }
         }
     }
 
-    /// A channel that no other batch uses, in confirm mode.
-    async fn channel(&self) -> Result<(u64, Channel), String> {
-        let live = self.link.live(CONNECTION_WAIT).await.map_err(|error| error.to_string())?;
-        {
-            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            idle.retain(|(generation, channel)| *generation == live.generation && channel.status().connected());
-            if let Some(found) = idle.pop() {
-                return Ok(found);
+    /// A channel that no other batch uses, in confirm mode. Nothing was sent yet, so that a connection that turns out to
+    /// be gone is no reason to give up before the time is over.
+    async fn channel(&self) -> Result<(Live, Channel), String> {
+        let end = Instant::now() + CONNECTION_WAIT;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let live = self.link.live(left).await.map_err(|error| error.to_string())?;
+            {
+                let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+                idle.retain(|(generation, channel)| *generation == live.generation && channel.status().connected());
+                if let Some((_, found)) = idle.pop() {
+                    return Ok((live, found));
+                }
             }
-        }
-        match tokio::time::timeout(REQUEST_TIMEOUT, open(&live)).await {
-            Ok(Ok(channel)) => Ok((live.generation, channel)),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => {
-                self.link.is_lost(live.generation);
-                Err("no channel in time".to_owned())
+            match tokio::time::timeout(REQUEST_TIMEOUT, open(&live)).await {
+                Ok(Ok(channel)) => return Ok((live, channel)),
+                Ok(Err(error)) if live.connection.status().connected() => return Err(error.to_string()),
+                Ok(Err(_)) | Err(_) => live.is_lost(),
             }
         }
     }
+}
+
+/// How many of `messages` go at once: at least one.
+fn window(messages: &[Envelope]) -> usize {
+    let mut bytes = 0;
+    let fits = |message: &&Envelope| {
+        bytes += message.body.len();
+        bytes <= WINDOW_BYTES
+    };
+    messages.iter().take(WINDOW).take_while(fits).count().max(1).min(messages.len())
 }
 
 async fn open(live: &Live) -> Result<Channel, lapin::Error> {
@@ -94,25 +114,33 @@ fn unknown(count: usize, why: &str) -> Vec<Published> {
     vec![Published::Unknown(why.to_owned()); count]
 }
 
+/// What became of a message so far.
+enum Sent<'a> {
+    Begun(Begun<'a, lapin::Result<PublisherConfirm>>),
+    /// It cannot be written in AMQP.
+    Impossible(String),
+}
+
 async fn send(channel: &Channel, messages: &[Envelope]) -> Vec<Published> {
-    let mut confirms = Vec::with_capacity(messages.len());
-    let mut broken = None;
-    for message in messages {
-        let options = BasicPublishOptions { mandatory: message.mandatory, ..BasicPublishOptions::default() };
-        let (exchange, key) = (message.exchange.as_str().into(), message.routing_key.as_str().into());
-        let properties = to_lapin(&message.properties);
-        match channel.basic_publish(exchange, key, options, &message.body, properties).await {
-            Ok(confirm) => confirms.push(confirm),
-            Err(error) => {
-                broken = Some(error.to_string());
-                break;
-            }
-        }
+    let sent: Vec<Sent<'_>> = messages.iter().map(|message| begin(channel, message)).collect();
+    let mut confirms = Vec::with_capacity(sent.len());
+    for sent in sent {
+        confirms.push(match sent {
+            Sent::Begun(begun) => begun.outcome().await.map_err(|error| Published::Unknown(error.to_string())),
+            Sent::Impossible(why) => Err(Published::Returned(why)),
+        });
     }
     let mut outcomes = Vec::with_capacity(messages.len());
     let mut returned = Vec::new();
     for confirm in confirms {
-        outcomes.push(match confirm.await {
+        let confirmation = match confirm {
+            Ok(confirm) => confirm.await,
+            Err(outcome) => {
+                outcomes.push(outcome);
+                continue;
+            }
+        };
+        outcomes.push(match confirmation {
             Ok(Confirmation::Ack(message)) => {
                 returned.extend(message);
                 Published::Confirmed
@@ -125,22 +153,42 @@ async fn send(channel: &Channel, messages: &[Envelope]) -> Vec<Published> {
             Err(error) => Published::Unknown(error.to_string()),
         });
     }
-    if let Some(why) = broken {
-        outcomes.resize(messages.len(), Published::Unknown(why));
-    }
-    for message in returned {
-        let reason = format!("{} {}", message.reply_code, message.reply_text);
-        let id = message.delivery.properties.message_id().as_ref().map(ToString::to_string);
-        let is_it = |sent: &Envelope| {
-            sent.properties.message_id == id
-                && sent.exchange == message.delivery.exchange.as_str()
-                && sent.routing_key == message.delivery.routing_key.as_str()
-        };
-        let at =
-            messages.iter().zip(&outcomes).position(|(sent, outcome)| is_it(sent) && *outcome == Published::Confirmed);
-        if let Some(outcome) = at.and_then(|at| outcomes.get_mut(at)) {
-            *outcome = Published::Returned(reason);
-        }
+    for message in &returned {
+        take_back(messages, &mut outcomes, message);
     }
     outcomes
+}
+
+/// Hands a message over to lapin.
+fn begin<'a>(channel: &'a Channel, message: &'a Envelope) -> Sent<'a> {
+    let parts = || -> Result<_, String> {
+        let exchange = short("exchange", &message.exchange)?;
+        let key = short("routing key", &message.routing_key)?;
+        let properties: BasicProperties = to_lapin(&message.properties)?;
+        Ok((exchange, key, properties))
+    };
+    let options = BasicPublishOptions { mandatory: message.mandatory, ..BasicPublishOptions::default() };
+    match parts() {
+        Ok((exchange, key, properties)) => {
+            Sent::Begun(Begun::now(channel.basic_publish(exchange, key, options, &message.body, properties)))
+        }
+        Err(why) => Sent::Impossible(why),
+    }
+}
+
+/// Finds the message that was returned: the confirm that brought it may be any other's.
+fn take_back(messages: &[Envelope], outcomes: &mut [Published], returned: &BasicReturnMessage) {
+    let id = returned.delivery.properties.message_id().as_ref().map(ToString::to_string);
+    let is_it = |sent: &Envelope| {
+        sent.properties.message_id == id
+            && sent.exchange == returned.delivery.exchange.as_str()
+            && sent.routing_key == returned.delivery.routing_key.as_str()
+    };
+    let mut confirmed = messages.iter().zip(outcomes).filter(|(_, outcome)| **outcome == Published::Confirmed);
+    match confirmed.find(|(sent, _)| is_it(sent)) {
+        Some((_, outcome)) => {
+            *outcome = Published::Returned(format!("{} {}", returned.reply_code, returned.reply_text));
+        }
+        None => tracing::error!(?id, key = %returned.delivery.routing_key, "a message came back that was not sent"),
+    }
 }
