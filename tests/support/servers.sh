@@ -74,6 +74,8 @@ starting() { # DIR
 
 give_up() {
     trap '' HUP INT TERM
+    # Nothing in it is worth a wait, and a RabbitMQ that is still starting does not listen.
+    patience=2
     stop "$unfinished" || true
 }
 
@@ -278,17 +280,20 @@ ctl() { # DIR ARGUMENT…
     "$bin/rabbitmqctl" --quiet --node "$RABBITMQ_NODENAME" "$@"
 }
 
-stop() { # DIR, or a folder of such folders
+# How many seconds a server has to end in good order.
+patience=20
+
+stop() { # DIR, or a folder in which there are such folders
     local dir=$1 each
     if [[ ! -f $dir/kind ]]; then
-        for each in "$dir"/*/; do if [[ -f ${each}kind ]]; then stop "${each%/}"; fi; done
+        find "$dir" -maxdepth 4 -type f -name kind | while IFS= read -r each; do stop "${each%/kind}"; done
         return
     fi
     case $(cat "$dir/kind") in
-        postgres) end_noted "$dir/pid" INT 20 ;;
+        postgres) end_noted "$dir/pid" INT "$patience" ;;
         rabbit)
-            end_noted "$dir/pid" TERM 20
-            end_launcher "$dir" TERM 20
+            end_noted "$dir/pid" TERM "$patience"
+            end_launcher "$dir" TERM "$patience"
             end_noted "$dir/epmd-pid" TERM 2
             ;;
     esac
