@@ -378,7 +378,9 @@ impl Protocol {
                 saga.steps[dependent.at()],
                 StepState::Pending { .. } | StepState::Verified { .. } | StepState::Compensating { .. }
             );
-            if !settled {
+            if !settled && self.definition.step(dependent).pivot {
+                world.broken.insert("10 after the pivot only forward");
+            } else if !settled {
                 world.broken.insert("9 compensations run in reverse dependency order");
             }
         }
