@@ -1,6 +1,8 @@
 //! What a saga is: the model, how it is read from YAML or JSON, and how it is checked. Pure: no tokio, sqlx or lapin.
 
+mod budget;
 mod check;
+mod checks;
 mod diagnostic;
 mod expression;
 mod fields;
@@ -14,10 +16,11 @@ pub mod source;
 mod steps;
 pub mod template;
 
+pub use budget::RetryBudget;
 pub use diagnostic::{Diagnostic, Severity};
 pub use graph::{Cycle, Graph};
 pub use model::{Compensation, CompensationAction, Definition, RetryPolicy, Stage, Step};
 pub use render::render;
 pub use schema::json_schema;
-pub use source::{Checked, read, to_json};
+pub use source::{Checked, compile, read, to_json};
 pub use template::{Condition, ExpressionError, Scope, Template};

@@ -64,6 +64,12 @@ pub fn json_schema() -> Value {
                     "participant": { "$ref": "#/$defs/name", "description": "The service; its queue is <participant>.commands." },
                     "action": { "$ref": "#/$defs/name", "description": "What it is asked to do; the routing key is <participant>.<action>." },
                     "input": { "description": "The command's body; the saga's input if not given." },
+                    "output": {
+                        "type": "object",
+                        "required": ["schema"],
+                        "additionalProperties": false,
+                        "properties": { "schema": { "type": ["object", "boolean"], "description": "What the step puts out. The expressions that read it are checked against it; replies are not." } }
+                    },
                     "when": { "type": ["string", "boolean"], "description": "A step whose condition is false is skipped." },
                     "after": { "type": "array", "items": { "$ref": "#/$defs/name" }, "description": "The steps it waits for. Default: the step before; [] starts at once." },
                     "timeout": { "$ref": "#/$defs/duration", "description": "How long one attempt may take." },

@@ -5,10 +5,10 @@ use std::time::Duration;
 use crate::definition::diagnostic::Place;
 use crate::definition::fields::{Findings, Reader, child};
 use crate::definition::node::{Data, Node};
-use crate::definition::{Condition, RetryPolicy, Template};
+use crate::definition::{Condition, RetryPolicy, Template, input_schema};
 
-const STEP_KEYS: [&str; 10] =
-    ["name", "participant", "action", "input", "when", "after", "timeout", "retry", "pivot", "compensation"];
+const STEP_KEYS: [&str; 11] =
+    ["name", "participant", "action", "input", "output", "when", "after", "timeout", "retry", "pivot", "compensation"];
 const RETRY_KEYS: [&str; 6] =
     ["maxAttempts", "initialInterval", "backoffCoefficient", "maxInterval", "jitter", "nonRetryable"];
 /// Its queue would be called like the exchange of all commands.
@@ -41,6 +41,8 @@ pub(super) struct Draft {
     pub pivot: bool,
     pub pivot_place: Place,
     pub compensation: DraftCompensation,
+    /// What the step's output is said to be; the checks hold expressions against it.
+    pub output_schema: Option<serde_json::Value>,
 }
 
 pub(super) enum DraftCompensation {
@@ -193,10 +195,17 @@ pub(super) fn read(findings: &mut Findings<'_>, node: &Node, at: usize, defaults
         pivot: pivot.flatten().unwrap_or(false),
         pivot_place: node.get("pivot").map_or(node.place, |node| node.place),
         compensation: compensation(findings, node, &pointer, at, input.as_ref(), defaults),
+        output_schema: output_schema(findings, node, &pointer),
         name,
         pointer,
         input,
     })
+}
+
+fn output_schema(findings: &mut Findings<'_>, step: &Node, pointer: &str) -> Option<serde_json::Value> {
+    let node = step.get("output")?;
+    input_schema::read(findings, node, &child(pointer, "output"))?;
+    node.get("schema").map(Node::to_json)
 }
 
 fn condition(findings: &mut Findings<'_>, step: &Node, pointer: &str, at: usize) -> Option<Condition> {

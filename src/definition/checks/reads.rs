@@ -1,0 +1,231 @@
+//! Every expression in its place: whether what it reads is there, and whether what it gives can be used.
+
+use std::collections::HashMap;
+
+use cel::common::ast::IdedExpr;
+use serde_json::Value;
+
+use crate::definition::checks::Whole;
+use crate::definition::checks::facts::Facts;
+use crate::definition::checks::infer::{Infer, Output, Surroundings, Trouble};
+use crate::definition::checks::kind::Kinds;
+use crate::definition::checks::order::index;
+use crate::definition::checks::shape::Shape;
+use crate::definition::fields::{Findings, Reader, Written, child};
+use crate::definition::{Severity, expression};
+
+/// How far conditions are followed that read outputs of steps with conditions.
+const MAX_DEPTH: usize = 2;
+
+pub(super) fn check(findings: &mut Findings<'_>, whole: &Whole<'_>) {
+    let written = std::mem::take(&mut findings.written);
+    let parsed: Vec<(Written, IdedExpr)> =
+        written.into_iter().filter_map(|each| expression::parse(&each.text).ok().map(|tree| (each, tree))).collect();
+    let world = World::new(whole, &parsed);
+    for (written, tree) in &parsed {
+        for (trouble, is_about_all) in world.troubles(written, tree) {
+            let place = match is_about_all {
+                true => written.place,
+                false => findings.focus(written.place, &trouble.focus),
+            };
+            let found = findings.error(trouble.code, place, &written.pointer, trouble.message);
+            found.severity = trouble.severity;
+            found.suggestion = trouble.suggestion;
+        }
+    }
+    for (at, draft) in whole.drafts.iter().enumerate() {
+        let Some(truth) = draft.when.as_ref().and_then(|when| when.literal()) else { continue };
+        let Some(node) = whole.step_node(at).and_then(|node| node.get("when")) else { continue };
+        let (code, message, advice) = constant(truth, whole.name(at));
+        findings.warning(code, node.place, &child(&draft.pointer, "when"), message).suggestion = Some(advice);
+    }
+}
+
+fn constant(truth: bool, step: &str) -> (&'static str, String, String) {
+    match truth {
+        true => (
+            "DEF_WHEN_CONSTANT",
+            format!("this is always true, so `{step}` is never skipped"),
+            "take the `when` out, or mend it".to_owned(),
+        ),
+        false => (
+            "DEF_STEP_UNREACHABLE",
+            format!("this is never true, so `{step}` is never done"),
+            "take the step out, or mend its `when`".to_owned(),
+        ),
+    }
+}
+
+/// What all expressions of a definition share.
+struct World<'w> {
+    whole: &'w Whole<'w>,
+    names: HashMap<&'w str, usize>,
+    conditions: HashMap<usize, &'w IdedExpr>,
+    input: Option<Value>,
+    outputs: HashMap<usize, &'w Value>,
+}
+
+impl<'w> World<'w> {
+    fn new(whole: &'w Whole<'w>, parsed: &'w [(Written, IdedExpr)]) -> Self {
+        let drafts = || whole.drafts.iter().enumerate();
+        let names = drafts().filter_map(|(at, draft)| Some((draft.name.as_deref()?, at))).collect();
+        let conditions = parsed.iter().filter_map(|(written, tree)| match written.reader {
+            Reader::Step(at) if whole.is_condition(at, &written.pointer) => Some((at, tree)),
+            _ => None,
+        });
+        let input = whole.root.get("input").and_then(|input| input.get("schema")).map(|schema| schema.to_json());
+        let outputs = drafts().filter_map(|(at, draft)| Some((at, draft.output_schema.as_ref()?))).collect();
+        Self { whole, names, conditions: conditions.collect(), input, outputs }
+    }
+
+    /// What is wrong with the expression, and whether it is about the whole of it.
+    fn troubles(&self, written: &Written, tree: &IdedExpr) -> Vec<(Trouble, bool)> {
+        let place = Spot { world: self, reader: written.reader, depth: 0 };
+        let step = match written.reader {
+            Reader::Step(at) | Reader::Compensation(at) => Some(at),
+            Reader::Key | Reader::Output => None,
+        };
+        let is_condition = step.is_some_and(|at| self.whole.is_condition(at, &written.pointer));
+        let facts = step.filter(|_| !is_condition).map(|at| self.facts(at)).unwrap_or_default();
+        let mut infer = Infer::new(&place);
+        let shape = infer.shape(tree, &facts);
+        let mut troubles: Vec<(Trouble, bool)> = infer.troubles.into_iter().map(|trouble| (trouble, false)).collect();
+        let found = match (written.reader, step) {
+            _ if shape.kinds == Kinds::NONE => None,
+            (_, Some(at)) if is_condition => self.condition(at, &shape, troubles.is_empty()),
+            (Reader::Key, _) if !written.is_piece => key(&shape),
+            _ if written.is_piece => piece(&shape),
+            _ => None,
+        };
+        troubles.extend(found.map(|trouble| (trouble, true)));
+        troubles
+    }
+
+    fn condition(&self, at: usize, shape: &Shape<'_>, is_clean: bool) -> Option<Trouble> {
+        if !shape.kinds.meets(Kinds::BOOL) {
+            let message = format!("a condition gives true or false, and this gives {}", shape.kinds.told());
+            let advice = "compare it with something, for example `input.count > 0`".to_owned();
+            return Some(trouble("DEF_WHEN_TYPE", Severity::Error, message, advice));
+        }
+        if shape.kinds.is_known() && !shape.kinds.is_within(Kinds::BOOL) {
+            let message = format!("a condition gives true or false, and this may give {}", shape.kinds.told());
+            let advice = "compare it with `true`: `... == true`".to_owned();
+            return Some(trouble("DEF_WHEN_TYPE", Severity::Warning, message, advice));
+        }
+        let truth = shape.as_truth().filter(|_| is_clean)?;
+        let (code, message, advice) = constant(truth, self.whole.name(at));
+        Some(trouble(code, Severity::Warning, message, advice))
+    }
+
+    /// What holds whenever the step at `at` is done.
+    fn facts(&self, at: usize) -> Facts {
+        let mut facts = Facts::default();
+        let mut done: Vec<usize> = Vec::new();
+        let mut todo = vec![at];
+        while let Some(step) = todo.pop() {
+            done.push(step);
+            if let Some(condition) = self.conditions.get(&step) {
+                facts.assume(condition, true);
+            }
+            // Whoever has put something out was not skipped.
+            let more = facts.steps_with_output().into_iter().filter_map(|name| self.names.get(name.as_str()).copied());
+            todo.extend(more.filter(|step| !done.contains(step)));
+            todo.dedup();
+        }
+        facts
+    }
+}
+
+fn trouble(code: &'static str, severity: Severity, message: String, advice: String) -> Trouble {
+    Trouble { code, severity, message, suggestion: Some(advice), focus: Vec::new() }
+}
+
+/// The saga's key is text or a whole number.
+fn key(shape: &Shape<'_>) -> Option<Trouble> {
+    let fitting = Kinds::TEXT.or(Kinds::INT);
+    let severity = match () {
+        () if !shape.kinds.meets(fitting) => Severity::Error,
+        () if shape.kinds.is_known() && !shape.kinds.is_within(fitting) => Severity::Warning,
+        () => return None,
+    };
+    let word = if severity == Severity::Error { "is" } else { "may be" };
+    let message = format!("a key is text or a whole number, and this {word} {}", shape.kinds.told());
+    let advice = "read another field, or convert it: `string(...)`".to_owned();
+    Some(trouble("DEF_KEY_TYPE", severity, message, advice))
+}
+
+/// Within a text there is text, a number, or true or false.
+fn piece(shape: &Shape<'_>) -> Option<Trouble> {
+    let unfit = Kinds::LIST.or(Kinds::MAP).or(Kinds::NULL);
+    let advice = "let the expression stand alone, or read a text out of it".to_owned();
+    if shape.kinds.is_within(unfit) {
+        let message = format!("this is {}, which cannot be part of a text", shape.kinds.told());
+        return Some(trouble("DEF_EXPRESSION_TYPE", Severity::Error, message, advice));
+    }
+    if shape.kinds.is_known() && shape.kinds.meets(unfit) {
+        let message = format!("this may be {}, and not all of it can be part of a text", shape.kinds.told());
+        return Some(trouble("DEF_EXPRESSION_MIXED", Severity::Warning, message, advice));
+    }
+    None
+}
+
+impl Whole<'_> {
+    fn is_condition(&self, at: usize, pointer: &str) -> bool {
+        self.drafts.get(at).is_some_and(|draft| pointer == child(&draft.pointer, "when"))
+    }
+}
+
+/// The surroundings of one expression.
+struct Spot<'w> {
+    world: &'w World<'w>,
+    reader: Reader,
+    depth: usize,
+}
+
+impl<'w> Surroundings<'w> for Spot<'w> {
+    fn input(&self) -> Shape<'w> {
+        match &self.world.input {
+            Some(schema) => Shape::of_schema(schema, schema),
+            None => Shape::any(),
+        }
+    }
+
+    fn output(&self, step: &str, facts: &Facts) -> (Output, Shape<'w>) {
+        let world = self.world;
+        let Some(&read) = world.names.get(step) else { return (Output::Present, Shape::any()) };
+        let shape = world.outputs.get(&read).map_or_else(Shape::any, |schema| Shape::of_schema(schema, schema));
+        let is_readable = match self.reader {
+            Reader::Compensation(at) if at == read => return (Output::Own, shape),
+            Reader::Step(at) | Reader::Compensation(at) => world.whole.graph.is_before(index(read), index(at)),
+            Reader::Output => true,
+            Reader::Key => false,
+        };
+        if !is_readable {
+            // That is told by the check of the order.
+            return (Output::Present, shape);
+        }
+        if let Some(truth) = world.whole.drafts.get(read).and_then(|draft| draft.when.as_ref()?.literal()) {
+            return (if truth { Output::Present } else { Output::Never }, shape);
+        }
+        let Some(condition) = world.conditions.get(&read) else { return (Output::Present, shape) };
+        if self.depth == MAX_DEPTH {
+            return (Output::Skippable, shape);
+        }
+        let there = Spot { world, reader: Reader::Step(read), depth: self.depth + 1 };
+        let truth = |facts: &Facts| Infer::new(&there).shape(condition, facts).as_truth();
+        let output = match truth(&Facts::default()) {
+            Some(true) => Output::Present,
+            Some(false) => Output::Never,
+            None => match truth(facts) {
+                Some(true) => Output::Present,
+                Some(false) => Output::Skipped,
+                None => Output::Skippable,
+            },
+        };
+        (output, shape)
+    }
+
+    fn has_key(&self) -> bool {
+        self.world.whole.root.get("key").is_some()
+    }
+}
