@@ -4,6 +4,7 @@ mod budget;
 mod check;
 mod checks;
 mod diagnostic;
+pub mod expansion;
 mod expression;
 mod fields;
 mod graph;
@@ -19,7 +20,10 @@ pub mod template;
 pub use budget::RetryBudget;
 pub use diagnostic::{Diagnostic, Severity};
 pub use graph::{Cycle, Graph};
-pub use model::{Compensation, CompensationAction, Definition, RetryPolicy, Stage, Step};
+pub use model::{
+    COORDINATOR, Compensation, CompensationAction, Definition, Element, ForEach, Loop, OnTimeout, RetryPolicy, Stage,
+    Step, Work,
+};
 pub use render::render;
 pub use schema::json_schema;
 pub use source::{Checked, compile, read, to_json};

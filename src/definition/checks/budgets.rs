@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::definition::Work;
 use crate::definition::budget::told;
 use crate::definition::checks::Whole;
 use crate::definition::checks::order::index;
@@ -17,13 +18,17 @@ pub(super) fn check(findings: &mut Findings<'_>, whole: &Whole<'_>) {
     let mut order: Vec<usize> = (0..whole.drafts.len()).filter(|&at| counts(at)).collect();
     for &at in &order {
         let Some(draft) = whole.drafts.get(at) else { continue };
+        if draft.timeout > limit && !matches!(draft.work, Some(Work::Saga { .. })) {
+            // Even one attempt does not fit, which is an error of its own.
+            is_told = true;
+            continue;
+        }
+        if draft.work != Some(Work::Command) {
+            continue;
+        }
         let budget = draft.retry.budget(draft.timeout);
         let Some(total) = budget.total().filter(|&total| total > limit) else { continue };
         is_told = true;
-        if draft.timeout > limit {
-            // Even one attempt does not fit, which is an error of its own.
-            continue;
-        }
         let message = format!(
             "`{}` may be tried for {}: {budget}; but the saga gives up after {}",
             whole.name(at),
@@ -43,7 +48,15 @@ pub(super) fn check(findings: &mut Findings<'_>, whole: &Whole<'_>) {
     for &at in &order {
         let Some(draft) = whole.drafts.get(at) else { continue };
         // Without limit: that the time-out cuts it off is then what it is for.
-        let Some(own) = draft.retry.budget(draft.timeout).total() else { return };
+        let own = match &draft.work {
+            Some(Work::Wait { .. } | Work::Delay) => draft.timeout,
+            // How long the other saga takes is said there.
+            Some(Work::Saga { .. }) => Duration::ZERO,
+            Some(Work::Command) | None => match draft.retry.budget(draft.timeout).total() {
+                Some(total) => total,
+                None => return,
+            },
+        };
         let before = whole.graph.dependencies(index(at)).iter().filter_map(|before| longest.get(before.at()));
         let (time, mut path) = before.max_by_key(|(time, _)| *time).cloned().unwrap_or_default();
         path.push(at);

@@ -32,6 +32,8 @@ pub(super) trait Surroundings<'s> {
     fn input(&self) -> Shape<'s>;
     /// What is known of a step's output.
     fn output(&self, step: &str, facts: &Facts) -> (Output, Shape<'s>);
+    /// What is known of `item` in a step with `forEach`.
+    fn item(&self) -> Shape<'s>;
     /// Whether the saga is sure to have a key.
     fn has_key(&self) -> bool;
 }
@@ -174,6 +176,8 @@ impl<'a, 's> Infer<'a, 's> {
         let text = path_text(root.name(), segments);
         let (mut shape, mut way, rest) = match (root, segments) {
             (Root::Input, rest) => (self.surroundings.input(), Way::new("input"), rest),
+            (Root::Item, rest) => (self.surroundings.item(), Way::new("item"), rest),
+            (Root::Index, _) => return Shape::count(Range::COUNT),
             (Root::Steps, [Segment::Key(name), _, rest @ ..]) => (self.output(name, facts), Way::step(name), rest),
             (Root::Saga, [Segment::Key(field)]) => {
                 if field == "key" && !self.surroundings.has_key() && facts.presence_of("saga.key") != Some(true) {

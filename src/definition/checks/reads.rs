@@ -12,7 +12,7 @@ use crate::definition::checks::kind::Kinds;
 use crate::definition::checks::order::index;
 use crate::definition::checks::shape::Shape;
 use crate::definition::fields::{Findings, Reader, Written, child};
-use crate::definition::{Severity, expression};
+use crate::definition::{OnTimeout, Severity, Work, expression};
 
 /// How far conditions are followed that read outputs of steps with conditions.
 const MAX_DEPTH: usize = 2;
@@ -63,6 +63,8 @@ struct World<'w> {
     conditions: HashMap<usize, &'w IdedExpr>,
     input: Option<Value>,
     outputs: HashMap<usize, &'w Value>,
+    /// The lists of `forEach` steps.
+    lists: HashMap<usize, &'w IdedExpr>,
 }
 
 impl<'w> World<'w> {
@@ -75,7 +77,9 @@ impl<'w> World<'w> {
         });
         let input = whole.root.get("input").and_then(|input| input.get("schema")).map(|schema| schema.to_json());
         let outputs = drafts().filter_map(|(at, draft)| Some((at, draft.output_schema.as_ref()?))).collect();
-        Self { whole, names, conditions: conditions.collect(), input, outputs }
+        let lists = parsed.iter().filter(|(written, _)| written.reader == Reader::Items);
+        let lists = lists.filter_map(|(written, tree)| Some((whole.step_at(&written.pointer)?, tree)));
+        Self { whole, names, conditions: conditions.collect(), input, outputs, lists: lists.collect() }
     }
 
     /// What is wrong with the expression, and whether it is about the whole of it.
@@ -83,7 +87,7 @@ impl<'w> World<'w> {
         let place = Spot { world: self, reader: written.reader, depth: 0 };
         let step = match written.reader {
             Reader::Step(at) | Reader::Compensation(at) => Some(at),
-            Reader::Key | Reader::Output => None,
+            Reader::Key | Reader::Output | Reader::Items => None,
         };
         let is_condition = step.is_some_and(|at| self.whole.is_condition(at, &written.pointer));
         let facts = step.filter(|_| !is_condition).map(|at| self.facts(at)).unwrap_or_default();
@@ -94,6 +98,7 @@ impl<'w> World<'w> {
             _ if shape.kinds == Kinds::NONE => None,
             (_, Some(at)) if is_condition => self.condition(at, &shape, troubles.is_empty()),
             (Reader::Key, _) if !written.is_piece => key(&shape),
+            (Reader::Items, _) => self.items(&written.pointer, &shape),
             _ if written.is_piece => piece(&shape),
             _ => None,
         };
@@ -117,6 +122,22 @@ impl<'w> World<'w> {
         Some(trouble(code, Severity::Warning, message, advice))
     }
 
+    /// What a `forEach` goes over.
+    fn items(&self, pointer: &str, shape: &Shape<'_>) -> Option<Trouble> {
+        if !shape.kinds.meets(Kinds::LIST) {
+            let message = format!("`forEach` wants a list, and this is {}", shape.kinds.told());
+            let advice = "read a list of the input, for example `input.lines`".to_owned();
+            return Some(trouble("DEF_FOREACH_ITEMS", Severity::Error, message, advice));
+        }
+        let most = f64::from(self.whole.drafts.get(self.whole.step_at(pointer)?)?.for_each.as_ref()?.max_items);
+        if shape.size.high.is_finite() && shape.size.high > most {
+            let message = format!("the schema allows {} items, and this step takes at most {most}", shape.size.high);
+            let advice = format!("say `maxItems: {most}` in the schema, or raise the step's `maxItems`");
+            return Some(trouble("DEF_FOREACH_BOUND", Severity::Warning, message, advice));
+        }
+        None
+    }
+
     /// What holds whenever the step at `at` is done.
     fn facts(&self, at: usize) -> Facts {
         let mut facts = Facts::default();
@@ -129,7 +150,9 @@ impl<'w> World<'w> {
             }
             // Whoever has put something out was not skipped.
             let more = facts.steps_with_output().into_iter().filter_map(|name| self.names.get(name.as_str()).copied());
-            todo.extend(more.filter(|step| !done.contains(step)));
+            // A list is there even if every item was skipped.
+            let is_one = |step: &usize| self.whole.drafts.get(*step).is_some_and(|draft| draft.for_each.is_none());
+            todo.extend(more.filter(|step| !done.contains(step) && is_one(step)));
             todo.dedup();
         }
         facts
@@ -170,6 +193,11 @@ fn piece(shape: &Shape<'_>) -> Option<Trouble> {
 }
 
 impl Whole<'_> {
+    /// The step that a pointer leads into.
+    fn step_at(&self, pointer: &str) -> Option<usize> {
+        pointer.strip_prefix("/steps/")?.split('/').next()?.parse().ok()
+    }
+
     fn is_condition(&self, at: usize, pointer: &str) -> bool {
         self.drafts.get(at).is_some_and(|draft| pointer == child(&draft.pointer, "when"))
     }
@@ -193,36 +221,63 @@ impl<'w> Surroundings<'w> for Spot<'w> {
     fn output(&self, step: &str, facts: &Facts) -> (Output, Shape<'w>) {
         let world = self.world;
         let Some(&read) = world.names.get(step) else { return (Output::Present, Shape::any()) };
-        let shape = world.outputs.get(&read).map_or_else(Shape::any, |schema| Shape::of_schema(schema, schema));
+        let mut shape = world.outputs.get(&read).map_or_else(Shape::any, |schema| Shape::of_schema(schema, schema));
+        let draft = world.whole.drafts.get(read);
+        let is_own = self.reader == Reader::Compensation(read);
+        if let Some(draft) = draft.filter(|draft| draft.for_each.is_some() && !is_own) {
+            // A list, with null for each item that was skipped.
+            shape = Shape::list_of(if draft.when.is_some() { shape.or_null() } else { shape });
+        }
         let is_readable = match self.reader {
             Reader::Compensation(at) if at == read => return (Output::Own, shape),
             Reader::Step(at) | Reader::Compensation(at) => world.whole.graph.is_before(index(read), index(at)),
             Reader::Output => true,
-            Reader::Key => false,
+            Reader::Key | Reader::Items => false,
         };
         if !is_readable {
             // That is told by the check of the order.
             return (Output::Present, shape);
         }
-        if let Some(truth) = world.whole.drafts.get(read).and_then(|draft| draft.when.as_ref()?.literal()) {
-            return (if truth { Output::Present } else { Output::Never }, shape);
+        if draft.is_some_and(|draft| draft.for_each.is_some()) {
+            return (Output::Present, shape);
         }
-        let Some(condition) = world.conditions.get(&read) else { return (Output::Present, shape) };
+        // A signal that does not come in time may leave the step without output.
+        let may_expire = draft.is_some_and(|draft| {
+            matches!(draft.work, Some(Work::Wait { on_timeout: OnTimeout::Continue, .. }))
+        });
+        let at_best = if may_expire { Output::Skippable } else { Output::Present };
+        match draft.and_then(|draft| draft.when.as_ref()?.literal()) {
+            Some(true) => return (at_best, shape),
+            Some(false) => return (Output::Never, shape),
+            None => {}
+        }
+        let Some(condition) = world.conditions.get(&read) else { return (at_best, shape) };
         if self.depth == MAX_DEPTH {
             return (Output::Skippable, shape);
         }
         let there = Spot { world, reader: Reader::Step(read), depth: self.depth + 1 };
         let truth = |facts: &Facts| Infer::new(&there).shape(condition, facts).as_truth();
         let output = match truth(&Facts::default()) {
-            Some(true) => Output::Present,
+            Some(true) => at_best,
             Some(false) => Output::Never,
             None => match truth(facts) {
-                Some(true) => Output::Present,
+                Some(true) => at_best,
                 Some(false) => Output::Skipped,
                 None => Output::Skippable,
             },
         };
         (output, shape)
+    }
+
+    fn item(&self) -> Shape<'w> {
+        let (Reader::Step(at) | Reader::Compensation(at)) = self.reader else { return Shape::any() };
+        match self.world.lists.get(&at) {
+            Some(list) => {
+                let there = Spot { world: self.world, reader: Reader::Items, depth: self.depth };
+                Infer::new(&there).shape(list, &Facts::default()).item()
+            }
+            None => Shape::any(),
+        }
     }
 
     fn has_key(&self) -> bool {

@@ -79,6 +79,16 @@ impl<'s> Shape<'s> {
         Self::of_kinds(Kinds::ANY)
     }
 
+    /// A list of such items.
+    pub fn list_of(item: Self) -> Self {
+        Self { items: Some(Box::new(item)), ..Self::of_kinds(Kinds::LIST) }
+    }
+
+    /// The same, or null.
+    pub fn or_null(self) -> Self {
+        Self { kinds: self.kinds.or(Kinds::NULL), values: None, ..self }
+    }
+
     pub fn truth(truth: Option<bool>) -> Self {
         Self { values: truth.map(|truth| vec![Value::Bool(truth)]), ..Self::of_kinds(Kinds::BOOL) }
     }
