@@ -3,6 +3,7 @@
 mod budget;
 mod check;
 mod checks;
+mod codes;
 mod diagnostic;
 pub mod expansion;
 mod expression;
@@ -11,6 +12,7 @@ mod graph;
 mod input_schema;
 pub mod model;
 mod node;
+mod relations;
 mod render;
 mod schema;
 pub mod source;
@@ -18,12 +20,14 @@ mod steps;
 pub mod template;
 
 pub use budget::RetryBudget;
+pub use codes::{CodePage, codes, explain};
 pub use diagnostic::{Diagnostic, Severity};
 pub use graph::{Cycle, Graph};
 pub use model::{
     COORDINATOR, Compensation, CompensationAction, Definition, Element, ForEach, Loop, OnTimeout, RetryPolicy, Stage,
     Step, Work,
 };
+pub use relations::relations;
 pub use render::render;
 pub use schema::json_schema;
 pub use source::{Checked, compile, read, to_json};

@@ -10,7 +10,8 @@ use crate::definition::node::{Node, Parsed};
 use crate::definition::steps::{Defaults, Draft, DraftCompensation};
 use crate::definition::{
     Compensation, CompensationAction, Definition, Diagnostic, ExpressionError, Graph, RetryPolicy, Scope, Severity,
-    Step, Template, Work, check, checks, expansion, expression, input_schema, node, steps,
+    Step, Template, Work, check, checks, expansion, expression, input_schema, node,
+    relations, steps,
 };
 use crate::id::DefinitionRef;
 use crate::payload::Payload;
@@ -49,6 +50,9 @@ fn read_with(source: &str, with_checks: bool) -> Checked {
     findings.list = duplicates;
     let definition = build(&mut findings, &root, with_checks);
     let mut diagnostics = findings.list;
+    if let Some(definition) = definition.as_ref().filter(|_| with_checks) {
+        diagnostics.extend(relations(source, definition, &[]));
+    }
     diagnostics.sort_by_key(|diagnostic| diagnostic.span.0);
     let definition =
         definition.filter(|_| diagnostics.iter().all(|found| found.severity != Severity::Error)).map(Arc::new);
