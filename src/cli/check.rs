@@ -89,7 +89,10 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
         return Ok(Exit::Failed);
     }
     if warnings > 0 && args.deny_warnings {
-        output::note(format!("{warnings} {} in {checked} checked, and warnings are denied", plural(warnings, "warning")));
+        output::note(format!(
+            "{warnings} {} in {checked} checked, and warnings are denied",
+            plural(warnings, "warning")
+        ));
         explain(&all);
         return Ok(Exit::Failed);
     }

@@ -115,10 +115,11 @@ async fn register(args: &Files, context: &Context) -> Result<Exit, CliError> {
     let mut items = Vec::new();
     for source in sources {
         let query: &[(&str, &str)] = if args.deny_warnings { &[("denyWarnings", "true")] } else { &[] };
-        let (is_new, answer) = remote
-            .post_text(&["v1", "definitions"], query, "application/yaml", source.text)
-            .await
-            .map_err(|error| CliError { message: format!("{}: {}", source.name, error.message), ..error })?;
+        let (is_new, answer) =
+            remote
+                .post_text(&["v1", "definitions"], query, "application/yaml", source.text)
+                .await
+                .map_err(|error| CliError { message: format!("{}: {}", source.name, error.message), ..error })?;
         tell_new(&source.name, &answer["warnings"], &told);
         items.push(json!({
             "file": source.name, "saga": name(&answer), "version": answer["version"], "new": is_new,

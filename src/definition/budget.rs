@@ -56,7 +56,10 @@ impl fmt::Display for RetryBudget {
                 let retries = attempts - 1;
                 let word = if retries == 1 { "retry" } else { "retries" };
                 let (backoff, tried) = (told(self.backoff), told(self.attempt.saturating_mul(attempts)));
-                write!(f, "{attempts} attempts = 1 + {retries} {word}, at most {backoff} of backoff and {tried} of attempts")
+                write!(
+                    f,
+                    "{attempts} attempts = 1 + {retries} {word}, at most {backoff} of backoff and {tried} of attempts"
+                )
             }
         }
     }
@@ -118,7 +121,8 @@ mod tests {
 
     #[test]
     fn durations_read_well() {
-        let cases = [(0, "0 s"), (250, "250 ms"), (1_500, "1.5 s"), (150_000, "2 min 30 s"), (90_061_000, "1 d 1 h 1 min 1 s")];
+        let cases =
+            [(0, "0 s"), (250, "250 ms"), (1_500, "1.5 s"), (150_000, "2 min 30 s"), (90_061_000, "1 d 1 h 1 min 1 s")];
         for (milliseconds, expected) in cases {
             assert_eq!(told(Duration::from_millis(milliseconds)), expected);
         }

@@ -213,8 +213,9 @@ fn waits(findings: &mut Findings<'_>, drafts: &[Draft], graph: &Graph, pivot: Op
         match seen.get(signal.as_str()) {
             Some(&first) => {
                 let message = format!("`{}` waits for the signal `{signal}` already", name_at(drafts, first));
-                findings.error("DEF_SIGNAL_TWICE", draft.name_place, &pointer, message).suggestion =
-                    Some("give each signal a name of its own".to_owned());
+                findings
+                    .error("DEF_SIGNAL_TWICE", draft.work_place, &format!("{pointer}/signal"), message)
+                    .suggestion = Some("give each signal a name of its own".to_owned());
             }
             None => {
                 seen.insert(signal, at);
@@ -223,7 +224,7 @@ fn waits(findings: &mut Findings<'_>, drafts: &[Draft], graph: &Graph, pivot: Op
         if *on_timeout == OnTimeout::Fail && is_after_pivot(graph, pivot, at) {
             let message =
                 format!("`{name}` comes after the pivot, where the saga only goes forward, but may fail by waiting");
-            findings.error("DEF_WAIT", draft.name_place, &pointer, message).suggestion =
+            findings.error("DEF_WAIT", draft.work_place, &pointer, message).suggestion =
                 Some("write `onTimeout: continue`, or move the step before the pivot".to_owned());
         }
     }

@@ -57,12 +57,7 @@ struct Way<'d> {
 }
 
 /// Whether the way leads back to where it began; it is that way then.
-fn circle<'d>(
-    own: &'d Definition,
-    others: &'d [Arc<Definition>],
-    way: &mut Way<'d>,
-    seen: &mut Vec<&'d str>,
-) -> bool {
+fn circle<'d>(own: &'d Definition, others: &'d [Arc<Definition>], way: &mut Way<'d>, seen: &mut Vec<&'d str>) -> bool {
     let (Some(&first), Some(&last)) = (way.names.first(), way.names.last()) else { return false };
     if first == last {
         return true;
@@ -118,13 +113,17 @@ mod tests {
         assert!(relations(&source, &a, &[b.clone()]).is_empty());
         let found = relations(&source, &a, &[b, c]);
         assert_eq!(found.len(), 1);
-        assert_eq!((found[0].code, found[0].severity, found[0].text.as_str()), ("DEF_SAGA_CIRCLE", Severity::Warning, "b"));
+        assert_eq!(
+            (found[0].code, found[0].severity, found[0].text.as_str()),
+            ("DEF_SAGA_CIRCLE", Severity::Warning, "b")
+        );
         assert!(found[0].message.contains("a -> b -> c -> a"), "{}", found[0].message);
     }
 
     #[test]
     fn a_sub_saga_that_cannot_go_back_stands_at_or_after_the_pivot() {
-        let (_, child) = saga("child", "  - { name: pay, participant: p, action: x, pivot: true, compensation: none }\n");
+        let (_, child) =
+            saga("child", "  - { name: pay, participant: p, action: x, pivot: true, compensation: none }\n");
         let others = [child];
         let codes = |steps: &str| {
             let (source, parent) = saga("parent", steps);

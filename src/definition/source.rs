@@ -10,8 +10,7 @@ use crate::definition::node::{Node, Parsed};
 use crate::definition::steps::{Defaults, Draft, DraftCompensation};
 use crate::definition::{
     Compensation, CompensationAction, Definition, Diagnostic, ExpressionError, Graph, RetryPolicy, Scope, Severity,
-    Step, Template, Work, check, checks, expansion, expression, input_schema, node,
-    relations, steps,
+    Step, Template, Work, check, checks, expansion, expression, input_schema, node, relations, steps,
 };
 use crate::id::DefinitionRef;
 use crate::payload::Payload;

@@ -67,6 +67,8 @@ pub(super) struct Draft {
     pub retry_place: Option<Place>,
     pub pivot: bool,
     pub pivot_place: Place,
+    /// Of what says which kind of work it is: the signal, the other saga.
+    pub work_place: Place,
     pub compensation: DraftCompensation,
     /// What the step's output is said to be; the checks hold expressions against it.
     pub output_schema: Option<serde_json::Value>,
@@ -375,6 +377,10 @@ pub(super) fn read(findings: &mut Findings<'_>, node: &Node, at: usize, defaults
                 _ => {}
             }
         }
+        // What it is is known, though not all about it.
+        None if node.get("wait").is_some() || node.get("delay").is_some() || node.get("saga").is_some() => {
+            compensation = DraftCompensation::None;
+        }
         Some(Work::Command) | None => {}
     }
     let timeout = match timeout {
@@ -405,12 +411,19 @@ pub(super) fn read(findings: &mut Findings<'_>, node: &Node, at: usize, defaults
         retry,
         retry_place: node.get("retry").map(|node| node.get("maxAttempts").unwrap_or(node).place),
         pivot,
+        work_place: work_place(node),
         pivot_place: node.get("pivot").map_or(node.place, |node| node.place),
         compensation,
         output_schema: output_schema(findings, node, &pointer),
         name,
         pointer,
     })
+}
+
+fn work_place(step: &Node) -> Place {
+    let signal = step.get("wait").and_then(|wait| wait.get("signal"));
+    let kinds = ["wait", "saga", "delay", "participant"].into_iter().filter_map(|key| step.get(key));
+    signal.into_iter().chain(kinds).next().unwrap_or(step).place
 }
 
 fn output_schema(findings: &mut Findings<'_>, step: &Node, pointer: &str) -> Option<serde_json::Value> {

@@ -2,5 +2,6 @@
 
 mod bad_input;
 mod canned;
+mod check;
 mod commands;
 mod program;

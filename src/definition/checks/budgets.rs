@@ -12,8 +12,7 @@ pub(super) fn check(findings: &mut Findings<'_>, whole: &Whole<'_>) {
     let Some(limit) = whole.timeout else { return };
     let pivot = whole.pivot().map(index);
     // The time-out is over once the pivot is sent, so neither it nor what follows counts.
-    let counts =
-        |at: usize| pivot.is_none_or(|pivot| pivot != index(at) && !whole.graph.is_before(pivot, index(at)));
+    let counts = |at: usize| pivot.is_none_or(|pivot| pivot != index(at) && !whole.graph.is_before(pivot, index(at)));
     let mut is_told = false;
     let mut order: Vec<usize> = (0..whole.drafts.len()).filter(|&at| counts(at)).collect();
     for &at in &order {
@@ -36,8 +35,9 @@ pub(super) fn check(findings: &mut Findings<'_>, whole: &Whole<'_>) {
             told(limit)
         );
         let place = draft.retry_place.unwrap_or(draft.name_place);
-        findings.warning("DEF_RETRY_BUDGET", place, &child(&draft.pointer, "retry"), message).suggestion =
-            Some("lower `maxAttempts`, `maxInterval` or the step's `timeout`, or raise the saga's `timeout`".to_owned());
+        findings.warning("DEF_RETRY_BUDGET", place, &child(&draft.pointer, "retry"), message).suggestion = Some(
+            "lower `maxAttempts`, `maxInterval` or the step's `timeout`, or raise the saga's `timeout`".to_owned(),
+        );
     }
     if is_told {
         return;
@@ -68,9 +68,9 @@ pub(super) fn check(findings: &mut Findings<'_>, whole: &Whole<'_>) {
         return;
     };
     let place = whole.root.get("timeout").map_or(whole.root.place, |node| node.place);
-    let names: Vec<&str> = path.iter().map(|&at| whole.name(at)).collect();
+    let names: Vec<String> = path.iter().map(|&at| format!("`{}`", whole.name(at))).collect();
     let message = format!(
-        "with all their retries, {} may take {} together; but the saga gives up after {}",
+        "with all retries, {} may take {} one after the other; but the saga gives up after {}",
         names.join(", "),
         told(*time),
         told(limit)

@@ -18,6 +18,8 @@ pub(super) enum Output {
     Present,
     /// The step may be skipped.
     Skippable,
+    /// The step waits for a signal that may not come.
+    Expirable,
     /// Whenever this is evaluated, the step is skipped.
     Skipped,
     /// The step is never done at all.
@@ -126,8 +128,10 @@ impl<'a, 's> Infer<'a, 's> {
             Expr::Select(select) if select.test => match self.path(&select.operand.expr) {
                 Some((root, segments)) => self.is_there(root, &segments, &select.field, facts),
                 None => {
-                    self.shape(&select.operand, facts);
-                    Shape::truth(None)
+                    let base = self.shape(&select.operand, facts);
+                    self.expect(&select.operand, base.kinds, Kinds::MAP, "`has`");
+                    let known = (base.field(&select.field).0 == Presence::Always).then_some(true);
+                    Shape::truth(known)
                 }
             },
             Expr::Select(select) => {
@@ -288,6 +292,12 @@ impl<'a, 's> Infer<'a, 's> {
                 format!("`{name}` may be skipped, and then it has no output"),
                 format!("guard it: {guard}; or give this step the same `when`"),
             ),
+            Output::Expirable => (
+                "DEF_OUTPUT_MISSING",
+                Severity::Warning,
+                format!("the signal that `{name}` waits for may not come in time, and then there is no output"),
+                format!("guard it: {guard}; or let the wait fail: `onTimeout: fail`"),
+            ),
             Output::Never => (
                 "DEF_OUTPUT_MISSING",
                 Severity::Error,
@@ -303,7 +313,9 @@ impl<'a, 's> Infer<'a, 's> {
             Output::Own => (
                 "DEF_OUTPUT_UNKNOWN",
                 Severity::Warning,
-                format!("when `{name}` times out, nobody knows whether it took effect: it is undone, but it has no output"),
+                format!(
+                    "when `{name}` times out, nobody knows whether it took effect: it is undone, but it has no output"
+                ),
                 format!(
                     "choose the id in the saga's input, so that it is known before, or guard it: {guard}; the \
                      participant gets the key of the action in the header `amends-compensates`"
@@ -322,7 +334,7 @@ impl<'a, 's> Infer<'a, 's> {
                 let known = match output {
                     Output::Present => Some(true),
                     Output::Never | Output::Skipped => Some(false),
-                    Output::Skippable | Output::Own => None,
+                    Output::Skippable | Output::Expirable | Output::Own => None,
                 };
                 // What only holds under these facts is no fault of the guard.
                 let (bare, _) = self.surroundings.output(name, &Facts::default());
@@ -331,6 +343,12 @@ impl<'a, 's> Infer<'a, 's> {
             (Root::Saga, _) => (self.surroundings.has_key().then_some(true), Way::new("saga.key"), true),
             _ => {
                 let base = self.follow(root, segments, facts);
+                if !base.kinds.meets(Kinds::MAP.or(Kinds::OTHER)) && base.kinds != Kinds::NONE {
+                    let way = Way::new(&path_text(root.name(), segments));
+                    let message = format!("`has` wants a mapping, and `{}` is {}", way.shown, base.kinds.told());
+                    self.complain("DEF_EXPRESSION_TYPE", Severity::Error, &way, message, None);
+                    return Shape::truth(None);
+                }
                 let mut way = Way::new(&path_text(root.name(), segments));
                 let segment = Segment::Key(field.to_owned());
                 let presence = base.field(field).0;
@@ -402,7 +420,9 @@ impl<'a, 's> Infer<'a, 's> {
                 }
             }
             ("@not_strictly_false", [inner]) => self.shape(inner, facts),
-            (operator, [left, right]) if call.target.is_none() && binary(operator, Kinds::INT, Kinds::INT).is_some() => {
+            (operator, [left, right])
+                if call.target.is_none() && binary(operator, Kinds::INT, Kinds::INT).is_some() =>
+            {
                 let (l, r) = (self.shape(left, facts), self.shape(right, facts));
                 self.operate(operator, node, (left, &l), (right, &r))
             }
@@ -424,13 +444,7 @@ impl<'a, 's> Infer<'a, 's> {
         }
     }
 
-    fn function(
-        &mut self,
-        name: &str,
-        target: Option<&IdedExpr>,
-        args: &[IdedExpr],
-        facts: &Facts,
-    ) -> Shape<'s> {
+    fn function(&mut self, name: &str, target: Option<&IdedExpr>, args: &[IdedExpr], facts: &Facts) -> Shape<'s> {
         let all: Vec<(&IdedExpr, Shape<'s>)> =
             target.into_iter().chain(args).map(|part| (part, self.shape(part, facts))).collect();
         match (name, all.as_slice()) {
@@ -461,12 +475,16 @@ impl<'a, 's> Infer<'a, 's> {
         shape.as_truth()
     }
 
-    /// Complains when a value is of none of the kinds that are wanted of it.
+    /// Complains when a value is not of the kinds that are wanted of it, or may be of another one.
     fn expect(&mut self, node: &IdedExpr, kinds: Kinds, wanted: Kinds, by: &str) {
-        if !kinds.meets(wanted.or(Kinds::OTHER)) && kinds != Kinds::NONE {
-            let way = Way::new(&canonical(node));
-            let message = format!("{by} wants {}, and {} is {}", wanted.told(), quoted(node), kinds.told());
-            self.complain("DEF_EXPRESSION_TYPE", Severity::Error, &way, message, None);
+        let way = Way::new(&canonical(node));
+        let told = |word: &str| format!("{by} wants {}, and {} {word} {}", wanted.told(), quoted(node), kinds.told());
+        if kinds == Kinds::NONE {
+            // Nothing fits the schema; that is told elsewhere.
+        } else if !kinds.meets(wanted.or(Kinds::OTHER)) {
+            self.complain("DEF_EXPRESSION_TYPE", Severity::Error, &way, told("is"), None);
+        } else if kinds.is_known() && !kinds.is_within(wanted.or(Kinds::OTHER)) {
+            self.complain("DEF_EXPRESSION_MIXED", Severity::Warning, &way, told("may be"), None);
         }
     }
 
@@ -482,9 +500,7 @@ impl<'a, 's> Infer<'a, 's> {
         let verdict = binary(operator, l.kinds, r.kinds).unwrap_or(Verdict::Works(Kinds::ANY));
         let told = || format!("{} is {} and {} is {}", quoted(left), l.kinds.told(), quoted(right), r.kinds.told());
         let are_numbers = l.kinds.is_within(Kinds::NUMBER) && r.kinds.is_within(Kinds::NUMBER);
-        let advice = || {
-            are_numbers.then(|| format!("convert what is not one already: `double({})`", canonical(left)))
-        };
+        let advice = || are_numbers.then(|| format!("convert what is not one already: `double({})`", canonical(left)));
         match verdict {
             Verdict::Fails if l.kinds == Kinds::NONE || r.kinds == Kinds::NONE => {}
             Verdict::Fails => {
@@ -506,11 +522,18 @@ impl<'a, 's> Infer<'a, 's> {
                 "DEF_COMPARISON",
                 Severity::Warning,
                 &way,
-                format!("this is always {truth}: {}", compare::reason(operator, (&quoted(left), l), (&quoted(right), r))),
+                format!(
+                    "this is always {truth}: {}",
+                    compare::reason(operator, (&quoted(left), l), (&quoted(right), r))
+                ),
                 compare::advice(l, r),
             );
         }
         match verdict {
+            Verdict::Works(Kinds::LIST) => match (&l.items, &r.items) {
+                (Some(first), Some(second)) => Shape::list_of((**first).clone().join((**second).clone())),
+                _ => Shape::list(None),
+            },
             Verdict::Works(kinds) | Verdict::Partly(kinds) if kinds != Kinds::BOOL => Shape::of_kinds(kinds),
             Verdict::Fails => Shape::any(),
             _ => Shape::truth(truth).narrowed(l.is_narrowed || r.is_narrowed),
@@ -523,21 +546,38 @@ impl<'a, 's> Infer<'a, 's> {
         let gathered = self.shape(&each.accu_init, facts);
         let gathered = Shape::of_kinds(gathered.kinds);
         let depth = self.bound.len();
-        let item = if range.kinds.is_within(Kinds::LIST) { range.item() } else { Shape::any() };
+        let item = match range.kinds {
+            kinds if kinds.is_within(Kinds::LIST) => range.item(),
+            // It goes over the keys.
+            kinds if kinds.is_within(Kinds::MAP) => Shape::of_kinds(Kinds::TEXT),
+            _ => Shape::any(),
+        };
         self.bound.push((each.iter_var.clone(), item));
         self.bound.extend(each.iter_var2.clone().map(|name| (name, Shape::any())));
         self.bound.push((each.accu_var.clone(), gathered));
         self.shape(&each.loop_cond, facts);
         self.shape(&each.loop_step, facts);
-        self.bound.truncate(depth);
         // `exists_one` counts and compares; the others give what they gather.
-        self.bound.push((each.accu_var.clone(), Shape::any()));
         let result = match literal(&each.accu_init) {
-            Some(Value::Bool(_) | Value::Number(_)) => Kinds::BOOL,
-            _ => Kinds::LIST,
+            Some(Value::Bool(_) | Value::Number(_)) => Shape::of_kinds(Kinds::BOOL),
+            _ => Shape::list(self.gathered(&each.loop_step, facts)),
         };
         self.bound.truncate(depth);
-        Shape::of_kinds(result)
+        result
+    }
+
+    /// What a loop adds to its result each time: `result + [item]`, perhaps under a condition.
+    fn gathered(&mut self, step: &IdedExpr, facts: &Facts) -> Option<Box<Shape<'s>>> {
+        let Expr::Call(call) = &step.expr else { return None };
+        match (call.func_name.as_str(), call.args.as_slice()) {
+            ("_?_:_", [condition, yes, _]) => {
+                let mut under = facts.clone();
+                under.assume(condition, true);
+                self.gathered(yes, &under)
+            }
+            ("_+_", [_, added]) => self.shape(added, facts).items,
+            _ => None,
+        }
     }
 
     fn complain(

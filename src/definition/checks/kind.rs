@@ -154,7 +154,7 @@ fn pair(operator: &str, l: Kinds, r: Kinds) -> Option<Kinds> {
         "@in" => {
             let may_be_key = l.is_within(K::BOOL.or(K::NUMBER).or(K::TEXT));
             when(is_other || r == K::LIST || (r == K::MAP && may_be_key), K::BOOL)
-        },
+        }
         _ => return None,
     })
 }
@@ -174,7 +174,7 @@ mod tests {
         });
         let samples = samples.as_object().expect("an object");
         let input = json!(samples);
-        let scope = Scope { input: &input, saga_id: "", saga_key: None, outputs: &[] };
+        let scope = Scope { input: &input, saga_id: "", saga_key: None, outputs: &[], item: None };
         let operators = ["+", "-", "*", "/", "%", "<", "<=", ">", ">=", "==", "!=", "in"];
         let mut wrong = Vec::new();
         let mut seen = 0;

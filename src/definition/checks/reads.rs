@@ -12,7 +12,7 @@ use crate::definition::checks::kind::Kinds;
 use crate::definition::checks::order::index;
 use crate::definition::checks::shape::Shape;
 use crate::definition::fields::{Findings, Reader, Written, child};
-use crate::definition::{OnTimeout, Severity, Work, expression};
+use crate::definition::{OnTimeout, Scope, Severity, Work, expression};
 
 /// How far conditions are followed that read outputs of steps with conditions.
 const MAX_DEPTH: usize = 2;
@@ -96,7 +96,9 @@ impl<'w> World<'w> {
         let mut troubles: Vec<(Trouble, bool)> = infer.troubles.into_iter().map(|trouble| (trouble, false)).collect();
         let found = match (written.reader, step) {
             _ if shape.kinds == Kinds::NONE => None,
-            (_, Some(at)) if is_condition => self.condition(at, &shape, troubles.is_empty()),
+            (_, Some(at)) if is_condition && !written.is_piece => {
+                self.condition(at, &shape, written, troubles.is_empty())
+            }
             (Reader::Key, _) if !written.is_piece => key(&shape),
             (Reader::Items, _) => self.items(&written.pointer, &shape),
             _ if written.is_piece => piece(&shape),
@@ -106,7 +108,7 @@ impl<'w> World<'w> {
         troubles
     }
 
-    fn condition(&self, at: usize, shape: &Shape<'_>, is_clean: bool) -> Option<Trouble> {
+    fn condition(&self, at: usize, shape: &Shape<'_>, written: &Written, is_clean: bool) -> Option<Trouble> {
         if !shape.kinds.meets(Kinds::BOOL) {
             let message = format!("a condition gives true or false, and this gives {}", shape.kinds.told());
             let advice = "compare it with something, for example `input.count > 0`".to_owned();
@@ -117,7 +119,7 @@ impl<'w> World<'w> {
             let advice = "compare it with `true`: `... == true`".to_owned();
             return Some(trouble("DEF_WHEN_TYPE", Severity::Warning, message, advice));
         }
-        let truth = shape.as_truth().filter(|_| is_clean)?;
+        let truth = shape.as_truth().or_else(|| fixed(&written.text)).filter(|_| is_clean)?;
         let (code, message, advice) = constant(truth, self.whole.name(at));
         Some(trouble(code, Severity::Warning, message, advice))
     }
@@ -157,6 +159,17 @@ impl<'w> World<'w> {
         }
         facts
     }
+}
+
+/// What an expression gives that reads nothing.
+fn fixed(text: &str) -> Option<bool> {
+    let expression = expression::Expression::compile(text).ok()?;
+    let reads = expression.reads_input || expression.reads_saga || expression.reads_item;
+    if reads || !expression.steps.is_empty() {
+        return None;
+    }
+    let scope = Scope { input: &Value::Null, saga_id: "", saga_key: None, outputs: &[], item: None };
+    expression.evaluate(&scope).ok()?.as_bool()
 }
 
 fn trouble(code: &'static str, severity: Severity, message: String, advice: String) -> Trouble {
@@ -242,10 +255,9 @@ impl<'w> Surroundings<'w> for Spot<'w> {
             return (Output::Present, shape);
         }
         // A signal that does not come in time may leave the step without output.
-        let may_expire = draft.is_some_and(|draft| {
-            matches!(draft.work, Some(Work::Wait { on_timeout: OnTimeout::Continue, .. }))
-        });
-        let at_best = if may_expire { Output::Skippable } else { Output::Present };
+        let may_expire =
+            draft.is_some_and(|draft| matches!(draft.work, Some(Work::Wait { on_timeout: OnTimeout::Continue, .. })));
+        let at_best = if may_expire { Output::Expirable } else { Output::Present };
         match draft.and_then(|draft| draft.when.as_ref()?.literal()) {
             Some(true) => return (at_best, shape),
             Some(false) => return (Output::Never, shape),

@@ -17,12 +17,8 @@ const KEYWORDS: [&str; 55] = [
     "deprecated", "readOnly", "writeOnly", "contentEncoding", "contentMediaType",
 ];
 
-const BOUNDS: [(&str, &str); 4] = [
-    ("minimum", "maximum"),
-    ("minLength", "maxLength"),
-    ("minItems", "maxItems"),
-    ("minProperties", "maxProperties"),
-];
+const BOUNDS: [(&str, &str); 4] =
+    [("minimum", "maximum"), ("minLength", "maxLength"), ("minItems", "maxItems"), ("minProperties", "maxProperties")];
 
 pub(super) fn check(findings: &mut Findings<'_>, whole: &Whole<'_>) {
     if let Some(schema) = whole.root.get("input").and_then(|input| input.get("schema")) {

@@ -81,7 +81,12 @@ impl<'s> Shape<'s> {
 
     /// A list of such items.
     pub fn list_of(item: Self) -> Self {
-        Self { items: Some(Box::new(item)), ..Self::of_kinds(Kinds::LIST) }
+        Self::list(Some(Box::new(item)))
+    }
+
+    /// A list of such items, if anything is known of them.
+    pub fn list(items: Option<Box<Self>>) -> Self {
+        Self { items, ..Self::of_kinds(Kinds::LIST) }
     }
 
     /// The same, or null.
@@ -168,10 +173,9 @@ impl<'s> Shape<'s> {
         let below = |bound: f64| if is_whole { bound.ceil() - 1.0 } else { bound };
         let low = number("minimum").into_iter().chain(number("exclusiveMinimum").map(above));
         let high = number("maximum").into_iter().chain(number("exclusiveMaximum").map(below));
-        self.number = self.number.and(Range {
-            low: low.fold(f64::NEG_INFINITY, f64::max),
-            high: high.fold(f64::INFINITY, f64::min),
-        });
+        self.number = self
+            .number
+            .and(Range { low: low.fold(f64::NEG_INFINITY, f64::max), high: high.fold(f64::INFINITY, f64::min) });
         for (kind, least, most) in [
             (Kinds::TEXT, "minLength", "maxLength"),
             (Kinds::LIST, "minItems", "maxItems"),
