@@ -236,7 +236,8 @@ impl<'a> Findings<'a> {
                 }
                 Err(error) => {
                     let place = self.place_within(node, &error);
-                    self.error("DEF_EXPRESSION", place, pointer, error.message);
+                    let advice = dashed_step(&error.expression);
+                    self.error("DEF_EXPRESSION", place, pointer, error.message).suggestion = advice;
                     None
                 }
             },
@@ -318,6 +319,13 @@ impl<'a> Findings<'a> {
         let start = place.start + at;
         Some(Place::new(start, start + text.len(), place.line as usize + lines, column))
     }
+}
+
+/// A step whose name has a dash is no plain member: `steps.pick-up` is a subtraction.
+fn dashed_step(expression: &str) -> Option<String> {
+    let (_, rest) = expression.split_once("steps.")?;
+    let name = rest.split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))).next()?;
+    name.contains('-').then(|| format!("write `steps['{name}']`: a dash is a subtraction"))
 }
 
 /// The JSON pointer of a member.
