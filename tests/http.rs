@@ -339,7 +339,10 @@ async fn warnings_are_told_at_registration_and_refuse_it_when_they_are_denied() 
     let answer = house.ask(at("/v1/definitions?denyWarnings=false")).await;
     assert_eq!(answer.status.as_u16(), 201);
     let warning = &answer.json()["warnings"][0];
-    assert_eq!((&warning["code"], &warning["pointer"]), (&"DEF_COMPENSATION_SAME".into(), &"/steps/0/compensation/action".into()));
+    assert_eq!(
+        (&warning["code"], &warning["pointer"]),
+        (&"DEF_COMPENSATION_SAME".into(), &"/steps/0/compensation/action".into())
+    );
     let answer = house.ask(at("/v1/definitions?denyWarnings=perhaps")).await;
     assert_eq!((answer.status.as_u16(), &answer.json()["code"]), (400, &json!("QUERY_INVALID")));
 }

@@ -9,8 +9,10 @@ use crate::definition::checks::shape::{Range, Shape};
 use crate::definition::expression::{Segment, path_of};
 
 /// Statements known to be true or false, by their normal form.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Facts {
+#[derive(Debug, Default)]
+pub(super) struct Facts<'p> {
+    /// What holds around: nothing is copied for each guard.
+    around: Option<&'p Facts<'p>>,
     known: BTreeMap<String, bool>,
     narrowed: BTreeMap<String, Narrow>,
 }
@@ -23,21 +25,35 @@ struct Narrow {
     range: Range,
 }
 
-impl Facts {
+impl<'p> Facts<'p> {
+    /// These, to which more can be added.
+    pub fn under(&'p self) -> Self {
+        Self { around: Some(self), ..Self::default() }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Facts<'p>> {
+        std::iter::successors(Some(self), |facts| facts.around)
+    }
+
+    fn is_known(&self, name: &str) -> Option<bool> {
+        self.all().find_map(|facts| facts.known.get(name).copied())
+    }
+
     /// Whether the boolean expression is known to be true or false.
     pub fn truth_of(&self, node: &IdedExpr) -> Option<bool> {
         let (name, flipped) = normal(node);
-        self.known.get(&name).map(|truth| *truth != flipped)
+        self.is_known(&name).map(|truth| truth != flipped)
     }
 
     /// Whether the value at this path, in normal form, is known to be there, or not to be.
     pub fn presence_of(&self, path: &str) -> Option<bool> {
-        self.known.get(&format!("has({path})")).copied()
+        self.is_known(&format!("has({path})"))
     }
 
     /// Whether anything is known of how long the value at this path is.
     pub fn knows_size_of(&self, path: &str) -> bool {
-        self.narrowed.contains_key(&format!("size({path})"))
+        let name = format!("size({path})");
+        self.all().any(|facts| facts.narrowed.contains_key(&name))
     }
 
     /// The names of the steps that are known to have put something out.
@@ -50,10 +66,10 @@ impl Facts {
 
     /// What is left of `shape`, the value that `name` stands for.
     pub fn narrow<'s>(&self, name: &str, mut shape: Shape<'s>) -> Shape<'s> {
-        if let Some(truth) = self.known.get(name) {
-            shape = Shape::truth(Some(*truth)).narrowed(true);
+        if let Some(truth) = self.is_known(name) {
+            shape = Shape::truth(Some(truth)).narrowed(true);
         }
-        if let Some(Narrow { is, is_not, range }) = self.narrowed.get(name) {
+        for Narrow { is, is_not, range } in self.all().filter_map(|facts| facts.narrowed.get(name)) {
             if let Some(value) = is
                 && shape.values.as_ref().is_none_or(|values| values.contains(value))
             {

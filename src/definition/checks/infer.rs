@@ -33,7 +33,7 @@ pub(super) trait Surroundings<'s> {
     /// What is known of the saga's input.
     fn input(&self) -> Shape<'s>;
     /// What is known of a step's output.
-    fn output(&self, step: &str, facts: &Facts) -> (Output, Shape<'s>);
+    fn output(&self, step: &str, facts: &Facts<'_>) -> (Output, Shape<'s>);
     /// What is known of `item` in a step with `forEach`.
     fn item(&self) -> Shape<'s>;
     /// Whether the saga is sure to have a key.
@@ -106,7 +106,7 @@ impl<'a, 's> Infer<'a, 's> {
     }
 
     /// What the expression gives, under these facts.
-    pub fn shape(&mut self, node: &IdedExpr, facts: &Facts) -> Shape<'s> {
+    pub fn shape(&mut self, node: &IdedExpr, facts: &Facts<'_>) -> Shape<'s> {
         let shape = self.bare(node, facts);
         match facts.truth_of(node) {
             Some(truth) if shape.as_truth().is_none() && shape.kinds.meets(Kinds::BOOL) => {
@@ -116,7 +116,7 @@ impl<'a, 's> Infer<'a, 's> {
         }
     }
 
-    fn bare(&mut self, node: &IdedExpr, facts: &Facts) -> Shape<'s> {
+    fn bare(&mut self, node: &IdedExpr, facts: &Facts<'_>) -> Shape<'s> {
         if let Some(value) = literal(node) {
             return Shape::constant(value);
         }
@@ -176,7 +176,7 @@ impl<'a, 's> Infer<'a, 's> {
         found.map_or_else(Shape::any, |(_, shape)| shape.clone())
     }
 
-    fn follow(&mut self, root: Root, segments: &[Segment], facts: &Facts) -> Shape<'s> {
+    fn follow(&mut self, root: Root, segments: &[Segment], facts: &Facts<'_>) -> Shape<'s> {
         let text = path_text(root.name(), segments);
         let (mut shape, mut way, rest) = match (root, segments) {
             (Root::Input, rest) => (self.surroundings.input(), Way::new("input"), rest),
@@ -204,7 +204,7 @@ impl<'a, 's> Infer<'a, 's> {
     }
 
     /// A member of a value, which is complained of when it may be missing.
-    fn member(&mut self, base: &Shape<'s>, segment: &Segment, way: &mut Way, facts: &Facts) -> Shape<'s> {
+    fn member(&mut self, base: &Shape<'s>, segment: &Segment, way: &mut Way, facts: &Facts<'_>) -> Shape<'s> {
         let parent = way.shown.clone();
         let holds = match segment {
             Segment::Key(_) => Kinds::MAP.or(Kinds::OTHER),
@@ -270,7 +270,7 @@ impl<'a, 's> Infer<'a, 's> {
         self.complain("DEF_READ_UNDECLARED", severity, way, message, Some(advice));
     }
 
-    fn output(&mut self, name: &str, facts: &Facts) -> Shape<'s> {
+    fn output(&mut self, name: &str, facts: &Facts<'_>) -> Shape<'s> {
         let (output, shape) = self.surroundings.output(name, facts);
         let way = Way::step(name);
         match facts.presence_of(&way.text) {
@@ -327,7 +327,7 @@ impl<'a, 's> Infer<'a, 's> {
     }
 
     /// `has(...)`.
-    fn is_there(&mut self, root: Root, segments: &[Segment], field: &str, facts: &Facts) -> Shape<'s> {
+    fn is_there(&mut self, root: Root, segments: &[Segment], field: &str, facts: &Facts<'_>) -> Shape<'s> {
         let (known, mut way, is_sure) = match (root, segments) {
             (Root::Steps, [Segment::Key(name)]) => {
                 let (output, _) = self.surroundings.output(name, facts);
@@ -380,11 +380,11 @@ impl<'a, 's> Infer<'a, 's> {
         Shape::truth(known)
     }
 
-    fn call(&mut self, node: &IdedExpr, call: &CallExpr, facts: &Facts) -> Shape<'s> {
+    fn call(&mut self, node: &IdedExpr, call: &CallExpr, facts: &Facts<'_>) -> Shape<'s> {
         match (call.func_name.as_str(), call.args.as_slice()) {
             ("_&&_", [left, right]) => {
                 let l = self.boolean(left, facts);
-                let mut under = facts.clone();
+                let mut under = facts.under();
                 under.assume(left, true);
                 let r = self.boolean(right, &under);
                 Shape::truth(match (l, r) {
@@ -395,7 +395,7 @@ impl<'a, 's> Infer<'a, 's> {
             }
             ("_||_", [left, right]) => {
                 let l = self.boolean(left, facts);
-                let mut under = facts.clone();
+                let mut under = facts.under();
                 under.assume(left, false);
                 let r = self.boolean(right, &under);
                 Shape::truth(match (l, r) {
@@ -407,10 +407,10 @@ impl<'a, 's> Infer<'a, 's> {
             ("!_", [inner]) => Shape::truth(self.boolean(inner, facts).map(|truth| !truth)),
             ("_?_:_", [condition, yes, no]) => {
                 let truth = self.boolean(condition, facts);
-                let mut under = facts.clone();
+                let mut under = facts.under();
                 under.assume(condition, true);
                 let yes = self.shape(yes, &under);
-                let mut under = facts.clone();
+                let mut under = facts.under();
                 under.assume(condition, false);
                 let no = self.shape(no, &under);
                 match truth {
@@ -444,7 +444,7 @@ impl<'a, 's> Infer<'a, 's> {
         }
     }
 
-    fn function(&mut self, name: &str, target: Option<&IdedExpr>, args: &[IdedExpr], facts: &Facts) -> Shape<'s> {
+    fn function(&mut self, name: &str, target: Option<&IdedExpr>, args: &[IdedExpr], facts: &Facts<'_>) -> Shape<'s> {
         let all: Vec<(&IdedExpr, Shape<'s>)> =
             target.into_iter().chain(args).map(|part| (part, self.shape(part, facts))).collect();
         match (name, all.as_slice()) {
@@ -469,7 +469,7 @@ impl<'a, 's> Infer<'a, 's> {
     }
 
     /// A side of a logical operator.
-    fn boolean(&mut self, node: &IdedExpr, facts: &Facts) -> Option<bool> {
+    fn boolean(&mut self, node: &IdedExpr, facts: &Facts<'_>) -> Option<bool> {
         let shape = self.shape(node, facts);
         self.expect(node, shape.kinds, Kinds::BOOL, "a condition");
         shape.as_truth()
@@ -540,7 +540,7 @@ impl<'a, 's> Infer<'a, 's> {
         }
     }
 
-    fn each(&mut self, each: &ComprehensionExpr, facts: &Facts) -> Shape<'s> {
+    fn each(&mut self, each: &ComprehensionExpr, facts: &Facts<'_>) -> Shape<'s> {
         let range = self.shape(&each.iter_range, facts);
         self.expect(&each.iter_range, range.kinds, Kinds::LIST.or(Kinds::MAP), "a loop");
         let gathered = self.shape(&each.accu_init, facts);
@@ -567,11 +567,11 @@ impl<'a, 's> Infer<'a, 's> {
     }
 
     /// What a loop adds to its result each time: `result + [item]`, perhaps under a condition.
-    fn gathered(&mut self, step: &IdedExpr, facts: &Facts) -> Option<Box<Shape<'s>>> {
+    fn gathered(&mut self, step: &IdedExpr, facts: &Facts<'_>) -> Option<Box<Shape<'s>>> {
         let Expr::Call(call) = &step.expr else { return None };
         match (call.func_name.as_str(), call.args.as_slice()) {
             ("_?_:_", [condition, yes, _]) => {
-                let mut under = facts.clone();
+                let mut under = facts.under();
                 under.assume(condition, true);
                 self.gathered(yes, &under)
             }
@@ -597,7 +597,7 @@ impl<'a, 's> Infer<'a, 's> {
     }
 }
 
-fn index_presence(base: &Shape<'_>, at: usize, path: &str, facts: &Facts) -> Presence {
+fn index_presence(base: &Shape<'_>, at: usize, path: &str, facts: &Facts<'_>) -> Presence {
     let at = length(at);
     match () {
         () if base.size.low > at => Presence::Always,

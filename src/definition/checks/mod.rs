@@ -12,6 +12,8 @@ mod order;
 mod reads;
 mod schemas;
 mod shape;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
 //! Every expression in its place: whether what it reads is there, and whether what it gives can be used.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 
 use cel::common::ast::IdedExpr;
@@ -16,6 +17,8 @@ use crate::definition::{OnTimeout, Scope, Severity, Work, expression};
 
 /// How far conditions are followed that read outputs of steps with conditions.
 const MAX_DEPTH: usize = 2;
+/// How many bytes of conditions are followed in all, so that no definition keeps the check busy.
+const MAX_FOLLOWED: usize = 400_000;
 
 pub(super) fn check(findings: &mut Findings<'_>, whole: &Whole<'_>) {
     let written = std::mem::take(&mut findings.written);
@@ -60,7 +63,9 @@ fn constant(truth: bool, step: &str) -> (&'static str, String, String) {
 struct World<'w> {
     whole: &'w Whole<'w>,
     names: HashMap<&'w str, usize>,
-    conditions: HashMap<usize, &'w IdedExpr>,
+    conditions: HashMap<usize, (&'w IdedExpr, usize)>,
+    /// How many bytes of conditions may still be followed.
+    fuel: Cell<usize>,
     input: Option<Value>,
     outputs: HashMap<usize, &'w Value>,
     /// The lists of `forEach` steps.
@@ -72,14 +77,15 @@ impl<'w> World<'w> {
         let drafts = || whole.drafts.iter().enumerate();
         let names = drafts().filter_map(|(at, draft)| Some((draft.name.as_deref()?, at))).collect();
         let conditions = parsed.iter().filter_map(|(written, tree)| match written.reader {
-            Reader::Step(at) if whole.is_condition(at, &written.pointer) => Some((at, tree)),
+            Reader::Step(at) if whole.is_condition(at, &written.pointer) => Some((at, (tree, written.text.len()))),
             _ => None,
         });
         let input = whole.root.get("input").and_then(|input| input.get("schema")).map(|schema| schema.to_json());
         let outputs = drafts().filter_map(|(at, draft)| Some((at, draft.output_schema.as_ref()?))).collect();
         let lists = parsed.iter().filter(|(written, _)| written.reader == Reader::Items);
         let lists = lists.filter_map(|(written, tree)| Some((whole.step_at(&written.pointer)?, tree)));
-        Self { whole, names, conditions: conditions.collect(), input, outputs, lists: lists.collect() }
+        let fuel = Cell::new(MAX_FOLLOWED);
+        Self { whole, names, conditions: conditions.collect(), fuel, input, outputs, lists: lists.collect() }
     }
 
     /// What is wrong with the expression, and whether it is about the whole of it.
@@ -141,13 +147,13 @@ impl<'w> World<'w> {
     }
 
     /// What holds whenever the step at `at` is done.
-    fn facts(&self, at: usize) -> Facts {
+    fn facts(&self, at: usize) -> Facts<'static> {
         let mut facts = Facts::default();
         let mut done: Vec<usize> = Vec::new();
         let mut todo = vec![at];
         while let Some(step) = todo.pop() {
             done.push(step);
-            if let Some(condition) = self.conditions.get(&step) {
+            if let Some((condition, _)) = self.conditions.get(&step) {
                 facts.assume(condition, true);
             }
             // Whoever has put something out was not skipped.
@@ -231,7 +237,7 @@ impl<'w> Surroundings<'w> for Spot<'w> {
         }
     }
 
-    fn output(&self, step: &str, facts: &Facts) -> (Output, Shape<'w>) {
+    fn output(&self, step: &str, facts: &Facts<'_>) -> (Output, Shape<'w>) {
         let world = self.world;
         let Some(&read) = world.names.get(step) else { return (Output::Present, Shape::any()) };
         let mut shape = world.outputs.get(&read).map_or_else(Shape::any, |schema| Shape::of_schema(schema, schema));
@@ -263,12 +269,17 @@ impl<'w> Surroundings<'w> for Spot<'w> {
             Some(false) => return (Output::Never, shape),
             None => {}
         }
-        let Some(condition) = world.conditions.get(&read) else { return (at_best, shape) };
+        let Some(&(condition, length)) = world.conditions.get(&read) else { return (at_best, shape) };
         if self.depth == MAX_DEPTH {
             return (Output::Skippable, shape);
         }
+        // Conditions that read many steps with conditions that do so too: what is left of them is not judged.
+        match world.fuel.get().checked_sub(2 * length) {
+            Some(left) => world.fuel.set(left),
+            None => return (at_best, shape),
+        }
         let there = Spot { world, reader: Reader::Step(read), depth: self.depth + 1 };
-        let truth = |facts: &Facts| Infer::new(&there).shape(condition, facts).as_truth();
+        let truth = |facts: &Facts<'_>| Infer::new(&there).shape(condition, facts).as_truth();
         let output = match truth(&Facts::default()) {
             Some(true) => at_best,
             Some(false) => Output::Never,
