@@ -110,7 +110,7 @@ mod tests {
         let (source, a) = saga("a", "  - { name: b, saga: b }\n");
         let (_, b) = saga("b", "  - { name: c, saga: c }\n");
         let (_, c) = saga("c", "  - { name: a, saga: a, when: \"${ input.more }\" }\n");
-        assert!(relations(&source, &a, &[b.clone()]).is_empty());
+        assert!(relations(&source, &a, std::slice::from_ref(&b)).is_empty());
         let found = relations(&source, &a, &[b, c]);
         assert_eq!(found.len(), 1);
         assert_eq!(
