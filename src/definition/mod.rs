@@ -30,5 +30,5 @@ pub use model::{
 pub use relations::relations;
 pub use render::render;
 pub use schema::json_schema;
-pub use source::{Checked, compile, read, to_json};
+pub use source::{Checked, check_key, compile, read, to_json};
 pub use template::{Condition, ExpressionError, Scope, Template};

@@ -4,4 +4,5 @@ mod bad_input;
 mod canned;
 mod check;
 mod commands;
+mod demo;
 mod program;
