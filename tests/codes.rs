@@ -104,3 +104,12 @@ fn every_page_says_why_and_shows_both_examples() {
         assert!(!page.faulty.is_empty() && page.faulty != page.mended, "{}", page.code);
     }
 }
+
+#[test]
+fn the_table_of_all_codes_has_the_pages_titles() {
+    let table = include_str!("../docs/errors.md");
+    for page in codes() {
+        let row = format!("| `{}` | {} |", page.code, page.title);
+        assert!(table.lines().any(|line| line == row), "docs/errors.md lacks: {row}");
+    }
+}

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use amends::definition::{Definition, Scope, Severity, Stage, json_schema, read, render};
+use amends::definition::{Definition, Scope, Severity, Stage, compile, json_schema, read, render};
 use serde_json::{Value, json};
 
 fn good(source: &str) -> std::sync::Arc<Definition> {
@@ -116,6 +116,14 @@ fn every_fault_is_explained() {
         }
         insta::assert_snapshot!(name.trim_end_matches(".yaml"), render(&name, &source, &checked.diagnostics, false));
     }
+}
+
+#[test]
+fn a_check_that_is_newer_than_a_registration_does_not_take_it_back() {
+    let source = include_str!("definitions/bad/contradiction.yaml");
+    assert!(read(source).definition.is_none());
+    assert!(compile(source).is_some());
+    assert!(compile(include_str!("definitions/bad/cycle.yaml")).is_none(), "what cannot run is refused all the same");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::error::{CliError, Exit};
 use super::{Context, output};
 use crate::definition::{self, CodePage};
 
-/// The codes of everything but definitions, in tables.
+/// All codes in tables; those of definitions have pages too.
 const ERRORS: &str = include_str!("../../docs/errors.md");
 
 /// Which code.
@@ -81,7 +81,7 @@ fn one(given: &str, context: &Context) -> Result<Exit, CliError> {
 fn all(context: &Context) -> Result<Exit, CliError> {
     let mut items: Vec<Value> =
         definition::codes().iter().map(|page| json!({ "code": page.code, "title": page.title })).collect();
-    items.extend(rows().iter().map(|row| {
+    items.extend(rows().iter().filter(|row| definition::explain(row.code).is_none()).map(|row| {
         let means = row.cells.iter().find(|(name, _)| *name == "means").map_or("", |(_, cell)| cell);
         json!({ "code": row.code, "title": means })
     }));
