@@ -9,6 +9,7 @@ mod infer;
 mod kind;
 mod names;
 mod order;
+mod paths;
 mod reads;
 mod schemas;
 mod shape;
