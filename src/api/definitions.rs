@@ -11,7 +11,8 @@ use axum::response::{IntoResponse, Response};
 
 use crate::api::auth::Caller;
 use crate::api::body::DefinitionText;
-use crate::api::problem::{PATH_INVALID, Problem, VERSION_INVALID};
+use crate::api::problem::{PATH_INVALID, Problem, VERSION_INVALID, found};
+use crate::api::query::Query;
 use crate::api::{App, graph};
 use crate::client::views::{
     CompensationView, DefinitionList, DefinitionSummary, DefinitionVersions, DefinitionView, RetryView,
@@ -25,13 +26,22 @@ use crate::store::DefinitionRecord;
 pub(super) async fn register(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
+    Extension(query): Extension<Query>,
     DefinitionText(source): DefinitionText,
 ) -> Result<Response, Problem> {
+    if query.flag("denyWarnings")? {
+        let checked = app.coordinator.check(&source).await?;
+        if !checked.diagnostics.is_empty() {
+            return Err(CoordinatorError::InvalidDefinition(checked.diagnostics).into());
+        }
+    }
     let registered = app.coordinator.register(&source, &caller.name).await?;
     let DefinitionRef { name, version } = &registered.definition.reference;
     let location = HeaderValue::from_str(&format!("/v1/definitions/{name}/{version}"));
     let location = location.map_err(|error| Problem::internal(error.to_string()))?;
-    let body = Answer(view(&registered.definition, record(&app, &registered.definition.reference).await?));
+    let mut view = view(&registered.definition, record(&app, &registered.definition.reference).await?);
+    view.warnings = registered.warnings.into_iter().map(found).collect();
+    let body = Answer(view);
     Ok(match registered.is_new {
         true => (StatusCode::CREATED, [(LOCATION, location)], body).into_response(),
         false => body.into_response(),
@@ -117,6 +127,7 @@ fn view(definition: &Definition, record: DefinitionRecord) -> DefinitionView {
         source: record.source,
         registered_at: record.registered_at,
         registered_by: record.registered_by,
+        warnings: Vec::new(),
     }
 }
 

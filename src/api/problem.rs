@@ -265,7 +265,8 @@ impl From<StoreError> for Problem {
     }
 }
 
-fn found(diagnostic: Diagnostic) -> FieldProblem {
+/// A finding about a definition, in the form that problems have.
+pub(super) fn found(diagnostic: Diagnostic) -> FieldProblem {
     let Diagnostic { code, message, suggestion, pointer, line, column, text, .. } = diagnostic;
     FieldProblem {
         code: Some(code.to_owned()),

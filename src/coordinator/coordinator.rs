@@ -20,7 +20,7 @@ use crate::coordinator::work::{Heard, Item, StartItem, TellItem, Waiting, Work};
 use crate::coordinator::{
     CoordinatorError, Operate, Registered, Start, StartOutcome, children, declare, recovery, requests,
 };
-use crate::definition::{self, Definition, Severity};
+use crate::definition::{self, Checked, Definition, Diagnostic, Severity};
 use crate::id::{self, DefinitionRef, SagaId};
 use crate::message::TokenKeys;
 use crate::payload::Payload;
@@ -29,6 +29,8 @@ use crate::store::{AuditRecord, Changes, DefinitionRecord, Registration, Store, 
 
 /// What waits for a commit at once; beyond it callers are told to come back.
 const MAX_WAITING: usize = 8_192;
+/// How many sagas that start one another are looked at together.
+const MAX_RELATED: usize = 64;
 /// When to come back.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -254,14 +256,17 @@ impl Coordinator {
     /// # Errors
     /// [`CoordinatorError::InvalidDefinition`], [`CoordinatorError::VersionImmutable`], or what the store says.
     pub async fn register(&self, source: &str, actor: &str) -> Result<Registered, CoordinatorError> {
-        let checked = definition::read(source);
-        let Some(definition) = checked.definition else {
-            let is_error = |found: &definition::Diagnostic| found.severity == Severity::Error;
-            return Err(CoordinatorError::InvalidDefinition(
-                checked.diagnostics.into_iter().filter(is_error).collect(),
-            ));
-        };
         let inner = &self.0;
+        let Checked { definition, diagnostics } = self.check(source).await?;
+        let (errors, warnings): (Vec<Diagnostic>, Vec<Diagnostic>) =
+            diagnostics.into_iter().partition(|found| found.severity == Severity::Error);
+        let definition = match definition {
+            Some(definition) => definition,
+            None => match self.registered_before(source).await? {
+                Some(definition) => return Ok(Registered { definition, is_new: false, warnings: errors }),
+                None => return Err(CoordinatorError::InvalidDefinition(errors)),
+            },
+        };
         let reference = definition.reference.clone();
         let record = DefinitionRecord {
             reference: reference.clone(),
@@ -281,7 +286,46 @@ impl Coordinator {
         if is_new {
             self.audit(actor, "register", &reference, record.registered_at).await?;
         }
-        Ok(Registered { definition, is_new })
+        Ok(Registered { definition, is_new, warnings })
+    }
+
+    /// Everything that is wrong with a definition's text, also together with the registered sagas that it starts.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn check(&self, source: &str) -> Result<Checked, StoreError> {
+        let mut checked = definition::read(source);
+        let Some(definition) = checked.definition.clone() else { return Ok(checked) };
+        let mut others: Vec<Arc<Definition>> = Vec::new();
+        let mut asked: Vec<(String, Option<u32>)> = Vec::new();
+        let mut todo = definition.children();
+        while let Some(child) = todo.pop() {
+            if asked.contains(&child) || asked.len() == MAX_RELATED {
+                continue;
+            }
+            // One that is not there yet may be registered later.
+            if let Ok(found) = self.0.registry.resolve(&child.0, child.1).await {
+                todo.extend(found.children());
+                others.push(found);
+            }
+            asked.push(child);
+        }
+        for found in definition::relations(source, &definition, &others) {
+            if !checked.diagnostics.contains(&found) {
+                checked.diagnostics.push(found);
+            }
+        }
+        if checked.diagnostics.iter().any(|found| found.severity == Severity::Error) {
+            checked.definition = None;
+        }
+        Ok(checked)
+    }
+
+    /// The definition, if exactly this was registered: a check that is newer than that does not take it back.
+    async fn registered_before(&self, source: &str) -> Result<Option<Arc<Definition>>, StoreError> {
+        let Some(definition) = definition::compile(source) else { return Ok(None) };
+        let record = self.0.store.definition(&definition.reference).await?;
+        Ok(record.filter(|record| record.hash == definition.hash).map(|_| definition))
     }
 
     async fn audit(

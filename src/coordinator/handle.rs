@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::definition::Definition;
+use crate::definition::{Definition, Diagnostic};
 use crate::id::{DefinitionRef, SagaId};
 use crate::payload::Payload;
 use crate::saga::{Operation, Saga};
@@ -75,6 +75,8 @@ pub struct Registered {
     pub definition: Arc<Definition>,
     /// Whether it is new; otherwise it was registered before with the same content.
     pub is_new: bool,
+    /// What did not stand in its way.
+    pub warnings: Vec<Diagnostic>,
 }
 
 /// The coordinator could not do as asked.

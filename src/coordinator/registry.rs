@@ -107,7 +107,6 @@ impl Registry {
 }
 
 fn compile(reference: &DefinitionRef, source: &str) -> Result<Arc<Definition>, StoreError> {
-    definition::read(source)
-        .definition
+    definition::compile(source)
         .ok_or_else(|| StoreError::Corrupt(format!("definition {reference} was registered but no longer compiles")))
 }

@@ -109,6 +109,11 @@ impl Template {
         matches!(self.0, Part::Expression(_) | Part::Literal(Value::Bool(_)))
     }
 
+    /// Whether it is text with expressions in it, each of which becomes text.
+    pub(super) fn is_text(&self) -> bool {
+        matches!(self.0, Part::Text(_))
+    }
+
     /// The names of the steps whose output it reads.
     pub fn steps_read(&self) -> Vec<&str> {
         let mut names: Vec<&str> = Vec::new();
@@ -267,6 +272,14 @@ impl Condition {
     /// The names of the steps whose output it reads.
     pub fn steps_read(&self) -> Vec<&str> {
         self.0.steps_read()
+    }
+
+    /// The truth that it was written as, if it is no expression.
+    pub(super) fn literal(&self) -> Option<bool> {
+        match self.0.0 {
+            Part::Literal(Value::Bool(truth)) => Some(truth),
+            _ => None,
+        }
     }
 
     /// Whether it holds.

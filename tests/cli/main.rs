@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod canned;
+mod check;
 mod commands;
 mod demo;
 mod program;

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::client::views::FieldProblem;
+
 use chrono::{DateTime, Utc};
 
 /// `GET /v1/definitions`: every version of every definition, by name and version.
@@ -70,6 +72,9 @@ pub struct DefinitionView {
     pub registered_at: DateTime<Utc>,
     /// By whom.
     pub registered_by: String,
+    /// Told when it is registered: what does not forbid that, and probably should be mended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<FieldProblem>,
 }
 
 /// A step of a definition.
