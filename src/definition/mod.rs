@@ -2,6 +2,7 @@
 
 mod check;
 mod diagnostic;
+pub mod diff;
 mod expression;
 mod fields;
 mod graph;
@@ -15,6 +16,7 @@ mod steps;
 pub mod template;
 
 pub use diagnostic::{Diagnostic, Severity};
+pub use diff::{Change, Diff, Side, StepChange, StepDiff, diff};
 pub use graph::{Cycle, Graph};
 pub use model::{Compensation, CompensationAction, Definition, RetryPolicy, Stage, Step};
 pub use render::render;

@@ -5,6 +5,7 @@ mod advance;
 mod attempt;
 pub mod effect;
 pub mod event;
+mod migrate;
 mod operate;
 mod replay;
 mod reply;
@@ -13,8 +14,9 @@ mod transition;
 
 pub use effect::{Effect, Note, Outcome, Settled};
 pub use event::{Event, EventKind, Operation, ReplyOutcome};
+pub use migrate::{Reason, compatible, migrate};
 pub use operate::allowed;
-pub use replay::{ReplayError, Told, replay, started};
+pub use replay::{ReplayError, Told, replay, replay_across, started};
 pub use state::{
     CommandState, CompensationState, Direction, Owed, Phase, Problem, Saga, SagaState, Skip, StepState, StepStatus,
     Stuck,
