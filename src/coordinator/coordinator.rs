@@ -221,6 +221,7 @@ impl Coordinator {
             source: source.to_owned(),
             registered_at: inner.store.health().await?.now,
             registered_by: actor.to_owned(),
+            deprecated: None,
         };
         let is_new = match inner.store.register(&record).await? {
             Registration::New => true,

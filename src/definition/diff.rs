@@ -199,7 +199,9 @@ fn told(duration: Duration) -> String {
 
 /// What differs between two lists of facets, in the order of the first, then of the second.
 pub(crate) fn changes(from: &[Facet], to: &[Facet]) -> Vec<Change> {
-    let value = |facets: &[Facet], what| facets.iter().find(|(name, _)| *name == what).map(|(_, value)| value.clone());
+    let value = |facets: &[Facet], what: &str| {
+        facets.iter().find(|(name, _)| *name == what).map(|(_, value)| value.clone())
+    };
     let only_new = to.iter().filter(|(what, _)| value(from, what).is_none());
     from.iter()
         .chain(only_new)

@@ -64,7 +64,10 @@ pub fn compatible(from: &Definition, to: &Definition, saga: &Saga, now: Timestam
         let why = format!("the saga's input does not satisfy the new schema: {pointer}: {message}");
         reasons.push(reason("INPUT_INVALID", None, why));
     }
-    if !reasons.is_empty() || from.steps.len() != saga.steps.len() {
+    if from.reference != saga.definition || from.steps.len() != saga.steps.len() {
+        reasons.push(reason("OTHER_VERSION", None, format!("the saga is not at {}", from.reference)));
+    }
+    if !reasons.is_empty() {
         return Err(reasons);
     }
     let view = View { from, to, saga };

@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::id::{CommandId, DefinitionRef, SagaId, Seq, StepIndex};
 use crate::payload::Payload;
 use crate::saga::{Direction, Outcome, Saga, SagaState, StepState};
-use crate::store::{HistoryRecord, InFlight, NewSaga, OutboxEntry, Started, StoreError, Verified};
+use crate::store::{Deprecation, HistoryRecord, InFlight, NewSaga, OutboxEntry, Started, StoreError, Verified};
 
 /// A row of `saga`, each column as the database gives it.
 pub(super) struct SagaRow {
@@ -155,6 +155,11 @@ fn flight(steps: &str, seq: Seq) -> Result<Option<InFlight>, StoreError> {
 
 pub(super) fn history(saga: Uuid, revision: i32, at: Timestamp, event: &str) -> Result<HistoryRecord, StoreError> {
     Ok(HistoryRecord { saga: SagaId(saga), revision: number(revision)?, at, event: parse(event)? })
+}
+
+/// All three columns are there, or none.
+pub(super) fn deprecation(at: Option<Timestamp>, actor: Option<String>, reason: Option<String>) -> Option<Deprecation> {
+    Some(Deprecation { at: at?, actor: actor?, reason: reason? })
 }
 
 /// An output to be put into [`Saga::outputs`].

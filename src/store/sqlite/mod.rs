@@ -26,8 +26,10 @@ use crate::store::{
     Page, Registration, SagaCount, SagaFilter, SagaRecord, SagaSummary, Store, StoreError, StoreHealth, Wants,
 };
 
-const MIGRATIONS: &[Known] =
-    &[Known { version: 1, name: "initial", sql: include_str!("../../../migrations/sqlite/0001_initial.sql") }];
+const MIGRATIONS: &[Known] = &[
+    Known { version: 1, name: "initial", sql: include_str!("../../../migrations/sqlite/0001_initial.sql") },
+    Known { version: 10, name: "deprecations", sql: include_str!("../../../migrations/sqlite/0010_deprecations.sql") },
+];
 
 /// How long to wait for another process that holds the file.
 const BUSY: Duration = Duration::from_secs(5);
@@ -292,7 +294,7 @@ impl Store for SqliteStore {
     async fn newest(&self, names: &[String]) -> Result<Vec<DefinitionRef>, StoreError> {
         let mut newest = Vec::new();
         for name in names {
-            let version: Option<u32> = sqlx::query_scalar("select max(version) from definition where name = $1")
+            let version: Option<u32> = sqlx::query_scalar(include_str!("sql/newest.sql"))
                 .bind(name)
                 .fetch_one(&self.0.readers)
                 .await
