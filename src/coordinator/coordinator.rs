@@ -22,7 +22,7 @@ use crate::definition::{self, Definition, Severity};
 use crate::id::{self, DefinitionRef, SagaId};
 use crate::message::TokenKeys;
 use crate::saga::Saga;
-use crate::store::{AuditRecord, Changes, DefinitionRecord, Registration, Store, StoreError, Wants};
+use crate::store::{AuditRecord, Changes, DefinitionRecord, Deprecation, Registration, Store, StoreError, Wants};
 
 /// What waits for a commit at once; beyond it callers are told to come back.
 const MAX_WAITING: usize = 8_192;
@@ -44,13 +44,13 @@ impl Default for CoordinatorOptions {
 
 /// A running coordinator. Clones are handles to the same one, which runs until [`Coordinator::stop`].
 #[derive(Clone)]
-pub struct Coordinator(Arc<Inner>);
+pub struct Coordinator(pub(super) Arc<Inner>);
 
-struct Inner {
+pub(super) struct Inner {
     store: Arc<dyn Store>,
     broker: Arc<dyn Broker>,
     metrics: Metrics,
-    registry: Arc<Registry>,
+    pub(super) registry: Arc<Registry>,
     declared: declare::Declared,
     /// Emptied by `stop`, so that the committer sees the end of its work.
     work: std::sync::Mutex<Option<mpsc::Sender<Work>>>,
@@ -171,7 +171,7 @@ impl Coordinator {
             return Err(CoordinatorError::Stopping);
         }
         let Start { saga, version, input, key } = start;
-        let definition = self.0.registry.resolve(&saga, version).await?;
+        let (definition, deprecated) = self.0.registry.resolve_open(&saga, version).await?;
         let errors = definition.check_input(&input);
         if !errors.is_empty() {
             return Err(CoordinatorError::InvalidInput { definition: definition.reference.clone(), errors });
@@ -180,6 +180,16 @@ impl Coordinator {
             Some(key) => Some(key),
             None => definition.key_of(&input).map_err(|error| CoordinatorError::InvalidKey(error.to_string()))?,
         };
+        if let Some(Deprecation { reason, .. }) = deprecated {
+            // A key that has a saga still gives that saga, and the commit will find so: sagas are never deleted.
+            let has_saga = match &key {
+                Some(key) => self.0.store.saga_by_key(&definition.reference.name, key).await?.is_some(),
+                None => false,
+            };
+            if !has_saga {
+                return Err(CoordinatorError::VersionDeprecated { definition: definition.reference.clone(), reason });
+            }
+        }
         Ok(StartItem { id: SagaId::fresh(), definition, key, input_hash: input.canonical_hash(), input })
     }
 
@@ -193,7 +203,7 @@ impl Coordinator {
         receiver.await.unwrap_or(Err(CoordinatorError::Stopping))
     }
 
-    fn submit(&self, item: Item, waiting: Waiting) -> Result<(), CoordinatorError> {
+    pub(super) fn submit(&self, item: Item, waiting: Waiting) -> Result<(), CoordinatorError> {
         let work = self.0.work.lock().ok().and_then(|work| work.clone()).ok_or(CoordinatorError::Stopping)?;
         work.try_send(Work { item, waiting }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => CoordinatorError::Busy { retry_after: RETRY_AFTER },
