@@ -28,6 +28,7 @@ mod saga_view;
 mod sagas;
 mod serve;
 mod start;
+mod versions;
 
 pub use auth::{AuthConfig, Right, Role, TokenEntry, check_bind};
 pub use routes::{RouteInfo, route_table, router};

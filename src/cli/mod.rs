@@ -18,6 +18,7 @@ mod sagas;
 mod serve;
 pub mod settings;
 mod stuck;
+mod versions;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

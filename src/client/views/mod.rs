@@ -8,6 +8,7 @@ mod history;
 mod outbox;
 mod problem;
 mod sagas;
+mod versions;
 
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +22,9 @@ pub use problem::{FieldProblem, ProblemDocument};
 pub use sagas::{
     BatchItem, BatchRequest, BatchResult, CompensationOfStep, OperateRequest, SagaPage, SagaSummaryView, SagaView,
     StartBody, StepError, StepView, StuckView,
+};
+pub use versions::{
+    DeprecationView, MigrateRequest, MigrationItem, MigrationPage, MigrationReason, ReasonRequest,
 };
 
 /// The answer of `/healthz` and `/readyz` when all is well.
