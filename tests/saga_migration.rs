@@ -67,7 +67,7 @@ fn valid(mut shapes: Vec<Shape>) -> Vec<Shape> {
 
 fn edited(shapes: &[Shape], edits: &[Edit]) -> Vec<Shape> {
     let mut shapes = shapes.to_vec();
-    for (number, &(what, place, how)) in edits.iter().enumerate() {
+    for &(what, place, how) in edits {
         let at = usize::from(place) % shapes.len();
         match what {
             0..=2 => {
@@ -76,7 +76,8 @@ fn edited(shapes: &[Shape], edits: &[Edit]) -> Vec<Shape> {
                 for shape in &mut shapes[at..] {
                     shape.after.iter_mut().filter(|before| **before >= at).for_each(|before| *before += 1);
                 }
-                shapes.insert(at, step(&format!("n{number}"), &after));
+                let fresh = (0..).map(|n| format!("n{n}")).find(|name| shapes.iter().all(|shape| shape.name != *name));
+                shapes.insert(at, step(&fresh.expect("there are enough numbers"), &after));
                 if let Some(next) = shapes.get_mut(at + 1).filter(|_| how % 2 == 0) {
                     next.after.push(at);
                 }

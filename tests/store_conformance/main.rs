@@ -12,3 +12,4 @@ mod rig;
 mod schema;
 mod sqlite;
 mod starts;
+mod versions;

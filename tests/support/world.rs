@@ -1,5 +1,6 @@
 //! One saga among participants that keep an inbox, a broker that loses, repeats and reorders, and an operator; and a
 //! checker that watches it all from outside, by what is sent and what takes effect.
+#![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::collections::{BTreeMap, BTreeSet};
 
