@@ -2,18 +2,23 @@
 //! randomness, no IO; time arrives inside each event.
 
 mod advance;
+pub mod advice;
 mod attempt;
 pub mod effect;
 pub mod event;
+pub mod figures;
 mod migrate;
 mod operate;
+mod order;
 mod replay;
 mod reply;
 pub mod state;
 mod transition;
 
+pub use advice::{Advice, advise};
 pub use effect::{Effect, Note, Outcome, Settled};
 pub use event::{Event, EventKind, Operation, ReplyOutcome};
+pub use figures::Figures;
 pub use migrate::{Reason, compatible, migrate};
 pub use operate::allowed;
 pub use replay::{ReplayError, Told, replay, replay_across, started};

@@ -10,7 +10,8 @@ use crate::clock::{Clock, Timestamp};
 use crate::id::{CommandId, DefinitionRef, SagaId, Seq, StepIndex};
 use crate::message::TokenKey;
 use crate::payload::Payload;
-use crate::saga::{Direction, Outcome, Saga, Settled};
+use crate::saga::{Direction, Figures, Outcome, Saga, Settled};
+use crate::store::counter::Counter;
 use crate::store::{
     AuditRecord, Changes, Committed, Decide, DefinitionRecord, Deprecation, DeprecationChange, HistoryRecord, Loaded, Migration, NewCommand, NewSaga,
     OutboxEntry, OutboxFilter, Page, Registration, SagaCount, SagaFilter, SagaMigration, SagaRecord, SagaSummary, SagaUpdate,
@@ -383,6 +384,18 @@ impl Store for MemoryStore {
         }
         let count = |((definition, state), count)| SagaCount { definition, state, count };
         Ok(counts.into_iter().map(count).collect())
+    }
+
+    async fn figures(&self, definition: &DefinitionRef, since: Option<Timestamp>) -> Result<Figures, StoreError> {
+        let state = self.state.lock().await;
+        let mut counter = Counter::default();
+        for (saga, _) in state.sagas.values() {
+            let is_wanted = saga.definition == *definition && since.is_none_or(|since| saga.created_at >= since);
+            if is_wanted && saga.ended_at.is_some() {
+                counter.count(saga, &state.entries(saga.id).collect::<Vec<_>>());
+            }
+        }
+        Ok(counter.figures())
     }
 
     async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {

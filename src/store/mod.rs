@@ -3,6 +3,7 @@
 //! Everything that changes a saga goes through [`Store::commit`]: it locks the sagas concerned in id order, hands them
 //! to `decide` together with the database's time, and writes what `decide` returns, whole or not at all.
 
+mod counter;
 pub mod memory;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod migrations;
@@ -23,7 +24,7 @@ use crate::clock::Timestamp;
 use crate::id::{CommandId, DefinitionRef, SagaId, Seq};
 use crate::message::TokenKey;
 use crate::payload::Payload;
-use crate::saga::{Direction, EventKind, Outcome, Problem, Saga, Settled};
+use crate::saga::{Direction, EventKind, Figures, Outcome, Problem, Saga, Settled};
 
 /// The store at an address: `postgres://…`, `sqlite://FILE`, or `memory:` for tests.
 ///
@@ -84,6 +85,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// How many sagas there are per definition and state. Terminal ones may be left out where counting them is slow.
     async fn counts(&self) -> Result<Vec<SagaCount>, StoreError>;
+
+    /// The sagas of one definition version that have ended, in numbers; only those started at or after `since`, if given.
+    /// Reads every one of them and their commands.
+    async fn figures(&self, definition: &DefinitionRef, since: Option<Timestamp>) -> Result<Figures, StoreError>;
 
     /// The earliest due time of any saga.
     async fn next_due(&self) -> Result<Option<Timestamp>, StoreError>;

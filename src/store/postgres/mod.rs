@@ -1,6 +1,7 @@
 //! State in PostgreSQL, shared by any number of coordinators. READ COMMITTED; the row lock and the revision are the
 //! arbiter.
 
+mod figures;
 mod read;
 mod write;
 
@@ -15,6 +16,7 @@ use sqlx::{Connection, Executor};
 use crate::clock::Timestamp;
 use crate::id::{CommandId, DefinitionRef, SagaId};
 use crate::message::TokenKey;
+use crate::saga::Figures;
 use crate::store::migrations::{self, Known};
 use crate::store::task::to_the_end;
 use crate::store::{
@@ -249,6 +251,10 @@ impl Store for PostgresStore {
 
     async fn counts(&self) -> Result<Vec<SagaCount>, StoreError> {
         read::counts(&self.0.pool).await
+    }
+
+    async fn figures(&self, definition: &DefinitionRef, since: Option<Timestamp>) -> Result<Figures, StoreError> {
+        figures::figures(&self.0.pool, definition, since).await
     }
 
     async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {

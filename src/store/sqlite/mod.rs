@@ -1,6 +1,7 @@
 //! State in SQLite: the embedded mode. One writer, whose batches are one statement per table over `json_each`; readers
 //! beside it see the last commit.
 
+mod figures;
 mod read;
 mod write;
 mod writer;
@@ -19,6 +20,7 @@ use self::writer::Writer;
 use crate::clock::{Clock, Timestamp};
 use crate::id::{CommandId, DefinitionRef, SagaId};
 use crate::message::TokenKey;
+use crate::saga::Figures;
 use crate::store::migrations::{self, Known};
 use crate::store::task::to_the_end;
 use crate::store::{
@@ -255,6 +257,10 @@ impl Store for SqliteStore {
 
     async fn counts(&self) -> Result<Vec<SagaCount>, StoreError> {
         read::counts(&self.0.readers).await
+    }
+
+    async fn figures(&self, definition: &DefinitionRef, since: Option<Timestamp>) -> Result<Figures, StoreError> {
+        figures::figures(&self.0.readers, definition, since).await
     }
 
     async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
