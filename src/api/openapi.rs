@@ -10,6 +10,7 @@ use crate::client::views;
 
 #[derive(OpenApi)]
 #[openapi(components(schemas(
+    views::AdviceView,
     views::BatchRequest,
     views::BatchResult,
     views::DefinitionList,

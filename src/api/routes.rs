@@ -12,7 +12,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::api::auth::{AuthConfig, Right};
 use crate::api::problem::{METHOD_NOT_ALLOWED, Problem, ROUTE_UNKNOWN};
-use crate::api::{App, definitions, guard, health, openapi, operate, outbox, sagas, start, versions};
+use crate::api::{App, advice, definitions, guard, health, openapi, operate, outbox, sagas, start, versions};
 use crate::clock::Clock;
 use crate::coordinator::Coordinator;
 
@@ -140,6 +140,14 @@ pub(super) const ROUTES: &[Route] = &[
         &[404],
         || get(definitions::versions),
     ),
+    read(
+        "/v1/definitions/{name}/advice",
+        "Tells what the recorded outcomes say: order, time-outs and retries that would serve better",
+        &[(200, Gives::Json("AdviceView"))],
+        &[404, 422],
+        || get(advice::show),
+    )
+    .asking(&["version", "since"]),
     read(
         "/v1/definitions/{name}/{version}",
         "Shows one definition version with its source",

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::error::{CliError, Exit};
 use super::remote::Remote;
 use super::sagas::text;
-use super::{Context, output, versions};
+use super::{Context, advise, output, versions};
 use crate::definition::{self, Diagnostic, Severity};
 
 /// `amends definitions ...`
@@ -27,6 +27,8 @@ pub enum Command {
     Deprecate(versions::DeprecateArgs),
     /// Allow new starts of a version again
     Undeprecate(versions::DeprecateArgs),
+    /// Say what the recorded outcomes advise: order of steps, time-outs, retries
+    Advise(advise::Args),
     /// Print the JSON Schema of definitions, for editors
     Schema,
 }
@@ -58,6 +60,7 @@ pub async fn run(command: Command, context: &Context) -> Result<Exit, CliError> 
         Command::Diff(args) => versions::diff(args, context).await,
         Command::Deprecate(args) => versions::deprecate(args, true, context).await,
         Command::Undeprecate(args) => versions::deprecate(args, false, context).await,
+        Command::Advise(args) => advise::run(args, context).await,
         Command::Schema => {
             let schema = definition::json_schema();
             context.output.one(&schema, || serde_json::to_string_pretty(&schema).unwrap_or_default())?;

@@ -4,6 +4,7 @@
 //! `Exit` or a `CliError`. Data goes to stdout, everything else to stderr
 //! ([`output`]).
 
+mod advise;
 mod completions;
 mod connect;
 mod definitions;

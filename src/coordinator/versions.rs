@@ -160,6 +160,14 @@ impl Coordinator {
         Ok((plans, next))
     }
 
+    /// A registered version, or what a start without a version gets.
+    ///
+    /// # Errors
+    /// When there is no such definition or version, or the store cannot be read.
+    pub async fn version(&self, name: &str, version: Option<u32>) -> Result<Arc<Definition>, CoordinatorError> {
+        Ok(self.0.registry.resolve_open(name, version).await?.0)
+    }
+
     /// The saga with its outputs, its definition, and version `to` of it.
     async fn both(
         &self,

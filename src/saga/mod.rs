@@ -3,6 +3,7 @@
 
 mod advance;
 pub mod advice;
+mod advice_text;
 mod attempt;
 pub mod effect;
 pub mod event;

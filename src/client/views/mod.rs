@@ -3,6 +3,7 @@
 //! Fields are only ever added, so readers ignore what they do not know. States, statuses and outcomes are words of the
 //! contract, kept as text for the same reason.
 
+mod advice;
 mod definitions;
 mod history;
 mod outbox;
@@ -12,6 +13,7 @@ mod versions;
 
 use serde::{Deserialize, Serialize};
 
+pub use advice::{AdviceView, MoveView, RetriesView, TimeoutView};
 pub use definitions::{
     CompensationView, DefinitionList, DefinitionSummary, DefinitionVersions, DefinitionView, RetryView,
     StepOfDefinition,
