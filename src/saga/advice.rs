@@ -12,7 +12,7 @@ use crate::saga::figures::{Figures, Latency, QUANTILES};
 use crate::saga::order;
 
 /// Two-sided 95 %.
-pub(super) const Z: f64 = 1.96;
+const Z: f64 = 1.96;
 /// Measured successes that a time-out is judged by, at least.
 const LEAST_MEASURED: u64 = 100;
 /// With so many, the longest is with 95 % confidence beyond the 99th percentile: 0.99^299 < 5 %.
@@ -27,8 +27,8 @@ const LOOSE_LEAST: Duration = Duration::from_secs(10);
 const LEAST_RETRIED: u64 = 60;
 
 /// The sentence that says by what measure advice is given.
-pub const CRITERION: &str = "advice is given where it holds with 95 % confidence: an order from 50 sagas that ended and \
-    20 that it would have changed; a time-out from 100 measured successes (299 to call it too loose); retries from 60 \
+pub const CRITERION: &str = "advice is given where it holds with 95 % confidence: an order, over all moves that were \
+    compared, from 50 sagas that ended and 20 that it would have changed; a time-out from 100 measured successes (299 to call it too loose); retries from 60 \
     commands that were tried again";
 
 /// What was learned.

@@ -3,15 +3,16 @@
 
 use crate::definition::{Definition, Stage};
 use crate::id::StepIndex;
-use crate::saga::Outcome;
-use crate::saga::advice::{Advice, Move, Z};
+use crate::saga::advice::{Advice, Move};
 use crate::saga::figures::Figures;
-use crate::saga::Direction;
+use crate::saga::{Direction, Outcome};
 
 /// Sagas that ended, at least.
 const LEAST_SAGAS: u64 = 50;
 /// Sagas whose compensations a move would have changed, at least.
 const LEAST_CHANGED: f64 = 20.0;
+/// The probability that any move is advised that chance has made.
+const ERROR: f64 = 0.05;
 
 /// The steps before the pivot, and which of them comes before which. Both are squares: `before[a][b]`.
 struct Order<'a> {
@@ -36,10 +37,14 @@ impl Gain {
 
     /// Whether it is more than chance. Sagas that gain and sagas that lose are counted events, so their variance is
     /// their number; a saga that gains may gain several compensations at once. For one each it is McNemar's test.
-    fn is_sure(&self) -> bool {
+    ///
+    /// `looked_at` moves are compared, and the best of many looks good by chance: the bound holds for all of them at once
+    /// (a normal deviate is beyond `z` with a probability below `exp(-z² / 2)`).
+    fn is_sure(&self, looked_at: usize) -> bool {
+        let z = (2.0 * (looked_at.max(1) as f64 / ERROR).ln()).sqrt();
         let each = if self.sagas == 0 { 0.0 } else { self.saved as f64 / self.sagas as f64 };
         let deviation = (each * self.saved as f64 + self.added).sqrt();
-        self.sagas as f64 + self.added >= LEAST_CHANGED && self.net() > Z * deviation
+        self.sagas as f64 + self.added >= LEAST_CHANGED && self.net() > z * deviation
     }
 }
 
@@ -51,6 +56,7 @@ pub(super) fn advise(definition: &Definition, figures: &Figures, advice: &mut Ad
         return;
     }
     let mut order = Order::of(definition);
+    let looked_at = order.candidates().len();
     let mut is_hopeful = false;
     // Each move turns pairs round that then stay so: there are never more moves than pairs.
     for _ in 0..order.steps.len() * order.steps.len() {
@@ -59,7 +65,7 @@ pub(super) fn advise(definition: &Definition, figures: &Figures, advice: &mut Ad
             let gain = order.gain(step, before, figures);
             is_hopeful |= gain.net() > 0.0;
             let is_better = best.as_ref().is_none_or(|(.., known)| gain.net() > known.net());
-            if gain.is_sure() && is_better {
+            if gain.is_sure(looked_at) && is_better {
                 best = Some((step, before, gain));
             }
         }
