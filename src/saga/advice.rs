@@ -27,14 +27,14 @@ const LOOSE_LEAST: Duration = Duration::from_secs(10);
 const LEAST_RETRIED: u64 = 60;
 
 /// The sentence that says by what measure advice is given.
-pub const CRITERION: &str = "advice is given where it holds with 95 % confidence: an order, over all moves that were \
-    compared, from 50 sagas that ended and 20 that it would have changed; a time-out from 100 measured successes (299 to call it too loose); retries from 60 \
+pub const CRITERION: &str = "advice is given where it holds with 95 % confidence: an order, over all pairs of \
+    steps that were compared, from 50 sagas that ended and 20 that it would have changed; a time-out from 100 measured successes (299 to call it too loose); retries from 60 \
     commands that were tried again";
 
 /// What was learned.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Advice {
-    /// Steps to move, the most useful first. Each is counted after the ones before it.
+    /// Steps to move, the most useful first. What they gain adds up.
     pub moves: Vec<Move>,
     /// The steps before the pivot in the order that results; empty without moves.
     pub order: Vec<String>,

@@ -1,5 +1,8 @@
 //! Which order of steps would have saved compensations. What must come before what: a step whose output is read before
 //! its reader, and nothing across the pivot. An `after` that carries no data binds nothing.
+//!
+//! Each pair of steps counts by itself: turned round, the later step's refusals no longer undo the earlier one, and the
+//! earlier one's refusals undo the later one. The best order turns round the pairs that gain most together.
 
 use crate::definition::{Definition, Stage};
 use crate::id::StepIndex;
@@ -9,43 +12,45 @@ use crate::saga::{Direction, Outcome};
 
 /// Sagas that ended, at least.
 const LEAST_SAGAS: u64 = 50;
-/// Sagas whose compensations a move would have changed, at least.
+/// Sagas whose compensations a pair would change, at least.
 const LEAST_CHANGED: f64 = 20.0;
-/// The probability that any move is advised that chance has made.
+/// The probability that any pair is advised that chance has made.
 const ERROR: f64 = 0.05;
+/// All orders of so many steps are compared, no more: their number doubles with each.
+const MOST_STEPS: usize = 14;
+/// What a pair must gain to be worth turning round, in compensations: of equal orders the one that is there.
+const TIE: f64 = 1e-6;
 
-/// The steps before the pivot, and which of them comes before which. Both are squares: `before[a][b]`.
-struct Order<'a> {
-    definition: &'a Definition,
-    steps: Vec<StepIndex>,
-    before: Vec<Vec<bool>>,
-    /// Whether `b` reads what `a` put out, by itself or through others.
-    needs: Vec<Vec<bool>>,
-}
-
-/// What a move would change, in compensations.
+/// What a pair would change when it is turned round, in compensations.
+#[derive(Clone, Copy, Default)]
 struct Gain {
-    sagas: u64,
     saved: u64,
     added: f64,
 }
 
 impl Gain {
-    fn net(&self) -> f64 {
+    fn net(self) -> f64 {
         self.saved as f64 - self.added
     }
 
     /// Whether it is more than chance. Sagas that gain and sagas that lose are counted events, so their variance is
-    /// their number; a saga that gains may gain several compensations at once. For one each it is McNemar's test.
-    ///
-    /// `looked_at` moves are compared, and the best of many looks good by chance: the bound holds for all of them at once
-    /// (a normal deviate is beyond `z` with a probability below `exp(-z² / 2)`).
-    fn is_sure(&self, looked_at: usize) -> bool {
+    /// their number: McNemar's test. The best of many pairs looks good by chance, so the bound holds for all
+    /// `looked_at` at once (a normal deviate is beyond `z` with a probability below `exp(-z² / 2)`).
+    fn is_sure(self, looked_at: usize) -> bool {
         let z = (2.0 * (looked_at.max(1) as f64 / ERROR).ln()).sqrt();
-        let each = if self.sagas == 0 { 0.0 } else { self.saved as f64 / self.sagas as f64 };
-        let deviation = (each * self.saved as f64 + self.added).sqrt();
-        self.sagas as f64 + self.added >= LEAST_CHANGED && self.net() > z * deviation
+        let changed = self.saved as f64 + self.added;
+        changed >= LEAST_CHANGED && self.net() > z * changed.sqrt()
     }
+}
+
+/// The steps before the pivot. The squares tell of each pair `[a][b]`.
+struct Steps<'a> {
+    definition: &'a Definition,
+    steps: Vec<StepIndex>,
+    /// Whether `b` reads what `a` put out, by itself or through others.
+    needs: Vec<Vec<bool>>,
+    /// Where `a` comes before `b`: what `b` before `a` would change.
+    gains: Vec<Vec<Option<Gain>>>,
 }
 
 /// Adds the moves that would have saved compensations, and the order that they lead to.
@@ -55,125 +60,131 @@ pub(super) fn advise(definition: &Definition, figures: &Figures, advice: &mut Ad
         advice.silent.push(format!("the order: {sagas} sagas have ended, and {LEAST_SAGAS} are needed"));
         return;
     }
-    let mut order = Order::of(definition);
-    let looked_at = order.candidates().len();
-    let mut is_hopeful = false;
-    // Each move turns pairs round that then stay so: there are never more moves than pairs.
-    for _ in 0..order.steps.len() * order.steps.len() {
-        let mut best: Option<(usize, usize, Gain)> = None;
-        for (step, before) in order.candidates() {
-            let gain = order.gain(step, before, figures);
-            is_hopeful |= gain.net() > 0.0;
-            let is_better = best.as_ref().is_none_or(|(.., known)| gain.net() > known.net());
-            if gain.is_sure(looked_at) && is_better {
-                best = Some((step, before, gain));
-            }
-        }
-        let Some((step, before, Gain { sagas: fewer, saved, added })) = best else { break };
-        let moved = Move {
-            step: order.name(step).to_owned(),
-            before: order.name(before).to_owned(),
-            sagas: fewer,
-            saved,
-            added: added.round() as u64,
-            of: sagas,
-        };
-        order.move_before(step, before);
-        advice.moves.push(moved);
+    let steps = Steps::of(definition, figures);
+    if steps.steps.len() > MOST_STEPS {
+        let found = steps.steps.len();
+        let told = format!("the order: {found} steps come before the pivot, and orders of {MOST_STEPS} are compared");
+        advice.silent.push(told);
+        return;
     }
+    let pairs = || steps.gains.iter().enumerate().flat_map(|(a, row)| row.iter().enumerate().map(move |(b, _)| (a, b)));
+    let free: Vec<Gain> =
+        pairs().filter(|&(a, b)| !steps.needs[a][b]).filter_map(|(a, b)| steps.gains[a][b]).collect();
+    let order = steps.best(|gain| match gain.net() {
+        net if net > 0.0 && !gain.is_sure(free.len()) => 0.0,
+        net => net,
+    });
+    advice.moves = steps.moves(&order, sagas);
     if !advice.moves.is_empty() {
-        advice.order = order.sorted().into_iter().map(|at| order.name(at).to_owned()).collect();
-    } else if is_hopeful {
+        advice.order = order.into_iter().map(|at| steps.name(at).to_owned()).collect();
+    } else if free.iter().any(|gain| gain.net() > 0.0) {
         advice.silent.push("the order: another one may save compensations, but it could be chance".to_owned());
     }
 }
 
-impl<'a> Order<'a> {
-    fn of(definition: &'a Definition) -> Self {
+impl<'a> Steps<'a> {
+    fn of(definition: &'a Definition, figures: &Figures) -> Self {
         let steps: Vec<StepIndex> =
             definition.indices().filter(|&index| definition.stage(index) == Stage::BeforePivot).collect();
-        let square = |holds: &dyn Fn(StepIndex, StepIndex) -> bool| {
-            steps.iter().map(|&a| steps.iter().map(|&b| holds(a, b)).collect()).collect::<Vec<Vec<bool>>>()
-        };
-        let before = square(&|a, b| definition.graph.is_before(a, b));
-        let reads = |reader: StepIndex, read: &str| {
-            let step = definition.step(reader);
+        let reads = |reader: StepIndex, read: StepIndex| {
+            let (step, read) = (definition.step(reader), &definition.step(read).name);
             let own = step.input.steps_read().into_iter().chain(step.when.iter().flat_map(|when| when.steps_read()));
             let undo = step.compensation.action().map(|compensation| compensation.input.steps_read());
-            own.chain(undo.into_iter().flatten()).any(|name| name == read)
+            reader_of(own.chain(undo.into_iter().flatten()), read)
         };
-        let mut needs = square(&|a, b| a != b && reads(b, &definition.step(a).name));
+        let mut needs: Vec<Vec<bool>> =
+            steps.iter().map(|&a| steps.iter().map(|&b| a != b && reads(b, a)).collect()).collect();
         close(&mut needs);
-        Self { definition, steps, before, needs }
+        let gain = |a: StepIndex, b: StepIndex| {
+            definition.graph.is_before(a, b).then(|| turned_round(definition, a, b, figures))
+        };
+        let gains = steps.iter().map(|&a| steps.iter().map(|&b| gain(a, b)).collect()).collect();
+        Self { definition, steps, needs, gains }
     }
 
     fn name(&self, at: usize) -> &str {
         &self.definition.step(self.steps[at]).name
     }
 
-    fn is_compensated(&self, at: usize) -> bool {
-        self.definition.step(self.steps[at]).compensation.action().is_some()
-    }
-
-    /// `(step, before)`: the steps that could come before another one that they come after now.
-    fn candidates(&self) -> Vec<(usize, usize)> {
-        let all = 0..self.steps.len();
-        let pairs = all.clone().flat_map(|step| all.clone().map(move |before| (step, before)));
-        pairs
-            .filter(|&(step, before)| self.before[before][step])
-            .filter(|&(step, before)| self.passed(step, before).iter().all(|&other| !self.needs[other][step]))
-            .collect()
-    }
-
-    /// The steps that `step` would pass on its way to before `before`.
-    fn passed(&self, step: usize, before: usize) -> Vec<usize> {
-        let is_passed =
-            |other: &usize| *other == before || self.before[before][*other] && self.before[*other][step];
-        (0..self.steps.len()).filter(is_passed).collect()
-    }
-
-    fn gain(&self, step: usize, before: usize, figures: &Figures) -> Gain {
-        let name = self.name(step);
-        let count = |is: fn(Outcome) -> bool| figures.commands_of(name, Direction::Action, |of| is(of.outcome));
-        let good = count(|outcome| outcome == Outcome::Success);
-        let bad = count(|outcome| matches!(outcome, Outcome::Failure | Outcome::Unknown));
-        // How often the step would have been done, had it come first: as often as it was when its turn came.
-        let is_done = if good + bad == 0 { 1.0 } else { good as f64 / (good + bad) as f64 };
-        let mut gain = Gain { sagas: 0, saved: 0, added: 0.0 };
-        for other in self.passed(step, before) {
-            let undone = figures.undone_because(name, self.name(other));
-            gain.saved += undone;
-            // In a chain the steps that are passed were all done in the same sagas.
-            gain.sagas = gain.sagas.max(undone);
-            if self.is_compensated(step) {
-                gain.added += figures.turned_by(self.name(other)) as f64 * is_done;
+    /// The order of most worth that the data allows. Found step by step for every set of steps that can come first:
+    /// what the others are worth does not depend on the order within it.
+    fn best(&self, worth: impl Fn(Gain) -> f64) -> Vec<usize> {
+        let count = self.steps.len();
+        // What it is worth that `at` comes before all of `others` that it comes after now.
+        let ahead_of = |at: usize, others: usize| -> f64 {
+            let turned = (0..count).filter(|other| others >> other & 1 == 1).filter_map(|other| self.gains[other][at]);
+            turned.map(|gain| worth(gain) - TIE).sum()
+        };
+        let all = (1_usize << count) - 1;
+        let mut best: Vec<Option<(f64, usize)>> = vec![None; all + 1];
+        best[0] = Some((0.0, 0));
+        for first in 0..=all {
+            let Some((value, _)) = best[first] else { continue };
+            let left = all & !first;
+            for at in (0..count).filter(|at| left >> at & 1 == 1) {
+                let others = left & !(1 << at);
+                let is_allowed = (0..count).all(|other| others >> other & 1 == 0 || !self.needs[other][at]);
+                let found = value + ahead_of(at, others);
+                let next = &mut best[first | 1 << at];
+                if is_allowed && next.is_none_or(|(known, _)| found > known) {
+                    *next = Some((found, at));
+                }
             }
         }
-        gain
+        let (mut order, mut first) = (Vec::with_capacity(count), all);
+        while let Some((_, last)) = best[first].filter(|_| first > 0) {
+            order.push(last);
+            first &= !(1 << last);
+        }
+        order.reverse();
+        order
     }
 
-    fn move_before(&mut self, step: usize, before: usize) {
-        for other in self.passed(step, before) {
-            self.before[other][step] = false;
+    /// For each step that comes before others that it came after: how much that alone gains, the most useful first.
+    fn moves(&self, order: &[usize], of: u64) -> Vec<Move> {
+        let mut moves = Vec::new();
+        for (place, &step) in order.iter().enumerate() {
+            let passed: Vec<(usize, Gain)> = order[place + 1..]
+                .iter()
+                .filter_map(|&other| Some((other, self.gains[other][step]?)))
+                .collect();
+            let Some(&(before, _)) = passed.first() else { continue };
+            let saved: u64 = passed.iter().map(|(_, gain)| gain.saved).sum();
+            let added: f64 = passed.iter().map(|(_, gain)| gain.added).sum();
+            // One that only makes room for what reads it gains nothing itself, and is part of the order all the same.
+            moves.push(Move {
+                step: self.name(step).to_owned(),
+                before: self.name(before).to_owned(),
+                // In a chain the steps that are passed were all done in the same sagas.
+                sagas: passed.iter().map(|(_, gain)| gain.saved).max().unwrap_or_default(),
+                saved,
+                added: added.round() as u64,
+                of,
+            });
         }
-        // What came before the step only by way of those that it passed no longer does, unless it is needed.
-        for other in 0..self.steps.len() {
-            if self.before[other][step] && !self.before[other][before] && !self.needs[other][step] {
-                self.before[other][step] = false;
-            }
-        }
-        self.before[step][before] = true;
-        close(&mut self.before);
+        moves.sort_by_key(|found| std::cmp::Reverse(i128::from(found.saved) - i128::from(found.added)));
+        moves
     }
+}
 
-    /// In an order that fits, otherwise as in the file.
-    fn sorted(&self) -> Vec<usize> {
-        let mut left: Vec<usize> = (0..self.steps.len()).collect();
-        let mut sorted = Vec::with_capacity(left.len());
-        while let Some(place) = left.iter().position(|&at| left.iter().all(|&other| !self.before[other][at])) {
-            sorted.push(left.remove(place));
-        }
-        sorted
+fn reader_of<'a>(mut names: impl Iterator<Item = &'a str>, read: &str) -> bool {
+    names.any(|name| name == read)
+}
+
+/// What `late` before `early` would change.
+fn turned_round(definition: &Definition, early: StepIndex, late: StepIndex, figures: &Figures) -> Gain {
+    let (early, step) = (&definition.step(early).name, definition.step(late));
+    let late = &step.name;
+    let count =
+        |is: fn(Outcome) -> bool| figures.commands_of(late, Direction::Action, |of| is(of.outcome));
+    let good = count(|outcome| outcome == Outcome::Success);
+    let bad = count(|outcome| matches!(outcome, Outcome::Failure | Outcome::Unknown));
+    // How often the step would have been done, had it come first: as often as it was when its turn came.
+    let is_done = if good + bad == 0 { 1.0 } else { good as f64 / (good + bad) as f64 };
+    let is_undone = step.compensation.action().is_some();
+    Gain {
+        saved: figures.undone_because(late, early),
+        added: if is_undone { figures.turned_by(early) as f64 * is_done } else { 0.0 },
     }
 }
 

@@ -16,7 +16,7 @@ pub struct AdviceView {
     pub since: Option<DateTime<Utc>>,
     /// How many of them have ended.
     pub sagas: u64,
-    /// Steps to move, the most useful first; each is counted after the ones before it.
+    /// Steps to move, the most useful first; what they gain adds up.
     pub moves: Vec<MoveView>,
     /// The steps before the pivot in the order that results; empty without moves.
     pub order: Vec<String>,
