@@ -210,7 +210,6 @@ fn random_definitions_are_never_made_worse_and_nearly_always_best() {
         let then = compensations(&steps, &order, &sagas);
         assert!(then <= now, "{steps:?}: {now} became {then}");
         let best = best(&steps, &sagas);
-        if (then - best) * 20 > now.max(20) { let t: Vec<_> = steps.iter().map(|s| (s.name, (s.refused*1000.0).round(), s.compensated, s.reads)).collect(); eprintln!("MISS now {now} then {then} best {best} {:?} {t:?}", advice.order); }
         // What is left to gain is within what could be chance.
         found_best += u32::from((then - best) * 20 <= now.max(20));
     }

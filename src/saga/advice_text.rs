@@ -10,7 +10,16 @@ use crate::saga::figures::QUANTILES;
 impl fmt::Display for Move {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { step, before, sagas, saved, added, of } = self;
-        write!(f, "move `{step}` before `{before}`: {} of {} sagas would have compensated ", grouped(*sagas), grouped(*of))?;
+        write!(f, "move `{step}` before `{before}`: ")?;
+        if *saved == 0 {
+            // It makes room: what reads it comes earlier.
+            f.write_str("so that another step can come earlier")?;
+            return match added {
+                0 => Ok(()),
+                more => write!(f, "; about {} sagas would have compensated one step more", grouped(*more)),
+            };
+        }
+        write!(f, "{} of {} sagas would have compensated ", grouped(*sagas), grouped(*of))?;
         if saved == sagas {
             f.write_str("one step fewer")?;
         } else {

@@ -4,6 +4,7 @@
 mod commits;
 mod definitions;
 mod due;
+mod figures;
 mod lists;
 mod make;
 mod postgres;
