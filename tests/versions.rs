@@ -308,3 +308,21 @@ async fn advice_comes_from_what_was_recorded(#[values(On::Memory, On::Sqlite, On
     assert_eq!(house.get("/v1/definitions/place/advice?version=7").await.code(), "VERSION_UNKNOWN");
     assert_eq!(house.get("/v1/definitions/place/advice?version=x").await.code(), "VERSION_INVALID");
 }
+
+#[tokio::test]
+async fn the_client_deprecates_plans_moves_and_takes_advice() {
+    let (house, _folder) = house(On::Memory).await;
+    let (client, _served) = house.serve().await;
+    let id = started(&house, "o1").await;
+    house.coordinator.register(&place(2, "pay", GIFT), "test").await.expect("it is registered");
+    assert!(client.migration(&id, 2).await.expect("a plan").compatible);
+    assert_eq!(client.migrate(&id, 2, "wrap them").await.expect("it is moved").version, 2);
+    let refused = client.migrate(&id, 2, "again").await.expect_err("it is there already");
+    assert_eq!(refused.code(), Some("MIGRATION_REFUSED"));
+    let view = client.deprecate("place", 1, true, "old").await.expect("it is deprecated");
+    assert_eq!(view.deprecated.map(|deprecated| deprecated.reason).as_deref(), Some("old"));
+    let refused = client.migration(&id, 1).await.expect_err("nothing is moved there");
+    assert_eq!(refused.code(), Some("VERSION_DEPRECATED"));
+    assert_eq!(client.deprecate("place", 1, false, "not so old").await.expect("undone").deprecated, None);
+    assert_eq!(client.advice("place", None).await.expect("advice").version, 2);
+}

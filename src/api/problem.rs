@@ -297,6 +297,7 @@ mod tests {
     #[test]
     fn every_code_of_the_coordinator_has_one_status_here() {
         let id = SagaId(uuid::Uuid::nil());
+        let definition = crate::id::DefinitionRef { name: "a".to_owned(), version: 1 };
         let errors = [
             CoordinatorError::UnknownDefinition { name: "a".to_owned(), known: Vec::new() },
             CoordinatorError::UnknownVersion { name: "a".to_owned(), version: 2, known: vec![1] },
