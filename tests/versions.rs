@@ -6,6 +6,12 @@ use std::sync::Arc;
 
 use amends::api::AuthConfig;
 use amends::clock::Clock;
+use amends::coordinator::{
+    Coordinator, CoordinatorError, CoordinatorOptions, Deprecate, Migrate, Start, StartOutcome,
+};
+use amends::id::DefinitionRef;
+use amends::payload::Payload;
+use amends::saga::SagaState;
 use amends::store::memory::MemoryStore;
 use amends::store::{Page, Store};
 use rstest::rstest;
@@ -325,4 +331,59 @@ async fn the_client_deprecates_plans_moves_and_takes_advice() {
     assert_eq!(refused.code(), Some("VERSION_DEPRECATED"));
     assert_eq!(client.deprecate("place", 1, false, "not so old").await.expect("undone").deprecated, None);
     assert_eq!(client.advice("place", None).await.expect("advice").version, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_postgresql_and_rabbitmq_a_moved_saga_survives_the_coordinator_that_moved_it() {
+    let (postgres, rabbit) = support::servers::both().await;
+    let store = amends::store::open(&postgres.url()).await.expect("it opens");
+    store.migrate().await.expect("the schema is made");
+    let broker = amends::broker::open(&rabbit.url()).await.expect("the broker is reached");
+    let launch = async || {
+        let store = amends::store::open(&postgres.url()).await.expect("it opens");
+        let broker = amends::broker::open(&rabbit.url()).await.expect("the broker is reached");
+        Coordinator::launch(store, broker, CoordinatorOptions::default()).await.expect("it launches")
+    };
+    let first = launch().await;
+    first.register(&place(1, "pay", ""), "test").await.expect("it is registered");
+    let _orders = Scripted::start(&broker, "orders", |_| vec![done()]).await;
+    let _payments = Scripted::start(&broker, "payments", |_| vec![success(json!({ "receipt": "r1" }))]).await;
+    let start = |order: &str| Start {
+        saga: "place".to_owned(),
+        version: None,
+        input: Payload::from(json!({ "order": order })),
+        key: None,
+    };
+    let Ok(StartOutcome::Started { id, .. }) = first.start(start("o1")).await else { panic!("it starts") };
+    let saga = async || store.saga(id).await.expect("a read").expect("it is there").saga;
+    eventually("the warehouse is asked", async || (saga().await.steps[2].in_flight().is_some()).then_some(())).await;
+    first.register(&place(2, "pay", GIFT), "test").await.expect("it is registered");
+    let request = |to| Migrate {
+        id,
+        to,
+        actor: "anna".to_owned(),
+        reason: "wrap them".to_owned(),
+        expected_revision: None,
+    };
+    let moved = first.migrate(request(2)).await.expect("it is moved");
+    assert_eq!((moved.definition.version, moved.reads_outputs), (2, true));
+    first.kill();
+    // Another one knows neither the saga nor, so far, its new version.
+    let second = launch().await;
+    let reference = DefinitionRef { name: "place".to_owned(), version: 1 };
+    let (actor, reason) = ("anna".to_owned(), "old".to_owned());
+    let deprecated = second.deprecate(Deprecate { reference, is_deprecated: true, actor, reason }).await;
+    assert!(deprecated.expect("it is deprecated"));
+    let warehouse = Scripted::start(&broker, "warehouse", |_| vec![done()]).await;
+    let ended = eventually("it completes", async || {
+        let saga = saga().await;
+        saga.state.is_terminal().then_some(saga)
+    })
+    .await;
+    assert_eq!(ended.state, SagaState::Completed);
+    let gift = warehouse.seen().into_iter().find(|command| command.step == "gift").expect("it was wrapped");
+    assert_eq!((gift.definition.version, gift.body.value()), (2, &json!({ "receipt": "r1" })));
+    let refused = second.start(Start { version: Some(1), ..start("o2") }).await;
+    assert!(matches!(refused, Err(CoordinatorError::VersionDeprecated { .. })), "{refused:?}");
+    second.stop().await;
 }
