@@ -146,8 +146,9 @@ fn a_move_counts_the_sagas_that_were_recorded() {
     let advice = advice_on(&steps, &sagas);
     let [found] = advice.moves.as_slice() else { panic!("{:?}", advice.moves) };
     assert_eq!((found.sagas, found.saved, found.added, found.of), (refused as u64, refused as u64, 0, 1_340));
-    let text =
-        format!("move `pick` before `authorise-payment`: {refused} of 1,340 sagas would have compensated one step fewer");
+    let text = format!(
+        "move `pick` before `authorise-payment`: {refused} of 1,340 sagas would have compensated one step fewer"
+    );
     assert_eq!(found.to_string(), text);
 }
 
@@ -255,7 +256,10 @@ fn a_time_out_that_successes_come_after_is_too_tight() {
     let late = [100, 5_000, 20_000, 31_000, 35_000, 50_000];
     let advice = advise(&steps, &measured(1_000, late, 60_000));
     let [found] = advice.timeouts.as_slice() else { panic!("{advice:?}") };
-    assert_eq!((found.fit, found.timeout, found.suggested), (Fit::Tight, Duration::from_secs(30), Duration::from_secs(200)));
+    assert_eq!(
+        (found.fit, found.timeout, found.suggested),
+        (Fit::Tight, Duration::from_secs(30), Duration::from_secs(200))
+    );
     assert_eq!(
         found.to_string(),
         "the time-out of `a` is too tight: successes come after it; it is 30 s, and of 1,000 successes at the first \

@@ -71,7 +71,11 @@ fn every_kind_of_change_is_named() {
         ("version: 2", "version: 2\noutput: { a: 1 }", r#"saga: output null -> {"a":1}"#),
         ("participant: payments", "participant: bank", r#"pay changed: participant "payments" -> "bank""#),
         ("action: pay,", "action: charge,", r#"pay changed: action "pay" -> "charge""#),
-        ("action: pick,", "action: pick, when: '${ input.id != 1 }',", r#"pick changed: when null -> "${ input.id != 1 }""#),
+        (
+            "action: pick,",
+            "action: pick, when: '${ input.id != 1 }',",
+            r#"pick changed: when null -> "${ input.id != 1 }""#,
+        ),
         ("action: pick,", "action: pick, timeout: 2m,", r#"pick changed: timeout "30s" -> "2m""#),
         ("action: pick,", "action: pick, after: [create, pay],", r#"pick changed: after ["pay"] -> ["create","pay"]"#),
         ("action: pick,", "action: pick, retry: { maxAttempts: 9 },", "pick changed: retry.maxAttempts 5 -> 9"),

@@ -95,7 +95,13 @@ fn edited(shapes: &[Shape], edits: &[Edit]) -> Vec<Shape> {
                 shapes[at - 1].after.retain(|before| *before < at - 1);
                 for shape in &mut shapes[at + 1..] {
                     for before in &mut shape.after {
-                        *before = if *before == at { at - 1 } else if *before == at - 1 { at } else { *before };
+                        *before = if *before == at {
+                            at - 1
+                        } else if *before == at - 1 {
+                            at
+                        } else {
+                            *before
+                        };
                     }
                 }
                 if how % 2 == 0 {
@@ -150,7 +156,14 @@ struct Case {
 fn cases() -> impl Strategy<Value = Case> {
     let edits = || prop::collection::vec((0_u8..11, any::<u8>(), any::<u8>()), 1..4);
     (shapes(), moves(30), edits(), moves(12), edits(), moves(30)).prop_map(
-        |(shapes, before, edits, between, more_edits, after)| Case { shapes, before, edits, between, more_edits, after },
+        |(shapes, before, edits, between, more_edits, after)| Case {
+            shapes,
+            before,
+            edits,
+            between,
+            more_edits,
+            after,
+        },
     )
 }
 
@@ -305,7 +318,8 @@ fn the_pivot_does_not_move_across_what_was_sent() {
     assert!(codes(asked(&driven, &earlier)).contains(&"PIVOT_CHANGED b".to_owned()));
     let mut driven = half_way(&first);
     driven.succeed("b");
-    let later = version(&[step("a", &[]), step("b", &[0]), step("p", &[1]).uncompensated(), step("c", &[2]).pivot()], 2);
+    let later =
+        version(&[step("a", &[]), step("b", &[0]), step("p", &[1]).uncompensated(), step("c", &[2]).pivot()], 2);
     assert_eq!(codes(asked(&driven, &later)), ["PIVOT_CHANGED p"], "the pivot was sent");
     let none = version(&[step("a", &[]), step("b", &[0]), step("q", &[1])], 2);
     asked(&half_way(&first), &none).expect("a pivot that was not sent yet may go");

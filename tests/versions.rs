@@ -6,9 +6,7 @@ use std::sync::Arc;
 
 use amends::api::AuthConfig;
 use amends::clock::Clock;
-use amends::coordinator::{
-    Coordinator, CoordinatorError, CoordinatorOptions, Deprecate, Migrate, Start, StartOutcome,
-};
+use amends::coordinator::{Coordinator, CoordinatorError, CoordinatorOptions, Deprecate, Migrate, Start, StartOutcome};
 use amends::id::DefinitionRef;
 use amends::payload::Payload;
 use amends::saga::SagaState;
@@ -153,13 +151,10 @@ async fn deprecating_needs_a_reason_and_a_version_that_is_there() {
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_running_saga_is_moved_and_ends_in_its_new_version(
-    #[values(On::Memory, On::Sqlite, On::Postgres)] on: On,
-) {
+async fn a_running_saga_is_moved_and_ends_in_its_new_version(#[values(On::Memory, On::Sqlite, On::Postgres)] on: On) {
     let (house, _folder) = house(on).await;
     let _orders = Scripted::start(&house.broker, "orders", |_| vec![done()]).await;
-    let _payments =
-        Scripted::start(&house.broker, "payments", |_| vec![success(json!({ "receipt": "r1" }))]).await;
+    let _payments = Scripted::start(&house.broker, "payments", |_| vec![success(json!({ "receipt": "r1" }))]).await;
     let id = started(&house, "o1").await;
     // Nobody picks yet.
     becomes(&house, &id, |saga| saga["steps"][2]["status"] == "pending").await;
@@ -228,19 +223,14 @@ async fn a_refusal_tells_every_reason_and_changes_nothing() {
     let errors = refused.json()["errors"].clone();
     assert_eq!(errors.as_array().map(Vec::len), Some(2), "{errors:#}");
     assert_eq!(errors[0]["code"], "STEP_CHANGED");
-    assert_eq!(
-        errors[1]["detail"],
-        "`pay` was sent and its action changes from \"pay\" to \"charge\"",
-    );
+    assert_eq!(errors[1]["detail"], "`pay` was sent and its action changes from \"pay\" to \"charge\"",);
     let after = house.get(&format!("/v1/sagas/{id}")).await.json();
     assert_eq!((&after["version"], &after["state"]), (&before["version"], &before["state"]));
     let audit = house.store.audit(Some(id.parse().expect("an id")), &Page { after: None, limit: 9 }).await;
     assert_eq!(audit.expect("the audit is read"), [], "what was refused leaves no row");
 
-    let stale = support::http::post(
-        &format!("/v1/sagas/{id}/migrate"),
-        json!({ "to": 1, "reason": "try" }).to_string(),
-    );
+    let stale =
+        support::http::post(&format!("/v1/sagas/{id}/migrate"), json!({ "to": 1, "reason": "try" }).to_string());
     let (mut parts, body) = stale.into_parts();
     parts.headers.insert("if-match", "\"999\"".parse().expect("a header"));
     let moved_on = house.ask(axum::http::Request::from_parts(parts, body)).await;
@@ -358,13 +348,8 @@ async fn on_postgresql_and_rabbitmq_a_moved_saga_survives_the_coordinator_that_m
     let saga = async || store.saga(id).await.expect("a read").expect("it is there").saga;
     eventually("the warehouse is asked", async || (saga().await.steps[2].in_flight().is_some()).then_some(())).await;
     first.register(&place(2, "pay", GIFT), "test").await.expect("it is registered");
-    let request = |to| Migrate {
-        id,
-        to,
-        actor: "anna".to_owned(),
-        reason: "wrap them".to_owned(),
-        expected_revision: None,
-    };
+    let request =
+        |to| Migrate { id, to, actor: "anna".to_owned(), reason: "wrap them".to_owned(), expected_revision: None };
     let moved = first.migrate(request(2)).await.expect("it is moved");
     assert_eq!((moved.definition.version, moved.reads_outputs), (2, true));
     first.kill();

@@ -162,9 +162,11 @@ pub(super) const ROUTES: &[Route] = &[
         &[404],
         || get(definitions::graph),
     ),
-    deprecation("/v1/definitions/{name}/{version}/deprecate", "Stops new starts of a version; running sagas go on", || {
-        post(versions::deprecate)
-    }),
+    deprecation(
+        "/v1/definitions/{name}/{version}/deprecate",
+        "Stops new starts of a version; running sagas go on",
+        || post(versions::deprecate),
+    ),
     deprecation("/v1/definitions/{name}/{version}/undeprecate", "Undoes a deprecation", || post(versions::undeprecate)),
     read(
         "/v1/definitions/{name}/{version}/migration",
@@ -214,8 +216,11 @@ pub(super) const ROUTES: &[Route] = &[
         || get(versions::plan_one),
     )
     .asking(&["to"]),
-    operation("/v1/sagas/{id}/migrate", "Moves a saga to another version of its definition, if what was sent allows it")
-        .served_by(Takes::Json("MigrateRequest"), || post(versions::migrate)),
+    operation(
+        "/v1/sagas/{id}/migrate",
+        "Moves a saga to another version of its definition, if what was sent allows it",
+    )
+    .served_by(Takes::Json("MigrateRequest"), || post(versions::migrate)),
     operation("/v1/sagas/{id}/retry", "Sends again what is stuck or backing off, with a fresh count of attempts"),
     operation("/v1/sagas/{id}/skip", "Passes over a step, or over its compensation"),
     operation("/v1/sagas/{id}/compensate", "Sends a saga back: what was done is undone"),

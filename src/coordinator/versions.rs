@@ -169,11 +169,7 @@ impl Coordinator {
     }
 
     /// The saga with its outputs, its definition, and version `to` of it.
-    async fn both(
-        &self,
-        id: SagaId,
-        to: u32,
-    ) -> Result<(Saga, Arc<Definition>, Arc<Definition>), CoordinatorError> {
+    async fn both(&self, id: SagaId, to: u32) -> Result<(Saga, Arc<Definition>, Arc<Definition>), CoordinatorError> {
         let saga = self.store().saga(id).await?.ok_or(CoordinatorError::UnknownSaga(id))?.saga;
         let from = self.definition(&saga.definition).await?;
         let to = self.open_version(&DefinitionRef { version: to, ..saga.definition.clone() }).await?;

@@ -199,9 +199,8 @@ fn told(duration: Duration) -> String {
 
 /// What differs between two lists of facets, in the order of the first, then of the second.
 pub(crate) fn changes(from: &[Facet], to: &[Facet]) -> Vec<Change> {
-    let value = |facets: &[Facet], what: &str| {
-        facets.iter().find(|(name, _)| *name == what).map(|(_, value)| value.clone())
-    };
+    let value =
+        |facets: &[Facet], what: &str| facets.iter().find(|(name, _)| *name == what).map(|(_, value)| value.clone());
     let only_new = to.iter().filter(|(what, _)| value(from, what).is_none());
     from.iter()
         .chain(only_new)
@@ -216,11 +215,8 @@ pub(crate) fn changes(from: &[Facet], to: &[Facet]) -> Vec<Change> {
 
 /// The steps that stand elsewhere: of those that both have, all but a longest series that kept its order.
 fn moved<'a>(old: &Definition, new: &'a Definition) -> HashSet<&'a str> {
-    let common: Vec<(&str, StepIndex)> = new
-        .steps
-        .iter()
-        .filter_map(|step| Some((step.name.as_str(), old.find(&step.name)?)))
-        .collect();
+    let common: Vec<(&str, StepIndex)> =
+        new.steps.iter().filter_map(|step| Some((step.name.as_str(), old.find(&step.name)?))).collect();
     // The longest rising series that ends at each place, and the place before it in that series.
     let mut best: Vec<(usize, Option<usize>)> = Vec::with_capacity(common.len());
     for (at, (_, place)) in common.iter().enumerate() {

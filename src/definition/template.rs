@@ -149,7 +149,9 @@ impl Part {
                     .collect(),
             ),
             Self::List(items) => Value::Array(items.iter().map(Self::to_json).collect()),
-            Self::Map(entries) => Value::Object(entries.iter().map(|(key, item)| (key.clone(), item.to_json())).collect()),
+            Self::Map(entries) => {
+                Value::Object(entries.iter().map(|(key, item)| (key.clone(), item.to_json())).collect())
+            }
         }
     }
 

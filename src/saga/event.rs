@@ -47,7 +47,7 @@ pub enum EventKind {
         /// What the operator asked for.
         operation: Operation,
     },
-    /// An operator moved the saga to another version of its definition: [`migrate`](crate::saga::migrate), since a
+    /// An operator moved the saga to another version of its definition: [`migrate()`](crate::saga::migrate()), since a
     /// transition knows one definition only.
     Migrated {
         /// The version that it had.

@@ -16,7 +16,8 @@ pub struct Figures {
     pub commands: Vec<CommandCount>,
     /// How long participants took.
     pub latencies: Vec<Latency>,
-    /// In how many compensated sagas each step was refused, or its outcome unknown.
+    /// In how many compensated sagas each step was refused, or its outcome unknown. Sagas that turned round for another
+    /// reason than a step are left out: cancelled, sent back by an operator, or out of time.
     pub turned: Vec<(String, u64)>,
     /// Of those, in how many another step was compensated.
     pub undone: Vec<Undone>,

@@ -52,7 +52,11 @@ pub fn migrate(
 pub fn compatible(from: &Definition, to: &Definition, saga: &Saga, now: Timestamp) -> Result<Saga, Vec<Reason>> {
     let mut reasons = Vec::new();
     if saga.state.is_terminal() {
-        reasons.push(reason("ENDED", None, format!("the saga is {}, and what has ended is final", saga.state.as_str())));
+        reasons.push(reason(
+            "ENDED",
+            None,
+            format!("the saga is {}, and what has ended is final", saga.state.as_str()),
+        ));
     }
     if from.reference.name != to.reference.name {
         let why = format!("{} is another definition than {}", to.reference, from.reference);
@@ -163,7 +167,8 @@ impl View<'_> {
                 };
                 reasons.push(reason("PIVOT_CHANGED", Some(name), why));
             } else if reach == Reach::Sent && !is_free && !is_mended {
-                let why = format!("`{name}` {done} and its {} changes from {} to {}", change.what, change.from, change.to);
+                let why =
+                    format!("`{name}` {done} and its {} changes from {} to {}", change.what, change.from, change.to);
                 reasons.push(reason("STEP_CHANGED", Some(name), why));
             }
         }

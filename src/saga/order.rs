@@ -68,8 +68,7 @@ pub(super) fn advise(definition: &Definition, figures: &Figures, advice: &mut Ad
         return;
     }
     let pairs = || steps.gains.iter().enumerate().flat_map(|(a, row)| row.iter().enumerate().map(move |(b, _)| (a, b)));
-    let free: Vec<Gain> =
-        pairs().filter(|&(a, b)| !steps.needs[a][b]).filter_map(|(a, b)| steps.gains[a][b]).collect();
+    let free: Vec<Gain> = pairs().filter(|&(a, b)| !steps.needs[a][b]).filter_map(|(a, b)| steps.gains[a][b]).collect();
     let order = steps.best(|gain| match gain.net() {
         net if net > 0.0 && !gain.is_sure(free.len()) => 0.0,
         net => net,
@@ -144,10 +143,8 @@ impl<'a> Steps<'a> {
     fn moves(&self, order: &[usize], of: u64) -> Vec<Move> {
         let mut moves = Vec::new();
         for (place, &step) in order.iter().enumerate() {
-            let passed: Vec<(usize, Gain)> = order[place + 1..]
-                .iter()
-                .filter_map(|&other| Some((other, self.gains[other][step]?)))
-                .collect();
+            let passed: Vec<(usize, Gain)> =
+                order[place + 1..].iter().filter_map(|&other| Some((other, self.gains[other][step]?))).collect();
             let Some(&(before, _)) = passed.first() else { continue };
             let saved: u64 = passed.iter().map(|(_, gain)| gain.saved).sum();
             let added: f64 = passed.iter().map(|(_, gain)| gain.added).sum();
@@ -175,8 +172,7 @@ fn reader_of<'a>(mut names: impl Iterator<Item = &'a str>, read: &str) -> bool {
 fn turned_round(definition: &Definition, early: StepIndex, late: StepIndex, figures: &Figures) -> Gain {
     let (early, step) = (&definition.step(early).name, definition.step(late));
     let late = &step.name;
-    let count =
-        |is: fn(Outcome) -> bool| figures.commands_of(late, Direction::Action, |of| is(of.outcome));
+    let count = |is: fn(Outcome) -> bool| figures.commands_of(late, Direction::Action, |of| is(of.outcome));
     let good = count(|outcome| outcome == Outcome::Success);
     let bad = count(|outcome| matches!(outcome, Outcome::Failure | Outcome::Unknown));
     // How often the step would have been done, had it come first: as often as it was when its turn came.

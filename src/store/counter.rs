@@ -7,6 +7,9 @@ use crate::saga::figures::{CommandCount, Figures, Latency, QUANTILES, Undone};
 use crate::saga::{Direction, Outcome, Saga, SagaState};
 use crate::store::OutboxEntry;
 
+/// Why sagas turn round that no step has turned: another order would have changed nothing.
+const CAUSES_OF_THEIR_OWN: [&str; 3] = ["cancelled", "compensated-by-operator", "saga-timeout"];
+
 type Way = (String, Direction);
 
 /// Counts towards [`Figures`].
@@ -40,7 +43,8 @@ impl Counter {
             let key = (way, verified.outcome.as_str(), verified.attempt);
             self.commands.entry(key).or_insert((verified.outcome, 0)).1 += 1;
         }
-        if saga.state != SagaState::Compensated {
+        let has_own_cause = saga.cause.as_ref().is_some_and(|cause| CAUSES_OF_THEIR_OWN.contains(&cause.kind.as_str()));
+        if saga.state != SagaState::Compensated || has_own_cause {
             return;
         }
         for because in bad {
@@ -74,11 +78,5 @@ fn latency((step, direction): Way, mut all: Vec<Duration>) -> Latency {
         let place = (all.len() * quantile as usize).div_ceil(1_000).saturating_sub(1);
         all.get(place).copied().unwrap_or_default()
     };
-    Latency {
-        step,
-        direction,
-        count,
-        quantiles: QUANTILES.map(at),
-        longest: all.last().copied().unwrap_or_default(),
-    }
+    Latency { step, direction, count, quantiles: QUANTILES.map(at), longest: all.last().copied().unwrap_or_default() }
 }

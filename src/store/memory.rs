@@ -13,9 +13,10 @@ use crate::payload::Payload;
 use crate::saga::{Direction, Figures, Outcome, Saga, Settled};
 use crate::store::counter::Counter;
 use crate::store::{
-    AuditRecord, Changes, Committed, Decide, DefinitionRecord, Deprecation, DeprecationChange, HistoryRecord, Loaded, Migration, NewCommand, NewSaga,
-    OutboxEntry, OutboxFilter, Page, Registration, SagaCount, SagaFilter, SagaMigration, SagaRecord, SagaSummary, SagaUpdate,
-    SettledCommand, Started, Store, StoreError, StoreHealth, Verified, Wants, in_flight, put_outputs,
+    AuditRecord, Changes, Committed, Decide, DefinitionRecord, Deprecation, DeprecationChange, HistoryRecord, Loaded,
+    Migration, NewCommand, NewSaga, OutboxEntry, OutboxFilter, Page, Registration, SagaCount, SagaFilter,
+    SagaMigration, SagaRecord, SagaSummary, SagaUpdate, SettledCommand, Started, Store, StoreError, StoreHealth,
+    Verified, Wants, in_flight, put_outputs,
 };
 
 /// A store that forgets everything when it is dropped.
@@ -428,9 +429,8 @@ impl Store for MemoryStore {
     async fn newest(&self, names: &[String]) -> Result<Vec<DefinitionRef>, StoreError> {
         let state = self.state.lock().await;
         let is_open = |known: &&DefinitionRef| state.deprecation(known).is_none();
-        let newest = |name: &String| {
-            state.definitions.keys().filter(|known| known.name == *name).filter(is_open).max().cloned()
-        };
+        let newest =
+            |name: &String| state.definitions.keys().filter(|known| known.name == *name).filter(is_open).max().cloned();
         Ok(names.iter().filter_map(newest).collect())
     }
 

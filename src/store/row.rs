@@ -183,8 +183,10 @@ pub(super) fn figures(
         Ok(CommandCount { step, direction, outcome, attempt: number(attempt)?, count: number(count)? })
     };
     let latency = |(step, direction, count, micros): LatencyRow| {
-        let mut took =
-            micros.into_iter().map(|micros| Ok(Duration::from_micros(number(micros)?))).collect::<Result<Vec<_>, _>>()?;
+        let mut took = micros
+            .into_iter()
+            .map(|micros| Ok(Duration::from_micros(number(micros)?)))
+            .collect::<Result<Vec<_>, _>>()?;
         let (longest, quantiles) = (took.pop().unwrap_or_default(), took.try_into());
         let quantiles = quantiles.map_err(|_| StoreError::Corrupt("quantiles are missing".to_owned()))?;
         Ok(Latency { step, direction: word(&direction)?, count: number(count)?, quantiles, longest })

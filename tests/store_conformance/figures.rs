@@ -49,11 +49,8 @@ async fn figures_count_what_has_ended(#[values(Memory, Sqlite, Postgres)] kind: 
     use Direction::{Action, Compensation};
     use Outcome::{Failure, Success, Unknown};
     on(kind, async |rig| {
-        let refused = [
-            ("pay", Action, Success, 1, 10),
-            ("pick", Action, Failure, 2, 500),
-            ("pay", Compensation, Success, 1, 7),
-        ];
+        let refused =
+            [("pay", Action, Success, 1, 10), ("pick", Action, Failure, 2, 500), ("pay", Compensation, Success, 1, 7)];
         let lost = [
             ("pay", Action, Success, 2, 900),
             ("pick", Action, Unknown, 5, 9_000),
@@ -63,6 +60,8 @@ async fn figures_count_what_has_ended(#[values(Memory, Sqlite, Postgres)] kind: 
         let fine = [("pay", Action, Success, 1, 20), ("pick", Action, Success, 1, 30)];
         let mut running = ended(SagaState::Running, &fine);
         running.0.saga.ended_at = None;
+        let mut cancelled = ended(SagaState::Compensated, &refused);
+        cancelled.0.saga.cause = Some(amends::saga::Problem::new("cancelled", "no longer wanted"));
         let mut other = ended(SagaState::Completed, &fine);
         other.0.saga.definition.version = 2;
         write(
@@ -74,6 +73,7 @@ async fn figures_count_what_has_ended(#[values(Memory, Sqlite, Postgres)] kind: 
                 // An operator gave it up: that says nothing about an order.
                 ended(SagaState::Abandoned, &refused[..2]),
                 running,
+                cancelled,
                 other,
             ],
         )
@@ -81,7 +81,7 @@ async fn figures_count_what_has_ended(#[values(Memory, Sqlite, Postgres)] kind: 
 
         let found = figures(&rig, 1, None).await;
         let count = |state: &str, count| (state.to_owned(), count);
-        assert_eq!(found.ended, [count("ABANDONED", 1), count("COMPENSATED", 2), count("COMPLETED", 1)]);
+        assert_eq!(found.ended, [count("ABANDONED", 1), count("COMPENSATED", 3), count("COMPLETED", 1)]);
         let of = |step: &str, direction, outcome, attempt, count| CommandCount {
             step: step.to_owned(),
             direction,
@@ -90,10 +90,10 @@ async fn figures_count_what_has_ended(#[values(Memory, Sqlite, Postgres)] kind: 
             count,
         };
         let commands = [
-            of("pay", Action, Success, 1, 3),
+            of("pay", Action, Success, 1, 4),
             of("pay", Action, Success, 2, 1),
-            of("pay", Compensation, Success, 1, 2),
-            of("pick", Action, Failure, 2, 2),
+            of("pay", Compensation, Success, 1, 3),
+            of("pick", Action, Failure, 2, 3),
             of("pick", Action, Success, 1, 1),
             of("pick", Action, Unknown, 5, 1),
             of("pick", Compensation, Success, 1, 1),
@@ -102,7 +102,7 @@ async fn figures_count_what_has_ended(#[values(Memory, Sqlite, Postgres)] kind: 
         assert_eq!(found.turned, [count("pick", 2)]);
         assert_eq!(found.undone, [Undone { because: "pick".to_owned(), step: "pay".to_owned(), sagas: 2 }]);
         let paid = found.latencies.iter().find(|of| of.step == "pay" && of.direction == Action).expect("measured");
-        assert_eq!((paid.count, paid.quantiles[0], paid.longest), (3, millis(10), millis(20)));
+        assert_eq!((paid.count, paid.quantiles[0], paid.longest), (4, millis(10), millis(20)));
         assert_eq!(figures(&rig, 2, None).await.sagas(), 1);
         assert_eq!(figures(&rig, 3, None).await, Figures::default());
         let later = after(rig.now().await, Duration::from_secs(60));

@@ -143,9 +143,7 @@ async fn an_update_alone_moves_no_saga(#[values(Memory, Sqlite, Postgres)] kind:
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_move_of_a_saga_that_has_changed_meanwhile_writes_nothing(
-    #[values(Memory, Sqlite, Postgres)] kind: Kind,
-) {
+async fn a_move_of_a_saga_that_has_changed_meanwhile_writes_nothing(#[values(Memory, Sqlite, Postgres)] kind: Kind) {
     on(kind, async |rig| {
         let one = saga(None);
         rig.write(starts(vec![new(one.clone())])).await.expect("a commit");

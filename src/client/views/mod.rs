@@ -25,9 +25,7 @@ pub use sagas::{
     BatchItem, BatchRequest, BatchResult, CompensationOfStep, OperateRequest, SagaPage, SagaSummaryView, SagaView,
     StartBody, StepError, StepView, StuckView,
 };
-pub use versions::{
-    DeprecationView, MigrateRequest, MigrationItem, MigrationPage, MigrationReason, ReasonRequest,
-};
+pub use versions::{DeprecationView, MigrateRequest, MigrationItem, MigrationPage, MigrationReason, ReasonRequest};
 
 /// The answer of `/healthz` and `/readyz` when all is well.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -26,7 +26,11 @@ use crate::store::{
 
 const MIGRATIONS: &[Known] = &[
     Known { version: 1, name: "initial", sql: include_str!("../../../migrations/postgres/0001_initial.sql") },
-    Known { version: 10, name: "deprecations", sql: include_str!("../../../migrations/postgres/0010_deprecations.sql") },
+    Known {
+        version: 10,
+        name: "deprecations",
+        sql: include_str!("../../../migrations/postgres/0010_deprecations.sql"),
+    },
 ];
 
 /// Connections to the database: batches need few.
@@ -298,8 +302,11 @@ impl Store for PostgresStore {
     }
 
     async fn newest(&self, names: &[String]) -> Result<Vec<DefinitionRef>, StoreError> {
-        let rows: Vec<(String, i32)> =
-            sqlx::query_as(include_str!("sql/newest.sql")).bind(names).fetch_all(&self.0.pool).await.map_err(refused)?;
+        let rows: Vec<(String, i32)> = sqlx::query_as(include_str!("sql/newest.sql"))
+            .bind(names)
+            .fetch_all(&self.0.pool)
+            .await
+            .map_err(refused)?;
         let newest =
             |(name, version)| Ok(DefinitionRef { name, version: crate::store::row::number::<i32, u32>(version)? });
         rows.into_iter().map(newest).collect()

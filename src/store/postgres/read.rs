@@ -155,8 +155,7 @@ pub(super) async fn counts(pool: &PgPool) -> Result<Vec<SagaCount>, StoreError> 
 }
 
 pub(super) async fn definitions(pool: &PgPool, name: Option<&str>) -> Result<Vec<DefinitionRecord>, StoreError> {
-    type Columns =
-        (String, i32, Vec<u8>, String, Timestamp, String, Option<Timestamp>, Option<String>, Option<String>);
+    type Columns = (String, i32, Vec<u8>, String, Timestamp, String, Option<Timestamp>, Option<String>, Option<String>);
     let rows: Vec<Columns> =
         sqlx::query_as(include_str!("sql/definitions.sql")).bind(name).fetch_all(pool).await.map_err(refused)?;
     rows.into_iter()

@@ -12,8 +12,8 @@ use crate::id::SagaId;
 use crate::saga::Saga;
 use crate::store::row::{self, SagaRow, SagaText, Taken, int, started};
 use crate::store::{
-    AuditRecord, Changes, Committed, DeprecationChange, HistoryRecord, Loaded, NewCommand, NewSaga, SagaMigration, SagaUpdate, SettledCommand,
-    Started, StoreError, Wants, latest,
+    AuditRecord, Changes, Committed, DeprecationChange, HistoryRecord, Loaded, NewCommand, NewSaga, SagaMigration,
+    SagaUpdate, SettledCommand, Started, StoreError, Wants, latest,
 };
 
 /// The wanted sagas and the due ones that nobody else holds, in the order of their ids; and the time once all are held.
