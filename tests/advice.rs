@@ -98,7 +98,7 @@ fn orders(steps: &[Made]) -> Vec<Vec<usize>> {
         }
         for at in 0..steps.len() {
             let is_there = |name: &&str| so_far.iter().any(|&before| steps[before].name == *name);
-            if !so_far.contains(&at) && steps[at].reads.iter().all(|read| is_there(read)) {
+            if !so_far.contains(&at) && steps[at].reads.iter().all(is_there) {
                 so_far.push(at);
                 grow(steps, so_far, all);
                 so_far.pop();
@@ -214,7 +214,7 @@ fn random_definitions_are_never_made_worse_and_nearly_always_best() {
         // What is left to gain is within what could be chance.
         found_best += u32::from((then - best) * 20 <= now.max(20));
     }
-    assert!(found_best >= 54, "only {found_best} of 60 came within a twentieth of the best");
+    assert!(found_best >= 56, "only {found_best} of 60 came within a twentieth of the best");
 }
 
 #[test]
