@@ -7,6 +7,7 @@
 //!                                     transaction)
 //! ```
 
+mod children;
 mod committer;
 mod confirms;
 #[expect(clippy::module_inception, reason = "the type is what the module is about")]
@@ -31,3 +32,4 @@ pub use coordinator::{Coordinator, CoordinatorOptions};
 pub use handle::{CoordinatorError, Operate, OperatorAction, Registered, Start, StartOutcome};
 pub use metrics::Metrics;
 pub use versions::{Deprecate, Migrate, MigrationPlan};
+pub use work::Heard;

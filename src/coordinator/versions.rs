@@ -10,7 +10,7 @@ use crate::coordinator::work::{Item, MigrateItem, Waiting};
 use crate::coordinator::{Coordinator, CoordinatorError};
 use crate::definition::Definition;
 use crate::id::{DefinitionRef, SagaId};
-use crate::saga::{Reason, Saga, migrate};
+use crate::saga::{Reason, Saga, expanded_for, migrate};
 use crate::store::{AuditRecord, Changes, DeprecationChange, Page, SagaFilter, Wants};
 
 /// How often a migration is tried that needs what a saga's steps put out, while the saga keeps moving.
@@ -189,7 +189,10 @@ impl Coordinator {
     }
 }
 
-fn planned(saga: Saga, from: &Definition, to: &Definition, now: Timestamp) -> MigrationPlan {
-    let reasons = migrate(from, to, &saga, now).err().unwrap_or_default();
+fn planned(saga: Saga, from: &Arc<Definition>, to: &Arc<Definition>, now: Timestamp) -> MigrationPlan {
+    let moved = expanded_for(from, &saga)
+        .and_then(|from| Ok((from, expanded_for(to, &saga)?)))
+        .and_then(|(from, to)| migrate(&from, &to, &saga, now));
+    let reasons = moved.err().unwrap_or_default();
     MigrationPlan { saga: Saga { outputs: BTreeMap::new(), ..saga }, reasons }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::definition::{Definition, RetryPolicy, to_json};
+use crate::definition::{Definition, OnTimeout, RetryPolicy, Step, Work, to_json};
 use crate::id::{DefinitionRef, StepIndex};
 
 /// One of the two definitions.
@@ -136,7 +136,10 @@ pub(crate) fn facets(definition: &Definition, index: StepIndex) -> Vec<Facet> {
     let mut after: Vec<&str> =
         definition.graph.dependencies(index).iter().map(|&before| definition.step(before).name.as_str()).collect();
     after.sort_unstable();
-    let mut facets = vec![
+    let mut facets = vec![("work", json!(step.work.as_str()))];
+    facets.extend(work(&step.work));
+    facets.extend(each(definition, step));
+    facets.extend([
         ("participant", json!(step.participant)),
         ("action", json!(step.action)),
         ("input", step.input.to_json()),
@@ -144,7 +147,7 @@ pub(crate) fn facets(definition: &Definition, index: StepIndex) -> Vec<Facet> {
         ("after", json!(after)),
         ("timeout", json!(told(step.timeout))),
         ("pivot", json!(step.pivot)),
-    ];
+    ]);
     facets.extend(RETRY.iter().copied().zip(retry(&step.retry)));
     match step.compensation.action() {
         None => facets.push(("compensation", json!("none"))),
@@ -156,6 +159,35 @@ pub(crate) fn facets(definition: &Definition, index: StepIndex) -> Vec<Facet> {
         }
     }
     facets
+}
+
+/// What only some kinds of work say.
+fn work(work: &Work) -> Vec<Facet> {
+    match work {
+        Work::Command | Work::Delay => Vec::new(),
+        Work::Saga { name, version } => vec![("saga", json!(name)), ("saga.version", json!(version))],
+        Work::Wait { signal, on_timeout } => {
+            let on_timeout = match on_timeout {
+                OnTimeout::Fail => "fail",
+                OnTimeout::Continue => "continue",
+            };
+            vec![("signal", json!(signal)), ("onTimeout", json!(on_timeout))]
+        }
+    }
+}
+
+/// What a step says of the list that it is done for; also of one of its elements, whose item comes from that list.
+fn each(definition: &Definition, step: &Step) -> Vec<Facet> {
+    let list = step.element.and_then(|element| definition.loops.get(element.of)).map(|of| &of.items);
+    match (&step.for_each, list) {
+        (Some(each), _) => vec![
+            ("forEach.items", each.items.to_json()),
+            ("forEach.maxParallel", json!(each.max_parallel)),
+            ("forEach.maxItems", json!(each.max_items)),
+        ],
+        (None, Some(items)) => vec![("forEach.items", items.to_json())],
+        (None, None) => Vec::new(),
+    }
 }
 
 const RETRY: [&str; 6] = [

@@ -3,6 +3,7 @@
 mod check;
 mod diagnostic;
 pub mod diff;
+pub mod expansion;
 mod expression;
 mod fields;
 mod graph;
@@ -18,8 +19,11 @@ pub mod template;
 pub use diagnostic::{Diagnostic, Severity};
 pub use diff::{Change, Diff, Side, StepChange, StepDiff, diff};
 pub use graph::{Cycle, Graph};
-pub use model::{Compensation, CompensationAction, Definition, RetryPolicy, Stage, Step};
+pub use model::{
+    COORDINATOR, Compensation, CompensationAction, Definition, Element, ForEach, Loop, OnTimeout, RetryPolicy, Stage,
+    Step, Work,
+};
 pub use render::render;
 pub use schema::json_schema;
-pub use source::{Checked, read, to_json};
+pub use source::{Checked, check_key, read, to_json};
 pub use template::{Condition, ExpressionError, Scope, Template};

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::definition::Definition;
+use crate::definition::{Definition, Work};
 use crate::saga::Direction;
 use crate::saga::figures::{Figures, Latency, QUANTILES};
 use crate::saga::order;
@@ -110,6 +110,10 @@ pub fn advise(definition: &Definition, figures: &Figures) -> Advice {
     order::advise(definition, figures, &mut advice);
     for index in definition.indices() {
         let step = definition.step(index);
+        if step.work != Work::Command {
+            // How long people, other sagas and delays take is no participant's latency.
+            continue;
+        }
         let undo = step.compensation.action();
         timeout(&step.name, Direction::Action, step.timeout, figures, &mut advice);
         retries(&step.name, Direction::Action, figures, &mut advice);

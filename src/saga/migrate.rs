@@ -1,6 +1,9 @@
 //! Moving a running saga to another version of its definition. What was sent keeps its meaning: a version in which a
 //! sent step is another one, or stands elsewhere among those that were sent, is refused with every reason.
 
+use std::cell::OnceCell;
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use crate::clock::{Timestamp, after};
@@ -24,10 +27,27 @@ pub struct Reason {
 
 /// What a step says that a saga may take from a new version although the step was sent: when and how often it is tried
 /// again, and what was decided before it was sent. Everything else is what was sent, or what undoes it.
-const FREE: [&str; 4] = ["after", "when", "timeout", "compensation.timeout"];
+const FREE: [&str; 5] = ["after", "when", "timeout", "compensation.timeout", "forEach.maxParallel"];
 const FREE_GROUPS: [&str; 2] = ["retry.", "compensation.retry."];
 
-/// Moves `saga` from `from`, its definition, to `to`, and decides what the new version allows at once: the history's
+/// A version as it is for this saga's input, whose lists say how many steps there are.
+///
+/// # Errors
+/// Every place where the input does not satisfy the version's schema, or has no such list.
+pub fn expanded_for(definition: &Arc<Definition>, saga: &Saga) -> Result<Arc<Definition>, Vec<Reason>> {
+    let refused = |what: String| {
+        let why = format!("the saga's input does not fit {}: {what}", definition.reference);
+        reason("INPUT_INVALID", None, why)
+    };
+    let errors = definition.check_input(&saga.input);
+    if !errors.is_empty() {
+        let at = |(pointer, message): (String, String)| refused(format!("{pointer} {message}").trim().to_owned());
+        return Err(errors.into_iter().map(at).collect());
+    }
+    definition.expanded(&saga.input).map_err(|error| vec![refused(error.to_string())])
+}
+
+/// Moves `saga` from `from`, its definition, to `to`, both [expanded](expanded_for) for its input, and decides what the new version allows at once: the history's
 /// event for it is [`EventKind::Migrated`](crate::saga::EventKind::Migrated). [`Saga::outputs`] must be there if `to`
 /// reads any.
 ///
@@ -40,7 +60,8 @@ pub fn migrate(
     now: Timestamp,
 ) -> Result<(Saga, Vec<Effect>), Vec<Reason>> {
     let saga = compatible(from, to, saga, now)?;
-    let mut machine = Machine { definition: to, saga, now, effects: Vec::new(), has_changed: true };
+    let mut machine =
+        Machine { definition: to, saga, now, effects: Vec::new(), has_changed: true, items: OnceCell::new() };
     machine.note(Note::Migrated { from: from.reference.version });
     Ok(machine.finish())
 }
@@ -58,15 +79,15 @@ pub fn compatible(from: &Definition, to: &Definition, saga: &Saga, now: Timestam
             format!("the saga is {}, and what has ended is final", saga.state.as_str()),
         ));
     }
+    if saga.held().is_some() {
+        let why = "every step is done, and the saga that started it has been told so".to_owned();
+        reasons.push(reason("HELD", None, why));
+    }
     if from.reference.name != to.reference.name {
         let why = format!("{} is another definition than {}", to.reference, from.reference);
         reasons.push(reason("OTHER_DEFINITION", None, why));
     } else if from.reference == to.reference {
         reasons.push(reason("SAME_VERSION", None, format!("the saga is at {} already", to.reference)));
-    }
-    for (pointer, message) in to.check_input(&saga.input) {
-        let why = format!("the saga's input does not satisfy the new schema: {pointer}: {message}");
-        reasons.push(reason("INPUT_INVALID", None, why));
     }
     if from.reference != saga.definition || from.steps.len() != saga.steps.len() {
         reasons.push(reason("OTHER_VERSION", None, format!("the saga is not at {}", from.reference)));
@@ -96,7 +117,8 @@ fn reason(code: &'static str, step: Option<&str>, why: String) -> Reason {
 }
 
 fn is_pivot_passed(definition: &Definition, saga: &Saga, now: Timestamp) -> bool {
-    Machine { definition, saga: saga.clone(), now, effects: Vec::new(), has_changed: false }.is_pivot_passed()
+    let (saga, effects) = (saga.clone(), Vec::new());
+    Machine { definition, saga, now, effects, has_changed: false, items: OnceCell::new() }.is_pivot_passed()
 }
 
 /// How far a step has come, as far as a migration is concerned.

@@ -5,6 +5,7 @@ mod advance;
 pub mod advice;
 mod advice_text;
 mod attempt;
+mod child;
 pub mod effect;
 pub mod event;
 pub mod figures;
@@ -13,6 +14,7 @@ mod operate;
 mod order;
 mod replay;
 mod reply;
+mod signal;
 pub mod state;
 mod transition;
 
@@ -20,11 +22,11 @@ pub use advice::{Advice, advise};
 pub use effect::{Effect, Note, Outcome, Settled};
 pub use event::{Event, EventKind, Operation, ReplyOutcome};
 pub use figures::Figures;
-pub use migrate::{Reason, compatible, migrate};
+pub use migrate::{Reason, compatible, expanded_for, migrate};
 pub use operate::allowed;
 pub use replay::{ReplayError, Told, replay, replay_across, started};
 pub use state::{
-    CommandState, CompensationState, Direction, Owed, Phase, Problem, Saga, SagaState, Skip, StepState, StepStatus,
-    Stuck,
+    CommandState, CompensationState, Direction, Held, Owed, Parent, Phase, Problem, ReplyAddress, Saga, SagaState,
+    Skip, StepState, StepStatus, Stuck,
 };
 pub use transition::{IllegalTransition, PUBLISH_GRACE, transition};

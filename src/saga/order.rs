@@ -60,6 +60,11 @@ pub(super) fn advise(definition: &Definition, figures: &Figures, advice: &mut Ad
         advice.silent.push(format!("the order: {sagas} sagas have ended, and {LEAST_SAGAS} are needed"));
         return;
     }
+    if definition.has_loops() {
+        let told = "the order: steps that are done for each item of a list are not compared";
+        advice.silent.push(told.to_owned());
+        return;
+    }
     let steps = Steps::of(definition, figures);
     if steps.steps.len() > MOST_STEPS {
         let found = steps.steps.len();

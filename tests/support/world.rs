@@ -381,6 +381,7 @@ impl World {
                 Some(entry) => entry.outcome = Some(settled.outcome),
                 None => self.broken("11 a command was settled that was never decided"),
             },
+            Effect::Answer { .. } | Effect::LookAtParent => {}
             Effect::Note(_) => {}
         }
     }

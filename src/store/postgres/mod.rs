@@ -27,9 +27,14 @@ use crate::store::{
 const MIGRATIONS: &[Known] = &[
     Known { version: 1, name: "initial", sql: include_str!("../../../migrations/postgres/0001_initial.sql") },
     Known {
-        version: 10,
+        version: 2,
+        name: "signals_and_parents",
+        sql: include_str!("../../../migrations/postgres/0002_signals_and_parents.sql"),
+    },
+    Known {
+        version: 3,
         name: "deprecations",
-        sql: include_str!("../../../migrations/postgres/0010_deprecations.sql"),
+        sql: include_str!("../../../migrations/postgres/0003_deprecations.sql"),
     },
 ];
 

@@ -30,7 +30,12 @@ use crate::store::{
 
 const MIGRATIONS: &[Known] = &[
     Known { version: 1, name: "initial", sql: include_str!("../../../migrations/sqlite/0001_initial.sql") },
-    Known { version: 10, name: "deprecations", sql: include_str!("../../../migrations/sqlite/0010_deprecations.sql") },
+    Known {
+        version: 2,
+        name: "signals_and_parents",
+        sql: include_str!("../../../migrations/sqlite/0002_signals_and_parents.sql"),
+    },
+    Known { version: 3, name: "deprecations", sql: include_str!("../../../migrations/sqlite/0003_deprecations.sql") },
 ];
 
 /// How long to wait for another process that holds the file.
