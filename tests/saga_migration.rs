@@ -469,3 +469,84 @@ fn a_late_reply_after_the_move_counts_as_it_would_have() {
     let outcome = ReplyOutcome::Success { output: Payload::from(json!(1)) };
     assert!(driven.try_apply(EventKind::Replied { seq: amends::id::Seq(99), attempt: 1, outcome }).is_err());
 }
+
+fn each(version: u32, items: &str, more: &str) -> std::sync::Arc<Definition> {
+    let source = format!(
+        "saga: order\nversion: {version}\nsteps:\n  - name: reserve\n    participant: stock\n    action: reserve\n    \
+         forEach: {{ items: '${{ {items} }}' }}\n    input: {{ line: '${{ item }}' }}\n    \
+         compensation: {{ action: release }}\n  \
+         - {{ name: approve, wait: {{ signal: approved, timeout: 1h, onTimeout: fail }} }}\n{more}"
+    );
+    let checked = read(&source);
+    checked.definition.unwrap_or_else(|| panic!("{:?}", checked.diagnostics))
+}
+
+fn of_lines(lines: &[&str]) -> amends::saga::Saga {
+    let id = "01890000-0000-7000-8000-000000000001".parse().expect("an id");
+    let input = Payload::from(json!({ "lines": lines, "others": lines }));
+    let definition = each(1, "input.lines", "").expanded(&input).expect("a list");
+    amends::saga::Saga::new(id, &definition, None, input, epoch())
+}
+
+#[test]
+fn elements_of_a_list_and_waits_move_with_the_saga() {
+    let (first, second) = (
+        each(1, "input.lines", ""),
+        each(2, "input.lines", "  - { name: ship, participant: stock, action: ship, compensation: none }\n"),
+    );
+    let saga = of_lines(&["a", "b"]);
+    let expanded = amends::saga::expanded_for(&first, &saga).expect("it fits");
+    let mut driven = Driven { definition: &expanded, saga, now: epoch(), history: Vec::new(), effects: Vec::new() };
+    driven.apply(EventKind::Started);
+    driven.succeed("reserve[0]");
+    driven.succeed("reserve[1]");
+    assert_eq!(driven.step("approve").status(), StepStatus::Pending);
+    let to = amends::saga::expanded_for(&second, &driven.saga).expect("it fits");
+    let (saga, _) = migrate(&expanded, &to, &driven.saga, driven.now).expect("it fits");
+    let mut driven = Driven { definition: &to, saga, ..driven };
+    assert_eq!(driven.saga.steps.len(), 4);
+    let payload = Payload::from(json!({ "by": "anna" }));
+    let effects = driven.apply(EventKind::Signalled { signal: "approved".to_owned(), payload });
+    assert_eq!(sagas::sent(&to, &effects), ["do ship#1"]);
+}
+
+#[test]
+fn another_list_or_another_signal_is_another_meaning() {
+    let first = each(1, "input.lines", "");
+    let saga = of_lines(&["a"]);
+    let expanded = amends::saga::expanded_for(&first, &saga).expect("it fits");
+    let mut driven = Driven { definition: &expanded, saga, now: epoch(), history: Vec::new(), effects: Vec::new() };
+    driven.apply(EventKind::Started);
+    let others = each(2, "input.others", "");
+    let to = amends::saga::expanded_for(&others, &driven.saga).expect("it fits");
+    assert_eq!(codes(asked(&driven, &to)), ["STEP_CHANGED reserve[0]"]);
+    let gone = each(3, "input.nothing", "");
+    let reasons = amends::saga::expanded_for(&gone, &driven.saga).expect_err("there is no such list");
+    assert_eq!(reasons[0].code, "INPUT_INVALID");
+
+    driven.succeed("reserve[0]");
+    let mut other =
+        (*amends::saga::expanded_for(&each(4, "input.lines", ""), &driven.saga).expect("it fits")).steps.clone();
+    let approve = other.iter_mut().find(|step| step.name == "approve").expect("the wait");
+    approve.timeout *= 2;
+    let mut to = definition(&[step("x", &[]), step("y", &[0])], None);
+    to.reference.version = 4;
+    to.graph = expanded.graph.clone();
+    to.loops = expanded.loops.clone();
+    to.steps.clone_from(&other);
+    asked(&driven, &to).expect("a longer wait is the same wait");
+    to.steps[1].work = amends::definition::Work::Delay;
+    assert_eq!(codes(asked(&driven, &to))[0], "STEP_CHANGED approve");
+}
+
+#[test]
+fn a_sub_saga_that_has_told_its_parent_stays_as_it_was_told() {
+    let first = definition(&line(), None);
+    let mut driven = half_way(&first);
+    let start = amends::saga::ReplyAddress { token: "t".to_owned(), reply_to: "r".to_owned() };
+    let held = Some(amends::saga::Held { since: epoch(), look_at: epoch() });
+    let parent = driven.saga.id;
+    driven.saga.parent =
+        Some(amends::saga::Parent { saga: parent, step: "s".to_owned(), depth: 1, start, undo: None, held });
+    assert_eq!(codes(asked(&driven, &version(&line(), 2))), ["HELD"]);
+}

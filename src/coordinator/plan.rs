@@ -282,11 +282,8 @@ impl Planner<'_> {
         item: &MigrateItem,
     ) -> Result<(), CoordinatorError> {
         let (id, before) = (saga.id, saga.revision);
-        let refused = |reasons: Vec<Reason>| CoordinatorError::MigrationRefused {
-            id,
-            to: item.to.reference.clone(),
-            reasons,
-        };
+        let refused =
+            |reasons: Vec<Reason>| CoordinatorError::MigrationRefused { id, to: item.to.reference.clone(), reasons };
         let to = &expanded_for(&item.to, saga).map_err(refused)?;
         let must_be_as_seen = to.reads_outputs && !saga.reads_outputs;
         let expected = item.expected_revision.or(must_be_as_seen.then_some(item.seen_revision));

@@ -31,11 +31,7 @@ const MIGRATIONS: &[Known] = &[
         name: "signals_and_parents",
         sql: include_str!("../../../migrations/postgres/0002_signals_and_parents.sql"),
     },
-    Known {
-        version: 3,
-        name: "deprecations",
-        sql: include_str!("../../../migrations/postgres/0003_deprecations.sql"),
-    },
+    Known { version: 3, name: "deprecations", sql: include_str!("../../../migrations/postgres/0003_deprecations.sql") },
 ];
 
 /// Connections to the database: batches need few.
