@@ -133,8 +133,20 @@ fn steps_that_are_new_gone_or_elsewhere_are_told_apart() {
     let kinds: Vec<(&str, StepChange)> = renamed.steps.iter().map(|step| (step.step.as_str(), step.kind)).collect();
     assert_eq!(kinds, [("pack", StepChange::Added), ("confirm", StepChange::Changed), ("pick", StepChange::Removed)]);
     let said: Vec<&str> = renamed.steps[0].changes.iter().map(|change| change.what).collect();
-    assert!(said.starts_with(&["participant", "action", "input"]), "a new step is told whole: {said:?}");
+    assert!(said.starts_with(&["work", "participant", "action", "input"]), "a new step is told whole: {said:?}");
     assert!(renamed.steps[0].changes.iter().all(|change| change.from == Value::Null));
+}
+
+#[test]
+fn what_only_some_kinds_of_steps_say_is_compared_too() {
+    let wait = "steps:\n  - { name: approve, wait: { signal: yes-please, timeout: 2m, onTimeout: fail } }";
+    let first = FIRST.replace("steps:", wait);
+    let second = first.replace("onTimeout: fail", "onTimeout: continue").replace("timeout: 2m", "timeout: 3m");
+    let expected = [r#"approve changed: onTimeout "fail" -> "continue""#, r#"approve changed: timeout "2m" -> "3m""#];
+    assert_eq!(told(&between(&first, &second)), expected);
+    let list = "action: pick, forEach: { items: '${ input.lines }', maxParallel: 2 },";
+    let changes = told(&after(&[("action: pick,", list)]));
+    assert_eq!(changes[0], r#"pick changed: forEach.items null -> "${ input.lines }""#, "{changes:?}");
 }
 
 #[test]

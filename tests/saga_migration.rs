@@ -526,7 +526,7 @@ fn another_list_or_another_signal_is_another_meaning() {
 
     driven.succeed("reserve[0]");
     let mut other =
-        (*amends::saga::expanded_for(&each(4, "input.lines", ""), &driven.saga).expect("it fits")).steps.clone();
+        amends::saga::expanded_for(&each(4, "input.lines", ""), &driven.saga).expect("it fits").steps.clone();
     let approve = other.iter_mut().find(|step| step.name == "approve").expect("the wait");
     approve.timeout *= 2;
     let mut to = definition(&[step("x", &[]), step("y", &[0])], None);
