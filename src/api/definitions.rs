@@ -15,13 +15,13 @@ use crate::api::problem::{PATH_INVALID, Problem, VERSION_INVALID, found};
 use crate::api::query::Query;
 use crate::api::{App, graph};
 use crate::client::views::{
-    CompensationView, DefinitionList, DefinitionSummary, DefinitionVersions, DefinitionView, RetryView,
-    StepOfDefinition,
+    CompensationView, DefinitionList, DefinitionSummary, DefinitionVersions, DefinitionView, DeprecationView,
+    RetryView, StepOfDefinition,
 };
 use crate::coordinator::CoordinatorError;
 use crate::definition::{Definition, RetryPolicy};
 use crate::id::{DefinitionRef, StepIndex};
-use crate::store::DefinitionRecord;
+use crate::store::{DefinitionRecord, Deprecation};
 
 pub(super) async fn register(
     State(app): State<App>,
@@ -59,7 +59,8 @@ pub(super) async fn versions(
 ) -> Result<Answer<DefinitionVersions>, Problem> {
     let Path(name) = path.map_err(|error| Problem::new(PATH_INVALID, error.body_text()))?;
     let items = summaries(&app, app.coordinator.store().definitions(Some(&name)).await?).await?;
-    let Some(newest) = items.iter().map(|item| item.version).max() else {
+    let open = items.iter().filter(|item| item.deprecated.is_none()).map(|item| item.version).max();
+    let Some(newest) = open.or(items.iter().map(|item| item.version).max()) else {
         let mut known: Vec<String> =
             app.coordinator.store().definitions(None).await?.into_iter().map(|record| record.reference.name).collect();
         known.dedup();
@@ -68,12 +69,16 @@ pub(super) async fn versions(
     Ok(Answer(DefinitionVersions { name, newest, items }))
 }
 
-type NameAndVersion = Result<Path<(String, String)>, PathRejection>;
+pub(super) type NameAndVersion = Result<Path<(String, String)>, PathRejection>;
 
 pub(super) async fn version(State(app): State<App>, path: NameAndVersion) -> Result<Answer<DefinitionView>, Problem> {
-    let reference = reference(path)?;
-    let definition = app.coordinator.definition(&reference).await?;
-    Ok(Answer(view(&definition, record(&app, &reference).await?)))
+    Ok(Answer(whole(&app, &reference(path)?).await?))
+}
+
+/// A version with its source.
+pub(super) async fn whole(app: &App, reference: &DefinitionRef) -> Result<DefinitionView, Problem> {
+    let definition = app.coordinator.definition(reference).await?;
+    Ok(view(&definition, record(app, reference).await?))
 }
 
 pub(super) async fn graph(State(app): State<App>, path: NameAndVersion) -> Result<impl IntoResponse, Problem> {
@@ -83,7 +88,7 @@ pub(super) async fn graph(State(app): State<App>, path: NameAndVersion) -> Resul
     Ok((headers, graph::svg(&definition)))
 }
 
-fn reference(path: NameAndVersion) -> Result<DefinitionRef, Problem> {
+pub(super) fn reference(path: NameAndVersion) -> Result<DefinitionRef, Problem> {
     let Path((name, given)) = path.map_err(|error| Problem::new(PATH_INVALID, error.body_text()))?;
     match given.parse() {
         Ok(version) if version > 0 => Ok(DefinitionRef { name, version }),
@@ -110,6 +115,7 @@ async fn summaries(app: &App, records: Vec<DefinitionRecord>) -> Result<Vec<Defi
             hash: hex::encode(record.hash),
             registered_at: record.registered_at,
             registered_by: record.registered_by,
+            deprecated: record.deprecated.map(deprecation),
         });
     }
     Ok(items)
@@ -128,7 +134,13 @@ fn view(definition: &Definition, record: DefinitionRecord) -> DefinitionView {
         registered_at: record.registered_at,
         registered_by: record.registered_by,
         warnings: Vec::new(),
+        deprecated: record.deprecated.map(deprecation),
     }
+}
+
+fn deprecation(deprecation: Deprecation) -> DeprecationView {
+    let Deprecation { at, actor, reason } = deprecation;
+    DeprecationView { at, by: actor, reason }
 }
 
 fn step(definition: &Definition, index: StepIndex) -> StepOfDefinition {

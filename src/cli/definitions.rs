@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::error::{CliError, Exit};
 use super::remote::Remote;
 use super::sagas::text;
-use super::{Context, check, output};
+use super::{Context, advise, check, output, versions};
 use crate::definition::{self, Diagnostic, Severity};
 
 /// `amends definitions ...`
@@ -21,6 +21,14 @@ pub enum Command {
     List,
     /// Show a registered definition
     Show(Show),
+    /// Show what changed from one definition to another, step by step
+    Diff(versions::DiffArgs),
+    /// Stop new starts of a version; running sagas go on
+    Deprecate(versions::DeprecateArgs),
+    /// Allow new starts of a version again
+    Undeprecate(versions::DeprecateArgs),
+    /// Say what the recorded outcomes advise: order of steps, time-outs, retries
+    Advise(advise::Args),
     /// Print the JSON Schema of definitions, for editors
     Schema,
 }
@@ -52,6 +60,10 @@ pub async fn run(command: Command, context: &Context) -> Result<Exit, CliError> 
         Command::Register(args) => register(&args, context).await,
         Command::List => list(context).await,
         Command::Show(args) => show(&args, context).await,
+        Command::Diff(args) => versions::diff(args, context).await,
+        Command::Deprecate(args) => versions::deprecate(args, true, context).await,
+        Command::Undeprecate(args) => versions::deprecate(args, false, context).await,
+        Command::Advise(args) => advise::run(args, context).await,
         Command::Schema => {
             let schema = definition::json_schema();
             context.output.one(&schema, || serde_json::to_string_pretty(&schema).unwrap_or_default())?;
@@ -74,6 +86,14 @@ pub(super) fn read(file: &str) -> Result<Source, CliError> {
     };
     read.map_err(|error| CliError::unreadable(file, &error))?;
     Ok(Source { name: if file == "-" { "(standard input)".to_owned() } else { file.to_owned() }, text })
+}
+
+/// The text of a definition file, or of standard input.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn text_of(file: &str) -> Result<String, CliError> {
+    read(file).map(|source| source.text)
 }
 
 pub(super) fn plural(count: usize, word: &str) -> String {
@@ -169,7 +189,7 @@ async fn list(context: &Context) -> Result<Exit, CliError> {
 fn print(context: &Context, whole: &Value, items: &[Value]) -> Result<(), CliError> {
     context.output.list(whole, items, || {
         output::table(
-            &["saga", "version", "owner", "hash", "registered", "by"],
+            &["saga", "version", "owner", "hash", "registered", "by", "deprecated"],
             items.iter().map(|item| {
                 let hash = text(&item["hash"]);
                 vec![
@@ -179,6 +199,7 @@ fn print(context: &Context, whole: &Value, items: &[Value]) -> Result<(), CliErr
                     hash.get(..12).unwrap_or(&hash).to_owned(),
                     text(&item["registeredAt"]),
                     text(&item["registeredBy"]),
+                    text(&item["deprecated"]["reason"]),
                 ]
             }),
         )

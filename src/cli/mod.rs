@@ -4,6 +4,7 @@
 //! `Exit` or a `CliError`. Data goes to stdout, everything else to stderr
 //! ([`output`]).
 
+mod advise;
 mod check;
 mod completions;
 mod connect;
@@ -20,6 +21,7 @@ mod sagas;
 mod serve;
 pub mod settings;
 mod stuck;
+mod versions;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -25,7 +25,7 @@ use crate::id::{self, DefinitionRef, SagaId};
 use crate::message::TokenKeys;
 use crate::payload::Payload;
 use crate::saga::{EventKind, Parent, Saga};
-use crate::store::{AuditRecord, Changes, DefinitionRecord, Registration, Store, StoreError, Wants};
+use crate::store::{AuditRecord, Changes, DefinitionRecord, Deprecation, Registration, Store, StoreError, Wants};
 
 /// What waits for a commit at once; beyond it callers are told to come back.
 const MAX_WAITING: usize = 8_192;
@@ -49,13 +49,13 @@ impl Default for CoordinatorOptions {
 
 /// A running coordinator. Clones are handles to the same one, which runs until [`Coordinator::stop`].
 #[derive(Clone)]
-pub struct Coordinator(Arc<Inner>);
+pub struct Coordinator(pub(super) Arc<Inner>);
 
-struct Inner {
+pub(super) struct Inner {
     store: Arc<dyn Store>,
     broker: Arc<dyn Broker>,
     metrics: Metrics,
-    registry: Arc<Registry>,
+    pub(super) registry: Arc<Registry>,
     declared: declare::Declared,
     /// Emptied by `stop`, so that the committer sees the end of its work.
     work: std::sync::Mutex<Option<mpsc::Sender<Work>>>,
@@ -155,7 +155,7 @@ impl Coordinator {
     pub async fn start_many(&self, starts: Vec<Start>) -> Vec<Result<StartOutcome, CoordinatorError>> {
         let mut answers = Vec::with_capacity(starts.len());
         for start in starts {
-            answers.push(match self.prepare(start).await {
+            answers.push(match self.prepare(start, false).await {
                 Ok(item) => {
                     let (sender, receiver) = oneshot::channel();
                     self.submit(Item::Start(item), Waiting::Starter(sender)).map(|()| receiver)
@@ -173,12 +173,12 @@ impl Coordinator {
         results
     }
 
-    async fn prepare(&self, start: Start) -> Result<StartItem, CoordinatorError> {
+    async fn prepare(&self, start: Start, is_child: bool) -> Result<StartItem, CoordinatorError> {
         if self.0.stop.is_cancelled() {
             return Err(CoordinatorError::Stopping);
         }
         let Start { saga, version, input, key } = start;
-        let definition = self.0.registry.resolve(&saga, version).await?;
+        let (definition, deprecated) = self.0.registry.resolve_open(&saga, version).await?;
         let errors = definition.check_input(&input);
         if !errors.is_empty() {
             return Err(CoordinatorError::InvalidInput { definition: definition.reference.clone(), errors });
@@ -187,6 +187,16 @@ impl Coordinator {
             Some(key) => definition::check_key(&key).map(|()| Some(key)).map_err(CoordinatorError::InvalidKey)?,
             None => definition.key_of(&input).map_err(|error| CoordinatorError::InvalidKey(error.to_string()))?,
         };
+        if let Some(Deprecation { reason, .. }) = deprecated.filter(|_| !is_child) {
+            // A key that has a saga still gives that saga, and the commit will find so: sagas are never deleted.
+            let has_saga = match &key {
+                Some(key) => self.0.store.saga_by_key(&definition.reference.name, key).await?.is_some(),
+                None => false,
+            };
+            if !has_saga {
+                return Err(CoordinatorError::VersionDeprecated { definition: definition.reference.clone(), reason });
+            }
+        }
         let definition = definition.expanded(&input).map_err(|error| CoordinatorError::InvalidInput {
             definition: definition.reference.clone(),
             errors: vec![(String::new(), error.to_string())],
@@ -197,7 +207,8 @@ impl Coordinator {
 
     /// Starts a sub-saga, whose key is that of the command that asks for it.
     pub(super) async fn start_child(&self, start: Start, parent: Parent) -> Result<StartOutcome, CoordinatorError> {
-        let mut item = self.prepare(start).await?;
+        // A running saga goes on, although nothing else is started with a version that is deprecated.
+        let mut item = self.prepare(start, true).await?;
         item.parent = Some(parent);
         self.submit_start(item).await
     }
@@ -205,7 +216,7 @@ impl Coordinator {
     /// Records that a sub-saga that was never started must never start.
     pub(super) async fn entomb(&self, start: Start, parent: Parent) -> Result<StartOutcome, CoordinatorError> {
         let Start { saga, version, input, key } = start;
-        let definition = self.0.registry.resolve(&saga, version).await?;
+        let (definition, _) = self.0.registry.resolve_open(&saga, version).await?;
         // Without an input there is no list to expand it for; and nothing of it is ever sent.
         let tombstone = Some(parent.start.clone());
         let (id, input_hash) = (SagaId::fresh(), input.canonical_hash());
@@ -243,7 +254,7 @@ impl Coordinator {
         receiver.await.unwrap_or(Err(CoordinatorError::Stopping))
     }
 
-    fn submit(&self, item: Item, waiting: Waiting) -> Result<(), CoordinatorError> {
+    pub(super) fn submit(&self, item: Item, waiting: Waiting) -> Result<(), CoordinatorError> {
         let work = self.0.work.lock().ok().and_then(|work| work.clone()).ok_or(CoordinatorError::Stopping)?;
         work.try_send(Work { item, waiting }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => CoordinatorError::Busy { retry_after: RETRY_AFTER },
@@ -274,6 +285,7 @@ impl Coordinator {
             source: source.to_owned(),
             registered_at: inner.store.health().await?.now,
             registered_by: actor.to_owned(),
+            deprecated: None,
         };
         let is_new = match inner.store.register(&record).await? {
             Registration::New => true,

@@ -5,6 +5,7 @@ mod check;
 mod checks;
 mod codes;
 mod diagnostic;
+pub mod diff;
 pub mod expansion;
 mod expression;
 mod fields;
@@ -22,6 +23,7 @@ pub mod template;
 pub use budget::RetryBudget;
 pub use codes::{CodePage, codes, explain};
 pub use diagnostic::{Diagnostic, Severity};
+pub use diff::{Change, Diff, Side, StepChange, StepDiff, diff};
 pub use graph::{Cycle, Graph};
 pub use model::{
     COORDINATOR, Compensation, CompensationAction, Definition, Element, ForEach, Loop, OnTimeout, RetryPolicy, Stage,

@@ -6,3 +6,4 @@ mod check;
 mod commands;
 mod demo;
 mod program;
+mod versions;
