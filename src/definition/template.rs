@@ -111,6 +111,13 @@ impl Template {
         names
     }
 
+    /// The text of its expressions, in order.
+    pub fn texts(&self) -> Vec<&str> {
+        let mut texts: Vec<&str> = Vec::new();
+        self.0.visit(&mut |expression| texts.push(&expression.text));
+        texts
+    }
+
     /// Its expressions, in order.
     pub(super) fn expressions(&self) -> Vec<&Expression> {
         let mut all = Vec::new();
@@ -260,6 +267,11 @@ impl Condition {
     /// The names of the steps whose output it reads.
     pub fn steps_read(&self) -> Vec<&str> {
         self.0.steps_read()
+    }
+
+    /// The expression.
+    pub fn template(&self) -> &Template {
+        &self.0
     }
 
     /// Whether it holds.
