@@ -51,3 +51,147 @@ async fn pairs_of_faults_and_other_orders_are_sound_too() {
         run.assert_sound();
     }
 }
+
+/// A kit whose warehouse moves stock between free and reserved.
+fn with_stock(kit: Kit, unpicks: i64) -> Kit {
+    let pick = Arc::new(Mutex::new((100, 0)));
+    let (back, end) = (pick.clone(), pick.clone());
+    kit.on("warehouse.pick", move |_, _| {
+        let mut stock = pick.lock().expect("nobody panics");
+        *stock = (stock.0 - 1, stock.1 + 1);
+    })
+    .on("warehouse.unpick", move |_, _| {
+        let mut stock = back.lock().expect("nobody panics");
+        *stock = (stock.0 + unpicks, stock.1 - 1);
+    })
+    .invariant("free + reserved = 100", move || {
+        let (free, reserved) = *end.lock().expect("nobody panics");
+        free + reserved == 100
+    })
+}
+
+#[tokio::test]
+async fn an_invariant_of_the_users_is_checked_at_every_end_and_the_failing_plan_is_small() {
+    let report = explore(PLACE_ORDER).run(async |kit| with_stock(kit, 2)).await;
+    assert!(report.broken() > 10, "{report}");
+    for worst in &report.bad {
+        assert!(worst.plan.faults.len() <= 1, "one fault is enough: {}", worst.plan.in_words());
+        assert!(worst.violations.iter().any(|wrong| wrong.contains("free + reserved = 100")), "{worst:?}");
+        assert!(worst.undone.contains(&"pick".to_owned()));
+        let said = worst.report("sagas/place-order.yaml");
+        assert!(said.contains("amends definitions simulate sagas/place-order.yaml --input '{"), "{said}");
+        assert!(said.contains(&format!("--fault '{}'", worst.plan.faults[0])), "{said}");
+        assert!(said.contains("undo:pick"), "{said}");
+    }
+}
+
+/// A bug, and the guarantee that it breaks.
+async fn is_found(source: &str, bug: Bug, guarantee: &str) {
+    let report = explored(source, Extent::Everything, bug).await;
+    let found: Vec<&String> = report.bad.iter().flat_map(|run| &run.violations).collect();
+    assert!(
+        found.iter().any(|text| text.starts_with(guarantee)),
+        "{bug:?} should break {guarantee}: {report}, {found:#?}"
+    );
+}
+
+/// Small, so that every bug can be explored in little time: two branches, a pivot, and a step after it.
+const SMALL: &str = "saga: small\nversion: 1\ndefaults: { timeout: 10s, retry: { maxAttempts: 2 }, compensation: { retry: { maxAttempts: 2 } } }\nsteps:\n\
+    \x20 - { name: a, participant: p, action: x, compensation: { action: u } }\n\
+    \x20 - { name: b, participant: q, action: x, compensation: { action: u } }\n\
+    \x20 - { name: c, participant: r, action: x, after: [a], compensation: { action: u } }\n\
+    \x20 - { name: d, participant: s, action: x, after: [b, c], pivot: true, compensation: none }\n\
+    \x20 - { name: e, participant: t, action: x, retry: { maxAttempts: 0 } }\n";
+
+#[tokio::test]
+async fn planted_bugs_are_found() {
+    explored(SMALL, Extent::Required, Bug::None).await.assert_sound();
+    for (bug, guarantee) in [
+        (Bug::DropsSettlements, "11 "),
+        (Bug::CompensatesInAnyOrder, "9 "),
+        (Bug::UnknownIsFailed, "8 "),
+        (Bug::IgnoresThePivot, "10 "),
+        (Bug::NoTombstone, "7 "),
+        (Bug::NoInbox, "6 "),
+        (Bug::RevisionJumps, "revision"),
+        (Bug::ChangesTheDead, "4 "),
+        (Bug::NeverEnds, "16 "),
+        (Bug::SkipsACompensation, "8 "),
+        (Bug::CompensatesTheRefused, "8 "),
+        (Bug::NoReason, "16 "),
+    ] {
+        is_found(SMALL, bug, guarantee).await;
+    }
+}
+
+#[tokio::test]
+async fn a_planted_bug_is_found_in_a_shipped_saga() {
+    is_found(PLACE_ORDER, Bug::UnknownIsFailed, "8 ").await;
+}
+
+#[tokio::test]
+async fn assertions_say_what_became_of_a_saga() {
+    let kit = || Kit::new(PLACE_ORDER);
+    kit().run().await.assert_completed().assert_undone([]);
+    let back = ["authorise-payment", "create-order"];
+    kit().fault("pick#1=fail").run().await.assert_compensated().assert_undone(back);
+    kit().fault("authorise-payment#2=timeout").run().await.assert_completed();
+    kit().fault("authorise-payment#*=timeout").run().await.assert_compensated().assert_undone(back);
+    kit().on("payments.authorise", |_, _| Answer::refused("card-declined")).run().await.assert_undone(["create-order"]);
+    let declined = kit().on("payments.authorise", |_, _| Answer::Later("card-declined".into(), "no".into()));
+    declined.run().await.assert_compensated();
+    kit().fault("pick#1=fail").fault("undo:create-order#1=fail").run().await.assert_stuck("planned-failure");
+    kit().fault("dispatch#*=lost-reply").run().await.assert_stuck("timeout");
+}
+
+#[tokio::test]
+async fn a_planned_fault_that_never_strikes_fails_the_test() {
+    let run = Kit::new(PLACE_ORDER).fault("undo:pick#1=fail").run().await;
+    assert!(run.is_sound() && run.unfired.len() == 1);
+    let said = run.faults_found().join("\n");
+    assert!(said.contains("`undo:pick#1=fail` never struck"), "{said}");
+    let thrown = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.assert_completed().end.clone()));
+    assert!(thrown.is_err());
+}
+
+#[tokio::test]
+async fn every_kind_of_fault_strikes_and_is_told() {
+    for kind in FaultKind::ALL {
+        let run = Kit::new(PLACE_ORDER).fault(&format!("pick#1={kind}")).run().await;
+        run.assert_sound();
+        assert_eq!(
+            run.timeline.lines.iter().filter(|line| line.fault).count(),
+            usize::from(!matches!(kind, FaultKind::Fail | FaultKind::Retry)),
+            "{kind}: {}",
+            run.timeline
+        );
+    }
+}
+
+#[tokio::test]
+async fn one_plan_gives_one_run() {
+    let plan = Plan::quiet().with("hold-room#1=late-reply".parse().expect("a fault")).seed(7);
+    let run = async || Kit::new(BOOK_TRIP).plan(plan.clone()).run().await.timeline.to_string();
+    let (first, second) = (run().await, run().await);
+    assert_eq!(first, second);
+    let other = Kit::new(BOOK_TRIP).plan(plan.clone().seed(8)).run().await.timeline.to_string();
+    assert_ne!(first, other);
+}
+
+#[tokio::test]
+async fn late_commands_and_replies_meet_tombstones_and_ended_sagas() {
+    let run = Kit::new(PLACE_ORDER).fault("pick#*=stale").run().await;
+    run.assert_compensated();
+    assert_eq!(run.effects["pick"], (0, 0), "the tombstone refused the action: {}", run.timeline);
+    let run = Kit::new(PLACE_ORDER).fault("pick#*=stale-reply").run().await;
+    run.assert_compensated();
+    assert_eq!(run.effects["pick"], (1, 1));
+}
+
+#[test]
+fn an_input_that_does_not_fit_is_refused() {
+    let subject = Subject::read(PLACE_ORDER).expect("sound");
+    let running = Kit::of(subject).input(json!({"orderId": 1})).try_run();
+    let refused = tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(running);
+    assert!(refused.expect_err("it does not fit").to_string().contains("does not fit the schema"));
+}

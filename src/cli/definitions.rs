@@ -23,6 +23,8 @@ pub enum Command {
     Show(Show),
     /// Print the JSON Schema of definitions, for editors
     Schema,
+    /// Run a definition on virtual time with planned faults; needs no server
+    Simulate(super::simulate::Args),
 }
 
 /// Definition files.
@@ -49,6 +51,7 @@ pub async fn run(command: Command, context: &Context) -> Result<Exit, CliError> 
         Command::Register(args) => register(&args.files, context).await,
         Command::List => list(context).await,
         Command::Show(args) => show(&args, context).await,
+        Command::Simulate(args) => super::simulate::run(args, context).await,
         Command::Schema => {
             let schema = definition::json_schema();
             context.output.one(&schema, || serde_json::to_string_pretty(&schema).unwrap_or_default())?;
@@ -71,6 +74,11 @@ fn read(file: &str) -> Result<Source, CliError> {
     };
     read.map_err(|error| CliError::unreadable(file, &error))?;
     Ok(Source { name: if file == "-" { "(standard input)".to_owned() } else { file.to_owned() }, text })
+}
+
+/// A file's name as it is shown, and its text; `-` is standard input.
+pub(super) fn text_of(file: &str) -> Result<(String, String), CliError> {
+    read(file).map(|source| (source.name, source.text))
 }
 
 fn check(files: &[String], context: &Context) -> Result<Exit, CliError> {

@@ -17,6 +17,7 @@ mod remote;
 mod sagas;
 mod serve;
 pub mod settings;
+mod simulate;
 mod stuck;
 
 use std::ffi::OsString;
@@ -57,6 +58,8 @@ enum Command {
     /// Start sagas, see what they do, and step in
     #[command(subcommand)]
     Sagas(sagas::Command),
+    /// Run plans (YAML): a definition, an input, faults, and what should come of it; needs no server
+    Simulate(simulate::Plans),
     /// List the sagas that cannot go on without a person; exit code 3 when there are any
     Stuck(stuck::Args),
     /// List commands in the outbox; those whose outcome is not known yet unless told otherwise
@@ -117,6 +120,7 @@ impl Cli {
             Command::Migrate(args) => migrate::run(args, &context).await,
             Command::Definitions(command) => definitions::run(command, &context).await,
             Command::Sagas(command) => sagas::run(command, &context).await,
+            Command::Simulate(args) => simulate::run_plans(args, &context).await,
             Command::Stuck(args) => stuck::run(args, &context).await,
             Command::Outbox(args) => outbox::run(args, &context).await,
             Command::Doctor => doctor::run(&context).await,

@@ -294,13 +294,24 @@ impl Reads {
     }
 }
 
+/// How many expressions cannot be evaluated: with every output there, and without those of the steps that are skipped.
 fn failures(definition: &Definition, (input, outputs): &(Value, BTreeMap<StepIndex, Value>)) -> usize {
-    let outputs: Vec<(&str, &Value)> =
+    let all: Vec<(&str, &Value)> =
         outputs.iter().map(|(step, output)| (definition.step(*step).name.as_str(), output)).collect();
-    let scope = Scope { input, saga_id: "made-up", saga_key: Some("made-up"), outputs: &outputs };
-    let conditions = definition.steps.iter().filter_map(|step| step.when.as_ref());
-    let unclear = conditions.filter(|condition| condition.holds(&scope).is_err()).count();
-    unclear + templates(definition).into_iter().filter(|template| template.evaluate(&scope).is_err()).count()
+    fn scope<'a>(input: &'a Value, outputs: &'a [(&'a str, &'a Value)]) -> Scope<'a> {
+        Scope { input, saga_id: "made-up", saga_key: Some("made-up"), outputs }
+    }
+    let conditions = definition.steps.iter().filter_map(|step| Some((step, step.when.as_ref()?)));
+    let decided: Vec<_> =
+        conditions.map(|(step, condition)| (step.name.as_str(), condition.holds(&scope(input, &all)))).collect();
+    let is_skipped = |name: &str| decided.iter().any(|(step, holds)| *step == name && *holds == Ok(false));
+    let some: Vec<(&str, &Value)> = all.iter().filter(|(name, _)| !is_skipped(name)).copied().collect();
+    let unclear = |outputs: &[(&str, &Value)]| {
+        let fails = |template: &&Template| template.evaluate(&scope(input, outputs)).is_err();
+        templates(definition).into_iter().filter(fails).count()
+    };
+    let without = if some.len() == all.len() { 0 } else { unclear(&some) };
+    unclear(&all) + without
 }
 
 /// Everything in a definition that may hold expressions.

@@ -66,6 +66,11 @@ impl Timeline {
         });
     }
 
+    /// A span of virtual time as people read it: `0.010s`, `5m 02s`, `3h 00m`, `30d 00h`.
+    pub fn in_words(span: Duration) -> String {
+        in_words(span)
+    }
+
     /// The columns' names.
     pub const HEADER: [&str; 5] = ["after", "step", "attempt", "what", "state"];
 

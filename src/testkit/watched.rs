@@ -150,7 +150,9 @@ impl Watched {
             self.history.push(Told { revision: self.saga.revision, event: event.clone() });
         }
         self.reached.insert(self.saga.state.as_str());
-        self.check_round_trip(&event.kind);
+        if self.saga.revision != before.revision {
+            self.check_round_trip(&event.kind);
+        }
         self.check_change(&before, &effects);
         for effect in &effects {
             self.record(effect);
@@ -260,7 +262,7 @@ impl Watched {
     fn check_change(&mut self, before: &Saga, effects: &[Effect]) {
         let sends = effects.iter().any(|effect| matches!(effect, Effect::Decide { .. } | Effect::Publish { .. }));
         let settles = effects.iter().any(|effect| matches!(effect, Effect::Settle(_)));
-        let has_changed = Saga { revision: 0, ..before.clone() } != Saga { revision: 0, ..self.saga.clone() };
+        let has_changed = Saga { revision: self.saga.revision, ..before.clone() } != self.saga;
         let rise = self.saga.revision.checked_sub(before.revision);
         if rise.is_none_or(|rise| rise > 1 || (has_changed || sends || settles) && rise == 0) {
             self.broken("revision did not rise by one with an event that changed the saga");
