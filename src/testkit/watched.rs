@@ -151,7 +151,7 @@ impl Watched {
         }
         self.reached.insert(self.saga.state.as_str());
         if self.saga.revision != before.revision {
-            self.check_round_trip(&event.kind);
+            self.check_round_trip(&before, &event.kind);
         }
         self.check_change(&before, &effects);
         for effect in &effects {
@@ -301,9 +301,12 @@ impl Watched {
     }
 
     /// What the stores keep as JSON must come back as it was.
-    fn check_round_trip(&mut self, kind: &EventKind) {
-        if !comes_back(&self.saga.steps) {
-            self.broken(format!("store: steps come back changed: {:?}", self.saga.steps));
+    fn check_round_trip(&mut self, before: &Saga, kind: &EventKind) {
+        let changed = self.saga.steps.iter().zip(&before.steps).filter(|(now, then)| now != then);
+        let lost: Vec<String> =
+            changed.filter(|(now, _)| !comes_back(*now)).map(|(now, _)| format!("{now:?}")).collect();
+        for step in lost {
+            self.broken(format!("store: a step comes back changed: {step}"));
         }
         if !comes_back(kind) {
             self.broken(format!("store: an event comes back changed: {kind:?}"));
