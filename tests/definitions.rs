@@ -47,7 +47,7 @@ fn a_trip_holds_side_by_side_and_books_after_paying() {
     assert!(definition.check_input(&input.clone().into()).is_empty());
     let (flight, room) = (json!({"price": 200}), json!({"price": 150}));
     let outputs = [("hold-flight", &flight), ("hold-room", &room)];
-    let scope = Scope { input: &input, saga_id: "s", saga_key: Some("t"), outputs: &outputs };
+    let scope = Scope { input: &input, saga_id: "s", saga_key: Some("t"), outputs: &outputs, item: None };
     let pay = definition.step(at("pay")).input.evaluate(&scope).expect("evaluates");
     assert_eq!(pay, json!({"tripId": "t", "card": "4", "amount": 350}));
     let car = definition.step(at("hold-car")).when.as_ref().expect("a condition");
@@ -62,7 +62,7 @@ fn a_gift_is_sent_only_to_those_who_want_one() {
     for (wanted, sent) in
         [(json!({"giftWanted": true}), true), (json!({"giftWanted": false}), false), (json!({}), false)]
     {
-        let scope = Scope { input: &wanted, saga_id: "s", saga_key: None, outputs: &[] };
+        let scope = Scope { input: &wanted, saga_id: "s", saga_key: None, outputs: &[], item: None };
         assert_eq!(gift.holds(&scope), Ok(sent), "{wanted}");
     }
 }
@@ -85,7 +85,7 @@ fn place_order_means_what_it_says() {
     assert!(definition.reads_outputs, "capturing reads what authorising put out");
     let input =
         json!({"orderId": "o-1", "customer": "c", "lines": [{"sku": "a", "quantity": 1}], "total": 5, "card": "4"});
-    let scope = Scope { input: &input, saga_id: "s", saga_key: Some("o-1"), outputs: &[] };
+    let scope = Scope { input: &input, saga_id: "s", saga_key: Some("o-1"), outputs: &[], item: None };
     let pay = definition.step(definition.find("authorise-payment").expect("there"));
     assert_eq!(pay.input.evaluate(&scope).expect("evaluates"), json!({"orderId": "o-1", "card": "4", "amount": 5}));
     let void = pay.compensation.action().expect("has one");

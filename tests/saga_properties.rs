@@ -87,8 +87,28 @@ fn text(shapes: &[Shape], has_timeout: bool, wishes: &[u8]) -> String {
     text.push_str("defaults: { timeout: 30s, retry: { jitter: none, initialInterval: 1s } }\nsteps:\n");
     for (at, shape) in shapes.iter().enumerate() {
         let names: Vec<&str> = shape.after.iter().map(|&before| shapes[before].name.as_str()).collect();
-        text.push_str(&format!("  - name: {}\n    participant: p{at}\n    action: do\n", shape.name));
-        text.push_str(&format!("    after: [{}]\n", names.join(", ")));
+        text.push_str(&format!("  - name: {}\n    after: [{}]\n", shape.name, names.join(", ")));
+        match wish(at + 1) {
+            0..=25 if !shape.pivot => {
+                let end = if wish(at) % 2 == 0 { "continue" } else { "fail" };
+                text.push_str(&format!("    wait: {{ signal: go-{at}, timeout: 20s, onTimeout: {end} }}\n"));
+                continue;
+            }
+            26..=40 if !shape.pivot => {
+                text.push_str("    delay: 10s\n");
+                continue;
+            }
+            41..=60 if !shape.pivot => {
+                text.push_str("    saga: other\n    input: { of: 1 }\n");
+                if wish(at) < 20 {
+                    text.push_str("    compensation: none\n");
+                }
+                continue;
+            }
+            61..=80 if !shape.pivot => text.push_str("    forEach: { items: \"${ input.lines }\", maxParallel: 2 }\n"),
+            _ => {}
+        }
+        text.push_str(&format!("    participant: p{at}\n    action: do\n"));
         match (wish(at), names.first()) {
             (0..=79, Some(before)) => {
                 text.push_str(&format!("    input: {{ of: \"${{ steps['{before}'].output.id }}\", at: {at} }}\n"));
@@ -131,13 +151,21 @@ fn text(shapes: &[Shape], has_timeout: bool, wishes: &[u8]) -> String {
 
 /// The definition that the reader makes of a text, if it accepts it, for this caller alone.
 fn accepted(text: &str) -> Option<amends::definition::Definition> {
-    amends::definition::read(text).definition.and_then(std::sync::Arc::into_inner)
+    let definition = amends::definition::read(text).definition?;
+    let expanded = definition.expanded(&input().into()).expect("three lines are not too many");
+    drop(definition);
+    // A definition keeps its expansions, but goes with the last handle to it.
+    std::sync::Arc::into_inner(expanded)
+}
+
+fn input() -> serde_json::Value {
+    json!({ "order": 1, "lines": [{ "n": 1 }, { "n": 2 }, { "n": 3 }] })
 }
 
 fn world_of(text: &str, bug: Bug) -> Option<World> {
     accepted(text)?;
     let make = || accepted(text).expect("accepted before");
-    Some(World::new(make, json!({ "order": 1 }), json!({ "id": "x", "n": 2 }), bug))
+    Some(World::new(make, input(), json!({ "id": "x", "n": 2 }), bug))
 }
 
 proptest! {

@@ -12,7 +12,7 @@ use crate::definition::Definition;
 use crate::id::{Seq, StepIndex};
 use crate::payload::Payload;
 use crate::saga::{
-    Direction, Effect, Event, EventKind, Note, Outcome, Problem, ReplyOutcome, Saga, Settled, transition,
+    Direction, Effect, Event, EventKind, Note, Outcome, Parent, Problem, ReplyOutcome, Saga, Settled, transition,
 };
 use crate::store::{AuditRecord, HistoryRecord, OutboxEntry, SagaRecord};
 
@@ -32,8 +32,10 @@ pub(super) fn tell(
 ) -> Vec<HistoryItem> {
     let stored = &record.saga;
     let mut teller = Teller { definition, record, audit, items: Vec::new() };
-    let mut replayed =
-        Some(Saga::new(stored.id, definition, stored.key.clone(), stored.input.clone(), stored.created_at));
+    let mut fresh = Saga::new(stored.id, definition, stored.key.clone(), stored.input.clone(), stored.created_at);
+    // As it was at the start: what it became later is part of the history.
+    fresh.parent = stored.parent.clone().map(|parent| Parent { undo: None, held: None, ..parent });
+    let mut replayed = Some(fresh);
     for told in events(record, history) {
         let event = Event { now: told.at, kind: told.kind.clone() };
         let next = replayed.take().and_then(|saga| transition(definition, &saga, &event).ok());
@@ -51,13 +53,17 @@ pub(super) fn tell(
 
 /// The events of the past, in order.
 fn events(record: &SagaRecord, history: &[HistoryRecord]) -> Vec<Told> {
-    let mut events = vec![Told { revision: 1, at: record.saga.created_at, kind: EventKind::Started }];
+    let mut events = Vec::new();
+    if history.iter().all(|record| record.revision != 1) {
+        events.push(Told { revision: 1, at: record.saga.created_at, kind: EventKind::Started });
+    }
     events.extend(history.iter().map(|record| Told {
         revision: record.revision,
         at: record.at,
         kind: record.event.clone(),
     }));
-    for entry in &record.commands {
+    // A wait is over by an event of its own, or by one that another step's entry tells.
+    for entry in record.commands.iter().filter(|entry| !entry.is_wait()) {
         let Some(verified) = entry.verified.as_ref().filter(|verified| verified.outcome == Outcome::Success) else {
             continue;
         };
@@ -98,6 +104,8 @@ impl Teller<'_> {
                 }
                 Effect::Settle(settled) => self.settled(told, settled),
                 Effect::Note(note) => self.note(told, note, effects),
+                // To and from the parent: told by what became of the saga.
+                Effect::Answer { .. } | Effect::LookAtParent => {}
             }
         }
     }
@@ -149,6 +157,23 @@ impl Teller<'_> {
             }
             // What was due follows.
             EventKind::Due => return,
+            EventKind::Signalled { signal, payload } => HistoryItem {
+                output: Some(payload.value().clone()),
+                ..plain(told, "signalled", format!("the signal `{signal}` came"))
+            },
+            EventKind::Asked { direction, .. } => {
+                let what = match direction {
+                    Direction::Action => "asks what became of it",
+                    Direction::Compensation => "asks it to go back",
+                };
+                plain(told, "asked", format!("the saga that started it {what}"))
+            }
+            EventKind::Entombed { .. } => {
+                plain(told, "entombed", "its compensation came before its start, so that it never starts".to_owned())
+            }
+            EventKind::ParentEnded => {
+                plain(told, "parent-ended", "the saga that started it has ended, so that it may end too".to_owned())
+            }
             EventKind::Operated { operation } => {
                 let word = operation.as_str();
                 let row = self.audit_of(told, word);
@@ -205,6 +230,7 @@ impl Teller<'_> {
         let item = match note {
             // Told by the event itself, or by the command that was settled.
             Note::Started
+            | Note::Signalled(_)
             | Note::StepVerified(_)
             | Note::StepCompensated(_)
             | Note::StepUnknown(..)

@@ -6,12 +6,12 @@ use axum::http::HeaderMap;
 use axum::http::header::IF_MATCH;
 use axum::response::{IntoResponse, Response};
 
-use crate::api::App;
 use crate::api::auth::Caller;
 use crate::api::body::{Fields, Json};
 use crate::api::problem::{IF_MATCH_INVALID, Problem, REASON_REQUIRED, ROUTE_UNKNOWN};
 use crate::api::saga_view::saga_view;
 use crate::api::sagas::{Id, etag};
+use crate::api::{App, sagas};
 use crate::client::views::FieldProblem;
 use crate::coordinator::{Operate, OperatorAction};
 use crate::store::SagaRecord;
@@ -45,7 +45,7 @@ pub(super) async fn operate(
     // The saga as it was right after the action, even if it has moved on since. The action is done: should its outputs
     // not be there to read, the answer does without them.
     let commands = app.coordinator.store().saga(id).await.ok().flatten().map(|record| record.commands);
-    let definition = app.coordinator.definition(&saga.definition).await?;
+    let definition = sagas::expanded(&saga, &app.coordinator.definition(&saga.definition).await?)?;
     let record = SagaRecord { saga, commands: commands.unwrap_or_default() };
     Ok((etag(&record.saga), Answer(saga_view(&definition, &record))).into_response())
 }

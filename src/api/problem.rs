@@ -68,6 +68,7 @@ kinds! {
     SAGA_ID_INVALID = 400 "the id is no saga's id";
     SAGA_MOVED = 412 "the saga has changed since you looked";
     SAGA_UNKNOWN = 404 "there is no such saga";
+    SIGNAL_UNKNOWN = 422 "no step of the saga waits for this signal";
     STEP_UNKNOWN = 422 "the saga has no such step";
     STOPPING = 503 "the coordinator is stopping";
     STORE_REFUSED = 500 "the store could not do it";
@@ -215,6 +216,16 @@ impl From<CoordinatorError> for Problem {
             E::UnknownStep { known, .. } => Self::new(STEP_UNKNOWN, told)
                 .errors(vec![FieldProblem::at("/step", "name one of the steps in `known`")])
                 .known(known),
+            E::UnknownSignal { signal, known } => {
+                let help = if known.is_empty() {
+                    "its definition has no `wait` steps"
+                } else {
+                    "`known` lists those that its steps wait for"
+                };
+                Self::new(SIGNAL_UNKNOWN, format!("{told}; {help}"))
+                    .suggest(&signal, known.iter().map(String::as_str))
+                    .known(known)
+            }
             E::NotAllowed { state, .. } => {
                 let mut problem = Self::new(ACTION_NOT_ALLOWED, format!("{told} (it is {state})"));
                 problem.document.state = Some(state.to_owned());

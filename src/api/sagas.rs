@@ -71,7 +71,13 @@ pub(super) async fn list(
     let mut items = Vec::with_capacity(found.len());
     for found in found {
         let definition = app.coordinator.definition(&found.saga.definition).await?;
-        items.push(summary(&definition, &found.saga));
+        if definition.has_loops() {
+            // Which steps it has depends on its input, which lists come without.
+            let Some(record) = app.coordinator.store().saga(found.saga.id).await? else { continue };
+            items.push(summary(&*expanded(&record.saga, &definition)?, &record.saga));
+        } else {
+            items.push(summary(&definition, &found.saga));
+        }
     }
     Ok(Answer(SagaPage { items, next }))
 }
@@ -101,7 +107,12 @@ pub(super) async fn history(State(app): State<App>, Id(id): Id) -> Result<Answer
 pub(super) async fn load(app: &App, id: SagaId) -> Result<(Arc<Definition>, SagaRecord), Problem> {
     let record = app.coordinator.store().saga(id).await?.ok_or_else(|| Problem::unknown_saga(id))?;
     let definition = app.coordinator.definition(&record.saga.definition).await?;
-    Ok((definition, record))
+    Ok((expanded(&record.saga, &definition)?, record))
+}
+
+/// The definition with a step for each of the saga's.
+pub(super) fn expanded(saga: &Saga, definition: &Arc<Definition>) -> Result<Arc<Definition>, Problem> {
+    saga.expand(definition).ok_or_else(|| Problem::internal(format!("saga {} does not fit its definition", saga.id)))
 }
 
 /// The saga's revision, for `If-Match`.

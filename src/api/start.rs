@@ -48,6 +48,7 @@ async fn started(
         Ok(loaded) => loaded,
         Err(_) => {
             let definition = app.coordinator.definition(reference).await?;
+            let definition = definition.expanded(&input).map_err(|error| Problem::internal(error.to_string()))?;
             let saga = Saga::new(id, &definition, key, input, app.clock.now());
             (definition, SagaRecord { saga, commands: Vec::new() })
         }

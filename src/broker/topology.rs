@@ -21,6 +21,9 @@ pub const DEAD_EXCHANGE: &str = "amends.dead";
 /// A message that was delivered this often without being settled goes to the dead letters.
 pub const DELIVERY_LIMIT: i64 = 20;
 
+/// The name under which coordinators take commands themselves: those that start and compensate sub-sagas.
+pub const COORDINATOR: &str = "amends";
+
 /// How an exchange routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExchangeKind {
@@ -49,11 +52,12 @@ pub struct Topology {
 }
 
 impl Topology {
-    /// What every coordinator needs: the reply and request queues, with their dead letters.
+    /// What every coordinator needs: the reply and request queues, and the one for sub-sagas, with their dead letters.
     pub fn coordinator() -> Self {
         let mut topology = Self::default();
         topology.add(REPLIES_QUEUE, ("amends.replies", &[REPLIES_QUEUE]));
         topology.add(REQUESTS_QUEUE, ("amends.requests", &["start", "signal"]));
+        topology.merge(Self::participant(COORDINATOR));
         topology
     }
 

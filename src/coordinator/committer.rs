@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Delivery, DeliveryTag, Settlement, Settler};
@@ -16,11 +16,11 @@ use crate::coordinator::publisher::Publisher;
 use crate::coordinator::replies::DeadLetters;
 use crate::coordinator::telling::tell;
 use crate::coordinator::timer::Timer;
-use crate::coordinator::work::{Item, ReplyItem, Waiting, Work};
+use crate::coordinator::work::{Item, ReplyItem, TellItem, Waiting, Work};
 use crate::coordinator::{CoordinatorError, StartOutcome};
 use crate::id::{CommandId, SagaId};
-use crate::saga::{Outcome, ReplyOutcome};
-use crate::store::{Committed, OutboxEntry, Started, Store, StoreError, Wants};
+use crate::saga::{EventKind, Outcome, ReplyOutcome};
+use crate::store::{Committed, OutboxEntry, SagaRecord, Started, Store, StoreError, Wants};
 
 /// How many replies, starts and operator actions one transaction takes at most. A bound for memory and lock time, far
 /// above what arrives while one commit runs.
@@ -40,6 +40,8 @@ pub(super) struct Committer {
     pub(super) metrics: Metrics,
     pub(super) settler: watch::Receiver<Option<Arc<dyn Settler>>>,
     pub(super) work: mpsc::Receiver<Work>,
+    /// For what a commit makes necessary by itself. Weak, so that the loop ends when everybody else is done.
+    pub(super) again: mpsc::WeakSender<Work>,
     pub(super) stop: CancellationToken,
     pub(super) events: bool,
     pub(super) timer: Timer,
@@ -187,7 +189,19 @@ impl Committer {
 
     /// After the commit: publish first, since that is what sagas wait for; then acknowledge and answer.
     async fn finish(&mut self, items: Vec<Item>, waiting: Vec<Waiting>, committed: Committed, plan: Plan) {
-        let Plan { verdicts, mut outbound, outbound_of_starts, again, notes, missing, dues, now, claimed } = plan;
+        let Plan {
+            verdicts,
+            mut outbound,
+            outbound_of_starts,
+            again,
+            notes,
+            missing,
+            dues,
+            now,
+            claimed,
+            looks,
+            orphans,
+        } = plan;
         let mut is_new = committed.starts.iter().map(|started| matches!(started, Started::New));
         outbound.extend(outbound_of_starts.into_iter().filter(|_| is_new.next() == Some(true)).flatten());
         self.publisher.publish(outbound);
@@ -235,6 +249,7 @@ impl Committer {
                     drop(sender.send(answer));
                 }
                 (Verdict::Operated(answer), _, Waiting::Operator(sender)) => drop(sender.send(*answer)),
+                (Verdict::Told(answer), _, Waiting::Teller(sender)) => drop(sender.send(*answer)),
                 (Verdict::Deferred, item, waiting) => deferred.push(Work { item, waiting }),
                 // A verdict of one kind on an item of another: cannot be, and whoever waits is told so.
                 (_, _, waiting) => {
@@ -248,6 +263,7 @@ impl Committer {
         self.settle(acks).await;
         self.bury(dead).await;
         self.tell(&notes);
+        self.tell_children(looks, orphans);
         if !missing.is_empty() {
             for reference in missing {
                 if let Err(error) = self.sources.registry.get(&reference).await {
@@ -318,6 +334,34 @@ impl Committer {
             .map(|event| Outbound { of: None, envelope: event.encode() })
             .collect();
         self.publisher.publish(events);
+    }
+
+    /// Sub-sagas whose parent has ended are complete. What is lost here they find out by themselves, looking now and then.
+    fn tell_children(&self, looks: Vec<(SagaId, SagaId)>, orphans: Vec<(String, String)>) {
+        if looks.is_empty() && orphans.is_empty() {
+            return;
+        }
+        let (store, work) = (self.store.clone(), self.again.clone());
+        tokio::spawn(async move {
+            let mut ended = Vec::new();
+            for (definition, key) in orphans {
+                ended.extend(store.saga_by_key(&definition, &key).await.ok().flatten());
+            }
+            for (child, parent) in looks {
+                let is_over = |record: SagaRecord| record.saga.state.is_terminal();
+                if store.saga(parent).await.ok().flatten().is_some_and(is_over) {
+                    ended.push(child);
+                }
+            }
+            for id in ended {
+                let Some(work) = work.upgrade() else { return };
+                let (sender, _) = oneshot::channel();
+                let item = Item::Tell(TellItem { id, event: EventKind::ParentEnded });
+                if work.send(Work { item, waiting: Waiting::Teller(sender) }).await.is_err() {
+                    return;
+                }
+            }
+        });
     }
 
     async fn settle(&self, acks: Vec<(DeliveryTag, Settlement)>) {

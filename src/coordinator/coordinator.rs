@@ -16,12 +16,15 @@ use crate::coordinator::publisher::Publisher;
 use crate::coordinator::registry::Registry;
 use crate::coordinator::replies::{DeadLetters, Replies};
 use crate::coordinator::timer::Timer;
-use crate::coordinator::work::{Item, StartItem, Waiting, Work};
-use crate::coordinator::{CoordinatorError, Operate, Registered, Start, StartOutcome, declare, recovery, requests};
+use crate::coordinator::work::{Heard, Item, StartItem, TellItem, Waiting, Work};
+use crate::coordinator::{
+    CoordinatorError, Operate, Registered, Start, StartOutcome, children, declare, recovery, requests,
+};
 use crate::definition::{self, Definition, Severity};
 use crate::id::{self, DefinitionRef, SagaId};
 use crate::message::TokenKeys;
-use crate::saga::Saga;
+use crate::payload::Payload;
+use crate::saga::{EventKind, Parent, Saga};
 use crate::store::{AuditRecord, Changes, DefinitionRecord, Registration, Store, StoreError, Wants};
 
 /// What waits for a commit at once; beyond it callers are told to come back.
@@ -95,7 +98,7 @@ impl Coordinator {
             dead: dead.clone(),
             stop: stop.clone(),
         };
-        let sources = Arc::new(Sources { registry: registry.clone(), keys, confirms });
+        let sources = Arc::new(Sources { registry: registry.clone(), keys: keys.clone(), confirms });
         let committer = Committer {
             store: store.clone(),
             sources: sources.clone(),
@@ -104,6 +107,7 @@ impl Coordinator {
             metrics: metrics.clone(),
             settler: settlers,
             work: receiver,
+            again: work.downgrade(),
             stop: stop.clone(),
             events: options.events,
             timer: Timer::default(),
@@ -131,7 +135,8 @@ impl Coordinator {
             tasks,
             aborts,
         }));
-        coordinator.0.tasks.spawn(requests::run(coordinator.clone(), stop));
+        coordinator.0.tasks.spawn(requests::run(coordinator.clone(), stop.clone()));
+        coordinator.0.tasks.spawn(children::run(coordinator.clone(), keys, stop));
         coordinator.0.tasks.close();
         Ok(coordinator)
     }
@@ -180,7 +185,50 @@ impl Coordinator {
             Some(key) => Some(key),
             None => definition.key_of(&input).map_err(|error| CoordinatorError::InvalidKey(error.to_string()))?,
         };
-        Ok(StartItem { id: SagaId::fresh(), definition, key, input_hash: input.canonical_hash(), input })
+        let definition = definition.expanded(&input).map_err(|error| CoordinatorError::InvalidInput {
+            definition: definition.reference.clone(),
+            errors: vec![(String::new(), error.to_string())],
+        })?;
+        let input_hash = input.canonical_hash();
+        Ok(StartItem { id: SagaId::fresh(), definition, key, input_hash, input, parent: None, tombstone: None })
+    }
+
+    /// Starts a sub-saga, whose key is that of the command that asks for it.
+    pub(super) async fn start_child(&self, start: Start, parent: Parent) -> Result<StartOutcome, CoordinatorError> {
+        let mut item = self.prepare(start).await?;
+        item.parent = Some(parent);
+        self.submit_start(item).await
+    }
+
+    /// Records that a sub-saga that was never started must never start.
+    pub(super) async fn entomb(&self, start: Start, parent: Parent) -> Result<StartOutcome, CoordinatorError> {
+        let Start { saga, version, input, key } = start;
+        let definition = self.0.registry.resolve(&saga, version).await?;
+        // Without an input there is no list to expand it for; and nothing of it is ever sent.
+        let tombstone = Some(parent.start.clone());
+        let (id, input_hash) = (SagaId::fresh(), input.canonical_hash());
+        self.submit_start(StartItem { id, definition, key, input_hash, input, parent: Some(parent), tombstone }).await
+    }
+
+    async fn submit_start(&self, item: StartItem) -> Result<StartOutcome, CoordinatorError> {
+        let (sender, receiver) = oneshot::channel();
+        self.submit(Item::Start(item), Waiting::Starter(sender))?;
+        receiver.await.unwrap_or(Err(CoordinatorError::Stopping))
+    }
+
+    /// Tells a saga of a signal from outside. To say it again is harmless: the first one counts.
+    ///
+    /// # Errors
+    /// [`CoordinatorError::UnknownSignal`], [`CoordinatorError::UnknownSaga`], [`CoordinatorError::NotAllowed`] when it
+    /// comes too late, or what the store says.
+    pub async fn signal(&self, id: SagaId, signal: String, payload: Payload) -> Result<Heard, CoordinatorError> {
+        self.tell(id, EventKind::Signalled { signal, payload }).await
+    }
+
+    pub(super) async fn tell(&self, id: SagaId, event: EventKind) -> Result<Heard, CoordinatorError> {
+        let (sender, receiver) = oneshot::channel();
+        self.submit(Item::Tell(TellItem { id, event }), Waiting::Teller(sender))?;
+        receiver.await.unwrap_or(Err(CoordinatorError::Stopping))
     }
 
     /// Does what an operator asks, with its audit row in the same transaction; returns the saga as it is then.

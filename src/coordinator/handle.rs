@@ -139,6 +139,14 @@ pub enum CoordinatorError {
         /// The steps there are.
         known: Vec<String>,
     },
+    /// None of the saga's steps waits for this signal.
+    #[error("no step waits for the signal `{signal}`")]
+    UnknownSignal {
+        /// The signal.
+        signal: String,
+        /// Those that steps wait for.
+        known: Vec<String>,
+    },
     /// The saga's state forbids it.
     #[error("saga {id} cannot {action}: {why}")]
     NotAllowed {
@@ -188,6 +196,7 @@ impl CoordinatorError {
             Self::InvalidDefinition(_) => "DEFINITION_INVALID",
             Self::UnknownSaga(_) => "SAGA_UNKNOWN",
             Self::UnknownStep { .. } => "STEP_UNKNOWN",
+            Self::UnknownSignal { .. } => "SIGNAL_UNKNOWN",
             Self::NotAllowed { .. } => "ACTION_NOT_ALLOWED",
             Self::Moved { .. } => "SAGA_MOVED",
             Self::Busy { .. } => "BUSY",

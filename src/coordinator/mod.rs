@@ -7,6 +7,7 @@
 //!                                     transaction)
 //! ```
 
+mod children;
 mod committer;
 mod confirms;
 #[expect(clippy::module_inception, reason = "the type is what the module is about")]
@@ -29,3 +30,4 @@ mod work;
 pub use coordinator::{Coordinator, CoordinatorOptions};
 pub use handle::{CoordinatorError, Operate, OperatorAction, Registered, Start, StartOutcome};
 pub use metrics::Metrics;
+pub use work::Heard;

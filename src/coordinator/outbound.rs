@@ -3,10 +3,11 @@
 use crate::broker::topology::REPLIES_QUEUE;
 use crate::clock::{Timestamp, after};
 use crate::definition::Definition;
-use crate::id::{CommandId, StepIndex};
+use crate::id::CommandId;
 use crate::message::command::idempotency_key;
-use crate::message::{Command, Envelope, TokenKeys};
-use crate::saga::Direction;
+use crate::message::reply::ReplyProblem;
+use crate::message::{Command, Envelope, Reply, ReplyBody, TokenKeys};
+use crate::saga::{Direction, Problem, ReplyAddress, ReplyOutcome};
 use crate::store::{NewCommand, OutboxEntry};
 
 /// A message to publish, and the command that it is an attempt of; lifecycle events are of none.
@@ -41,6 +42,19 @@ pub(super) fn first_attempt(
     attempt(definition, &entry, 1, keys, now)
 }
 
+/// What a sub-saga says to its parent.
+pub(super) fn answer(to: ReplyAddress, outcome: ReplyOutcome) -> Outbound {
+    let problem = |problem: Problem| ReplyProblem { kind: problem.kind, title: problem.title, detail: problem.detail };
+    let body = match outcome {
+        ReplyOutcome::Success { output } => ReplyBody::Success(output),
+        ReplyOutcome::Failure { problem: reason } => ReplyBody::Failure(problem(reason)),
+        ReplyOutcome::Retry { problem: reason, after } => ReplyBody::Retry(problem(reason), after),
+        ReplyOutcome::InProgress => ReplyBody::InProgress,
+    };
+    let reply = Reply { token: to.token, routing_key: to.reply_to, body };
+    Outbound { of: None, envelope: reply.encode() }
+}
+
 /// Attempt `attempt` of a command that the outbox holds.
 pub(super) fn attempt(
     definition: &Definition,
@@ -51,7 +65,7 @@ pub(super) fn attempt(
 ) -> Outbound {
     let id = entry.id;
     let key = |direction: Direction, generation| idempotency_key(id.saga, &entry.step, direction.as_str(), generation);
-    let timeout = definition.steps.get(StepIndex(entry.step_index).at()).map(|step| match entry.direction {
+    let timeout = definition.named(&entry.step).map(|step| match entry.direction {
         Direction::Action => step.timeout,
         Direction::Compensation => step.compensation.action().map_or(step.timeout, |action| action.timeout),
     });

@@ -6,15 +6,16 @@ use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::coordinator::confirms::Confirms;
-use crate::coordinator::outbound::{Outbound, first_attempt};
+use crate::coordinator::outbound::{Outbound, answer, first_attempt};
 use crate::coordinator::registry::Registry;
-use crate::coordinator::work::{Item, StartItem};
+use crate::coordinator::work::{Heard, Item, StartItem, TellItem};
 use crate::coordinator::{CoordinatorError, Operate};
-use crate::definition::Definition;
+use crate::definition::{Definition, Work};
 use crate::id::{CommandId, DefinitionRef, SagaId};
 use crate::message::TokenKeys;
+use crate::message::command::idempotency_key;
 use crate::payload::Payload;
-use crate::saga::{Effect, Event, EventKind, Note, Phase, ReplyOutcome, Saga, transition};
+use crate::saga::{Direction, Effect, Event, EventKind, Note, Phase, ReplyOutcome, Saga, Skip, StepState, transition};
 use crate::store::{AuditRecord, Changes, HistoryRecord, Loaded, NewCommand, NewSaga, SagaUpdate, SettledCommand};
 
 /// What the plan draws on besides the sagas.
@@ -45,6 +46,10 @@ pub(super) struct Plan {
     pub(super) now: Timestamp,
     /// Sagas that were claimed because they were due.
     pub(super) claimed: usize,
+    /// Sub-sagas that look for their parent's end: child and parent.
+    pub(super) looks: Vec<(SagaId, SagaId)>,
+    /// Sub-sagas whose parent has ended with this commit: definition and key.
+    pub(super) orphans: Vec<(String, String)>,
 }
 
 /// What became of an item.
@@ -59,6 +64,8 @@ pub(super) enum Verdict {
     Start,
     /// An operator's action.
     Operated(Box<Result<Saga, CoordinatorError>>),
+    /// An event that somebody told.
+    Told(Box<Result<Heard, CoordinatorError>>),
     /// The definition is not in memory: once more, when it is.
     Deferred,
 }
@@ -87,6 +94,11 @@ pub(super) fn plan(items: &[Item], loaded: Loaded, sources: &Sources) -> (Change
                 planner.plan.verdicts[at] = Verdict::Operated(Box::new(unknown));
                 by_saga.entry(operate.id).or_default().push(at);
             }
+            Item::Tell(tell) => {
+                let unknown = Err(CoordinatorError::UnknownSaga(tell.id));
+                planner.plan.verdicts[at] = Verdict::Told(Box::new(unknown));
+                by_saga.entry(tell.id).or_default().push(at);
+            }
             Item::Reply(reply) => by_saga.entry(reply.command.saga).or_default().push(at),
         }
     }
@@ -106,9 +118,14 @@ struct Planner<'a> {
 
 impl Planner<'_> {
     fn start(&mut self, at: usize, start: &StartItem) {
-        let StartItem { id, definition, key, input, input_hash } = start;
-        let saga = Saga::new(*id, definition, key.clone(), input.clone(), self.now);
-        let event = Event { now: self.now, kind: EventKind::Started };
+        let StartItem { id, definition, key, input, input_hash, parent, tombstone } = start;
+        let mut saga = Saga::new(*id, definition, key.clone(), input.clone(), self.now);
+        saga.parent = parent.clone();
+        let kind = match tombstone {
+            Some(answer) => EventKind::Entombed { answer: answer.clone() },
+            None => EventKind::Started,
+        };
+        let event = Event { now: self.now, kind };
         let Ok((saga, effects)) = transition(definition, &saga, &event) else {
             // A fresh saga takes this event in every definition.
             self.plan.verdicts[at] = Verdict::Deferred;
@@ -122,13 +139,18 @@ impl Planner<'_> {
                     commands.extend(self.decided(definition, &saga, effect, &mut outbound));
                 }
                 Effect::Note(note) => self.note(definition, &saga, note),
-                Effect::Publish { .. } | Effect::Settle(_) => {}
+                Effect::Answer { to, outcome } => outbound.push(answer(to, outcome)),
+                Effect::Publish { .. } | Effect::Settle(_) | Effect::LookAtParent => {}
             }
         }
         self.watch(&saga);
         self.plan.verdicts[at] = Verdict::Start;
         self.plan.outbound_of_starts.push(outbound);
-        self.changes.starts.push(NewSaga { saga, input_hash: *input_hash, commands, history: Vec::new() });
+        let (revision, event) = (saga.revision, event.kind);
+        let is_ordinary = matches!(event, EventKind::Started);
+        let history = (!is_ordinary).then(|| HistoryRecord { saga: saga.id, revision, at: self.now, event });
+        let history = history.into_iter().collect();
+        self.changes.starts.push(NewSaga { saga, input_hash: *input_hash, commands, history });
     }
 
     fn saga(&mut self, stored: Saga, items: &[Item], concerned: &[usize]) {
@@ -139,7 +161,13 @@ impl Planner<'_> {
             }
             return;
         };
+        let Some(definition) = stored.expand(&definition) else {
+            // It was expanded when the saga was started, and neither has changed.
+            tracing::error!(saga = %stored.id, definition = %stored.definition, "its list is no longer one");
+            return;
+        };
         let from_revision = stored.revision;
+        let was_terminal = stored.state.is_terminal();
         let mut saga = stored;
         for &at in concerned {
             let verdict = match &items[at] {
@@ -154,6 +182,7 @@ impl Planner<'_> {
                 Item::Operate(operate) => {
                     Verdict::Operated(Box::new(self.operate(&definition, &mut saga, operate).map(|()| saga.clone())))
                 }
+                Item::Tell(tell) => Verdict::Told(Box::new(self.told(&definition, &mut saga, tell))),
                 Item::Start(_) => Verdict::Deferred,
             };
             self.plan.verdicts[at] = verdict;
@@ -165,6 +194,9 @@ impl Planner<'_> {
             let _ = self.apply(&definition, &mut saga, EventKind::Due);
         }
         self.watch(&saga);
+        if saga.state.is_terminal() && !was_terminal {
+            self.plan.orphans.extend(children(&definition, &saga));
+        }
         if saga.revision > from_revision {
             self.changes.updates.push(SagaUpdate { saga, from_revision });
         }
@@ -180,6 +212,24 @@ impl Planner<'_> {
             Ok(notes) if notes.contains(&Note::Duplicate) => Verdict::Duplicate { has_ended },
             Ok(_) => Verdict::Done,
         }
+    }
+
+    fn told(
+        &mut self,
+        definition: &Arc<Definition>,
+        saga: &mut Saga,
+        tell: &TellItem,
+    ) -> Result<Heard, CoordinatorError> {
+        if let EventKind::Signalled { signal, .. } = &tell.event
+            && definition.waits_for(signal).is_none()
+        {
+            let known = definition.signals().into_iter().map(str::to_owned).collect();
+            return Err(CoordinatorError::UnknownSignal { signal: signal.clone(), known });
+        }
+        let notes = self.apply(definition, saga, tell.event.clone()).map_err(|illegal| {
+            CoordinatorError::NotAllowed { id: saga.id, action: illegal.event, state: illegal.state, why: illegal.why }
+        })?;
+        Ok(Heard { saga: saga.clone(), is_duplicate: notes.contains(&Note::Duplicate) })
     }
 
     fn operate(
@@ -259,6 +309,10 @@ impl Planner<'_> {
                     revision: saga.revision,
                     at: self.now,
                 }),
+                Effect::Answer { to, outcome } => self.plan.outbound.push(answer(to, outcome)),
+                Effect::LookAtParent => {
+                    self.plan.looks.extend(saga.parent.as_ref().map(|parent| (saga.id, parent.saga)));
+                }
                 Effect::Note(note) => {
                     self.note(definition, saga, note.clone());
                     notes.push(note);
@@ -283,8 +337,8 @@ impl Planner<'_> {
         let (id, at) = (CommandId { saga: saga.id, seq }, self.now);
         let named = definition.step(step);
         let action = match direction {
-            crate::saga::Direction::Action => named.action.clone(),
-            crate::saga::Direction::Compensation => named.compensation.action()?.action.clone(),
+            Direction::Action => named.action.clone(),
+            Direction::Compensation => named.compensation.action()?.action.clone(),
         };
         let command = NewCommand {
             id,
@@ -299,7 +353,9 @@ impl Planner<'_> {
             revision: saga.revision,
             at,
         };
-        outbound.push(first_attempt(definition, &command, &self.sources.keys, at));
+        if named.work.is_sent() {
+            outbound.push(first_attempt(definition, &command, &self.sources.keys, at));
+        }
         Some(command)
     }
 
@@ -317,6 +373,24 @@ impl Planner<'_> {
     fn watch(&mut self, saga: &Saga) {
         self.plan.dues.extend(saga.due());
     }
+}
+
+/// The sub-sagas of a saga whose effects stand, by definition and key: they wait for its end.
+fn children(definition: &Definition, saga: &Saga) -> Vec<(String, String)> {
+    let of = |index| {
+        let step = definition.step(index);
+        let Work::Saga { name, .. } = &step.work else { return None };
+        let generation = match saga.steps.get(index.at())? {
+            StepState::Verified { generation, .. } => *generation,
+            StepState::Skipped { by: Skip::OperatorAfterSend { owed } | Skip::OperatorCompensation { owed } } => {
+                owed.generation
+            }
+            _ => return None,
+        };
+        let key = idempotency_key(saga.id, &step.name, Direction::Action.as_str(), generation);
+        Some((name.clone(), key))
+    };
+    definition.indices().filter_map(of).collect()
 }
 
 /// A success that settles the command in flight can be read from its outbox entry; everything else needs a row of its own.

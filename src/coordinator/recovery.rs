@@ -26,7 +26,8 @@ pub(super) async fn send_pending(
         let entries = store.pending(after, PAGE).await?;
         let Some(last) = entries.last() else { return Ok(()) };
         after = Some(last.id);
-        let batch = entries.iter().filter(|entry| !paused.contains(&entry.id.saga)).filter_map(|entry| {
+        let batch = entries.iter().filter(|entry| !entry.is_wait() && !paused.contains(&entry.id.saga));
+        let batch = batch.filter_map(|entry| {
             let definition = sources.registry.known(&entry.definition)?;
             Some(attempt(&definition, entry, entry.in_flight?.attempt, &sources.keys, now))
         });

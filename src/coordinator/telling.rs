@@ -54,6 +54,7 @@ pub(super) fn tell(noted: &Noted, metrics: &Metrics) -> Option<LifecycleEvent> {
             metrics.step(name, "contradiction");
             None
         }
+        Note::Signalled(signal) => saga("signalled", json!({ "signal": signal })),
         Note::Duplicate => None,
     };
     told.map(|(event, data)| LifecycleEvent {

@@ -1,7 +1,7 @@
 //! A saga's state in plain words. Pure.
 
 use crate::clock::Timestamp;
-use crate::definition::{Definition, RetryPolicy};
+use crate::definition::{Definition, OnTimeout, RetryPolicy, Work};
 use crate::id::StepIndex;
 use crate::saga::{CommandState, Direction, Phase, Saga, Stuck, allowed};
 
@@ -21,13 +21,19 @@ pub fn waiting_for(definition: &Definition, saga: &Saga) -> Option<String> {
     let waits: Vec<String> = in_flight(definition, saga)
         .map(|(index, direction, command)| one(definition, saga, index, direction, command))
         .collect();
+    if let (true, Some(parent)) = (saga.held().is_some(), &saga.parent) {
+        let (step, id) = (&parent.step, parent.saga);
+        return Some(format!(
+            "saga {id} to end, which started it as `{step}`: every step is done, and may yet be undone"
+        ));
+    }
     Some(if waits.is_empty() { "the coordinator to decide what comes next".to_owned() } else { waits.join("; ") })
 }
 
 /// The services that the saga waits for a reply from, each once.
 pub fn awaited<'a>(definition: &'a Definition, saga: &Saga) -> Vec<&'a str> {
     let mut participants: Vec<&str> = in_flight(definition, saga)
-        .filter(|(_, _, command)| !matches!(command.phase, Phase::BackingOff(_)))
+        .filter(|(_, _, command)| !matches!(command.phase, Phase::BackingOff(_) | Phase::Waiting(_)))
         .map(|(index, ..)| definition.step(index).participant.as_str())
         .collect();
     participants.sort_unstable();
@@ -61,6 +67,9 @@ fn one(definition: &Definition, saga: &Saga, index: StepIndex, direction: Direct
     };
     let name = command_name(&step.name, direction);
     let due = clock_time(command.phase.due(), saga.updated_at);
+    if let (Work::Saga { name: child, .. }, Phase::Awaiting(_)) = (&step.work, &command.phase) {
+        return format!("{name}, which is a saga of its own: {child}");
+    }
     match &command.phase {
         Phase::Sending(_) => {
             let attempt = attempt(command, command.attempt, policy);
@@ -73,6 +82,16 @@ fn one(definition: &Definition, saga: &Saga, index: StepIndex, direction: Direct
             let attempt = attempt(command, command.attempt, policy);
             format!("{attempt} of {name} is with {}; it times out at {due}", step.participant)
         }
+        Phase::Waiting(_) => match &step.work {
+            Work::Wait { signal, on_timeout } => {
+                let then = match on_timeout {
+                    OnTimeout::Fail => "the step fails",
+                    OnTimeout::Continue => "the saga goes on without",
+                };
+                format!("the signal `{signal}`, for {name}; if it has not come by {due}, {then}")
+            }
+            Work::Delay | Work::Command | Work::Saga { .. } => format!("{due}, when {name} is over"),
+        },
         Phase::BackingOff(_) => {
             let attempt = attempt(command, command.attempt + 1, policy);
             let last = command.last.as_ref().map(|last| format!("; the last one failed with {last}"));
@@ -139,6 +158,9 @@ mod tests {
             retry: RetryPolicy { max_attempts: None, ..retry() },
         };
         let step = |name: &&str| Step {
+            work: Work::Command,
+            for_each: None,
+            element: None,
             name: (*name).to_owned(),
             participant: "warehouse".to_owned(),
             action: "do".to_owned(),
@@ -161,6 +183,8 @@ mod tests {
             output: None,
             hash: [0; 32],
             reads_outputs: false,
+            loops: Vec::new(),
+            expansions: Default::default(),
         }
     }
 

@@ -9,7 +9,7 @@ use crate::coordinator::{CoordinatorError, Operate, StartOutcome};
 use crate::definition::Definition;
 use crate::id::{CommandId, SagaId};
 use crate::payload::Payload;
-use crate::saga::{ReplyOutcome, Saga};
+use crate::saga::{EventKind, Parent, ReplyAddress, ReplyOutcome, Saga};
 
 /// One thing to be done to one saga, and whom to tell.
 pub(super) struct Work {
@@ -23,6 +23,7 @@ pub(super) enum Item {
     Reply(ReplyItem),
     Start(StartItem),
     Operate(Operate),
+    Tell(TellItem),
 }
 
 #[derive(Clone)]
@@ -39,6 +40,17 @@ pub(super) struct StartItem {
     pub(super) key: Option<String>,
     pub(super) input: Payload,
     pub(super) input_hash: [u8; 32],
+    /// Of a sub-saga.
+    pub(super) parent: Option<Parent>,
+    /// Of a sub-saga whose compensation came first: it is recorded as undone instead of started, and told here.
+    pub(super) tombstone: Option<ReplyAddress>,
+}
+
+/// Something that happened to a saga, other than a reply.
+#[derive(Clone)]
+pub(super) struct TellItem {
+    pub(super) id: SagaId,
+    pub(super) event: EventKind,
 }
 
 /// Who waits for it.
@@ -49,6 +61,17 @@ pub(super) enum Waiting {
     Starter(oneshot::Sender<Result<StartOutcome, CoordinatorError>>),
     /// An operator.
     Operator(oneshot::Sender<Result<Saga, CoordinatorError>>),
+    /// Whoever told of an event.
+    Teller(oneshot::Sender<Result<Heard, CoordinatorError>>),
+}
+
+/// What became of an event.
+#[derive(Clone, Debug)]
+pub struct Heard {
+    /// The saga as it is then.
+    pub saga: Saga,
+    /// Whether it said nothing new.
+    pub is_duplicate: bool,
 }
 
 impl Item {
@@ -57,6 +80,7 @@ impl Item {
         match self {
             Self::Reply(reply) => Some(reply.command.saga),
             Self::Operate(operate) => Some(operate.id),
+            Self::Tell(tell) => Some(tell.id),
             Self::Start(_) => None,
         }
     }
@@ -69,6 +93,7 @@ impl Waiting {
         match self {
             Self::Starter(sender) => drop(sender.send(Err(error))),
             Self::Operator(sender) => drop(sender.send(Err(error))),
+            Self::Teller(sender) => drop(sender.send(Err(error))),
             Self::Broker(delivery) => return Some(delivery.tag),
         }
         None

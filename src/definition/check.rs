@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::definition::fields::{Findings, Reader, nearest};
 use crate::definition::steps::{Draft, DraftCompensation};
-use crate::definition::{Graph, Severity};
+use crate::definition::{Graph, OnTimeout, Severity, Work};
 use crate::id::StepIndex;
 
 /// Everything about how the steps fit together. `None` when there is no order to speak of.
@@ -29,6 +29,7 @@ pub(super) fn whole(findings: &mut Findings<'_>, drafts: &[Draft], timeout: Opti
         ordered(findings, drafts, &graph, pivot);
         compensations(findings, drafts, &graph, pivot);
         times(findings, drafts, &graph, pivot, timeout);
+        waits(findings, drafts, &graph, pivot);
     }
     uses(findings, drafts, are_all_known.then_some(&graph), &names);
     are_all_known.then_some(graph)
@@ -98,6 +99,11 @@ fn advice(name: &str, known: &[&str]) -> String {
     }
 }
 
+/// The first step that is called the pivot.
+pub(super) fn pivot_of(drafts: &[Draft]) -> Option<StepIndex> {
+    drafts.iter().position(|draft| draft.pivot).map(index)
+}
+
 fn pivot(findings: &mut Findings<'_>, drafts: &[Draft]) -> Option<StepIndex> {
     let mut pivots = drafts.iter().enumerate().filter(|(_, draft)| draft.pivot);
     let (at, _) = pivots.next()?;
@@ -121,7 +127,7 @@ fn ordered(findings: &mut Findings<'_>, drafts: &[Draft], graph: &Graph, pivot: 
     }
 }
 
-fn is_after_pivot(graph: &Graph, pivot: Option<StepIndex>, at: usize) -> bool {
+pub(super) fn is_after_pivot(graph: &Graph, pivot: Option<StepIndex>, at: usize) -> bool {
     pivot.is_some_and(|pivot| graph.is_before(pivot, index(at)))
 }
 
@@ -169,6 +175,9 @@ fn times(
             continue;
         }
         let name = name_at(drafts, at);
+        if matches!(draft.work, Some(Work::Saga { .. })) {
+            continue;
+        }
         if draft.retry.max_attempts.is_none() && !draft.pivot && timeout.is_none() {
             let message = format!("`{name}` retries without limit and the saga has no time-out, so it may never end");
             let place = draft.retry_place.unwrap_or(draft.name_place);
@@ -181,6 +190,32 @@ fn times(
             let place = draft.timeout_place.unwrap_or(draft.name_place);
             findings.error("DEF_TIMEOUT_ORDER", place, &format!("{}/timeout", draft.pointer), message).suggestion =
                 Some("shorten the step's time-out or lengthen the saga's".to_owned());
+        }
+    }
+}
+
+/// A signal is for one step, so that sending it twice is harmless; and after the pivot nothing may fail by waiting.
+fn waits(findings: &mut Findings<'_>, drafts: &[Draft], graph: &Graph, pivot: Option<StepIndex>) {
+    let mut seen: HashMap<&str, usize> = HashMap::new();
+    for (at, draft) in drafts.iter().enumerate() {
+        let Some(Work::Wait { signal, on_timeout }) = &draft.work else { continue };
+        let name = name_at(drafts, at);
+        let pointer = format!("{}/wait", draft.pointer);
+        match seen.get(signal.as_str()) {
+            Some(&first) => {
+                let message = format!("`{}` waits for the signal `{signal}` already", name_at(drafts, first));
+                findings.error("DEF_SIGNAL_TWICE", draft.name_place, &pointer, message).suggestion =
+                    Some("give each signal a name of its own".to_owned());
+            }
+            None => {
+                seen.insert(signal, at);
+            }
+        }
+        if *on_timeout == OnTimeout::Fail && is_after_pivot(graph, pivot, at) {
+            let message =
+                format!("`{name}` comes after the pivot, where the saga only goes forward, but may fail by waiting");
+            findings.error("DEF_WAIT", draft.name_place, &pointer, message).suggestion =
+                Some("write `onTimeout: continue`, or move the step before the pivot".to_owned());
         }
     }
 }
@@ -198,7 +233,7 @@ fn uses(findings: &mut Findings<'_>, drafts: &[Draft], graph: Option<&Graph>, na
         let (reader, own_allowed) = match usage.reader {
             Reader::Step(reader) => (reader, false),
             Reader::Compensation(reader) => (reader, true),
-            Reader::Key | Reader::Output => continue,
+            Reader::Key | Reader::Output | Reader::Items => continue,
         };
         let is_before = || graph.is_none_or(|graph| graph.is_before(index(read), index(reader)));
         if if read == reader { own_allowed } else { is_before() } {

@@ -50,6 +50,8 @@ pub(super) struct Expression {
     pub steps: Vec<String>,
     pub reads_input: bool,
     pub reads_saga: bool,
+    /// Whether it reads `item` or `index`, which are there in a step with `forEach`.
+    pub reads_item: bool,
     /// How deep its loops are nested.
     loops: usize,
     /// How many additions it has: each can make a text or list longer.
@@ -67,6 +69,8 @@ enum Root {
     Input,
     Steps,
     Saga,
+    Item,
+    Index,
 }
 
 #[derive(Clone, Debug)]
@@ -90,6 +94,8 @@ impl Root {
             Self::Input => "input",
             Self::Steps => "steps",
             Self::Saga => "saga",
+            Self::Item => "item",
+            Self::Index => "index",
         }
     }
 }
@@ -128,6 +134,7 @@ impl Expression {
             steps: Vec::new(),
             input: false,
             saga: false,
+            item: false,
         };
         reader.visit(&parsed).map_err(refuse)?;
         let program = match path_of(&parsed.expr) {
@@ -137,8 +144,17 @@ impl Expression {
             }
             None => Program::Cel(parsed),
         };
-        let Reader { steps, input, saga, most_loops: loops, additions, .. } = reader;
-        Ok(Self { text: text.to_owned(), program, steps, reads_input: input, reads_saga: saga, loops, additions })
+        let Reader { steps, input, saga, item, most_loops: loops, additions, .. } = reader;
+        Ok(Self {
+            text: text.to_owned(),
+            program,
+            steps,
+            reads_input: input,
+            reads_saga: saga,
+            reads_item: item,
+            loops,
+            additions,
+        })
     }
 
     /// Whether it is just `input`.
@@ -180,6 +196,10 @@ impl Expression {
             let saga = saga.into_iter().filter_map(|(name, text)| text.map(|text| (key(name), cel::Value::from(text))));
             context.add_variable_from_value("saga", map(saga.collect()));
         }
+        if let (true, Some((item, index))) = (self.reads_item, scope.item) {
+            context.add_variable_from_value("item", to_cel(item));
+            context.add_variable_from_value("index", to_cel(&Value::from(index)));
+        }
         let value = cel::Value::resolve(program, &context).map_err(explain)?;
         let mut left = MAX_RESULT;
         from_cel(&value, &mut left)
@@ -217,6 +237,8 @@ fn path_of(expr: &Expr) -> Option<(Root, Vec<Segment>)> {
                     "input" => Root::Input,
                     "steps" => Root::Steps,
                     "saga" => Root::Saga,
+                    "item" => Root::Item,
+                    "index" => Root::Index,
                     _ => return None,
                 };
                 return Some((root, segments));
@@ -249,6 +271,7 @@ struct Reader {
     steps: Vec<String>,
     input: bool,
     saga: bool,
+    item: bool,
 }
 
 impl Reader {
@@ -326,6 +349,8 @@ impl Reader {
     fn read(&mut self, root: Root, first: Option<&Segment>, second: Option<&Segment>) -> Result<(), String> {
         match (root, first) {
             (Root::Input, _) => self.input = true,
+            (Root::Item, _) | (Root::Index, None) => self.item = true,
+            (Root::Index, Some(_)) => return Err("`index` is a number".to_owned()),
             (Root::Saga, Some(Segment::Key(field))) if field == "id" || field == "key" => self.saga = true,
             (Root::Saga, _) => return Err("of `saga` there are `saga.id` and `saga.key`".to_owned()),
             (Root::Steps, Some(Segment::Key(name))) => {
@@ -350,6 +375,7 @@ fn output_of<'a>(scope: &Scope<'a>, name: &str) -> Option<&'a Value> {
 /// Where a selection begins; only written out when it leads nowhere.
 enum Start<'a> {
     Input,
+    Item,
     Output(&'a str),
 }
 
@@ -357,6 +383,7 @@ impl fmt::Display for Start<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Input => f.write_str("input"),
+            Self::Item => f.write_str("item"),
             Self::Output(step) => write!(f, "steps['{step}'].output"),
         }
     }
@@ -365,6 +392,16 @@ impl fmt::Display for Start<'_> {
 fn look_up(root: Root, segments: &[Segment], scope: &Scope<'_>) -> Result<Value, String> {
     let (start, root, rest) = match (root, segments) {
         (Root::Input, rest) => (scope.input, Start::Input, rest),
+        (Root::Item, rest) => match scope.item {
+            Some((item, _)) => (item, Start::Item, rest),
+            None => return Err("there is no `item` here".to_owned()),
+        },
+        (Root::Index, []) => {
+            return scope
+                .item
+                .map(|(_, index)| Value::from(index))
+                .ok_or_else(|| "there is no `index` here".to_owned());
+        }
         (Root::Steps, [Segment::Key(name), _, rest @ ..]) => {
             let output = output_of(scope, name).ok_or_else(|| format!("the step `{name}` has no output"))?;
             (output, Start::Output(name), rest)
@@ -513,7 +550,7 @@ mod tests {
 
     #[test]
     fn every_function_that_passes_the_check_is_there() {
-        let scope = Scope { input: &Value::Null, saga_id: "", saga_key: None, outputs: &[] };
+        let scope = Scope { input: &Value::Null, saga_id: "", saga_key: None, outputs: &[], item: None };
         for name in FUNCTIONS {
             let calls = [
                 format!("{name}('x')"),

@@ -19,6 +19,8 @@ pub(super) enum Reader {
     Step(usize),
     /// A step's compensation.
     Compensation(usize),
+    /// The list of a `forEach`: known from the start.
+    Items,
 }
 
 /// One place where an expression reads a step's output.
@@ -36,11 +38,13 @@ pub(super) struct Findings<'a> {
     pub source: &'a str,
     pub list: Vec<Diagnostic>,
     pub uses: Vec<Use>,
+    /// Whether the step being read has `forEach`, so that its expressions may read `item` and `index`.
+    pub has_item: bool,
 }
 
 impl<'a> Findings<'a> {
     pub fn new(source: &'a str) -> Self {
-        Self { source, list: Vec::new(), uses: Vec::new() }
+        Self { source, list: Vec::new(), uses: Vec::new(), has_item: false }
     }
 
     pub fn error(
@@ -240,6 +244,17 @@ impl<'a> Findings<'a> {
                 let message = "the key is computed before the saga starts, so it can read `input` only";
                 self.error("DEF_KEY_SCOPE", place, pointer, message);
                 continue;
+            }
+            if reader == Reader::Items && (expression.reads_saga || !expression.steps.is_empty()) {
+                let place = self.place_within(node, &error);
+                let message = "the list is known from the saga's start, so it can be read from `input` only";
+                self.error("DEF_FOREACH_ITEMS", place, pointer, message);
+                continue;
+            }
+            if expression.reads_item && !self.has_item {
+                let place = self.place_within(node, &error);
+                let message = "there is no `item` or `index` here: only a step with `forEach` has them";
+                self.error("DEF_EXPRESSION", place, pointer, message);
             }
             for name in &expression.steps {
                 let place = self.place_within(node, &error);

@@ -2,6 +2,7 @@
 
 mod check;
 mod diagnostic;
+pub mod expansion;
 mod expression;
 mod fields;
 mod graph;
@@ -16,7 +17,10 @@ pub mod template;
 
 pub use diagnostic::{Diagnostic, Severity};
 pub use graph::{Cycle, Graph};
-pub use model::{Compensation, CompensationAction, Definition, RetryPolicy, Stage, Step};
+pub use model::{
+    COORDINATOR, Compensation, CompensationAction, Definition, Element, ForEach, Loop, OnTimeout, RetryPolicy, Stage,
+    Step, Work,
+};
 pub use render::render;
 pub use schema::json_schema;
 pub use source::{Checked, read, to_json};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::definition::expansion::Expansions;
 use crate::definition::{Condition, Graph, Template};
 use crate::id::{DefinitionRef, StepIndex};
 
@@ -31,14 +32,34 @@ pub struct Definition {
     pub hash: [u8; 32],
     /// Whether any expression reads a step's output, so that outputs must be loaded with the saga.
     pub reads_outputs: bool,
+    /// In an expanded definition: the `forEach` steps, each with the steps that its elements became.
+    pub loops: Vec<Loop>,
+    /// What it expands to for a given input; see [`Definition::expanded`].
+    pub expansions: Expansions,
 }
 
-/// A unit of work in one participant's database.
-#[derive(Debug)]
-pub struct Step {
-    /// Its name, unique in the definition.
+/// A `forEach` step in an expanded definition.
+#[derive(Clone, Debug)]
+pub struct Loop {
+    /// The step's name, by which expressions read the list of its outputs.
     pub name: String,
-    /// The service that does it; its queue is `<participant>.commands`.
+    /// Gives the list from the saga's input.
+    pub items: Template,
+    /// The steps of its elements, in the order of the list.
+    pub elements: Vec<StepIndex>,
+}
+
+/// The participant of steps that the coordinator itself does: sub-sagas, waits and delays.
+pub const COORDINATOR: &str = "amends";
+
+/// A unit of work in one participant's database, or something that the coordinator itself sees to.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// Its name, unique in the definition. That of a `forEach` element ends with its place: `reserve[0]`.
+    pub name: String,
+    /// What kind of work it is.
+    pub work: Work,
+    /// The service that does it; its queue is `<participant>.commands`. [`COORDINATOR`] where no service is concerned.
     pub participant: String,
     /// What the service is asked to do; the routing key is `<participant>.<action>`.
     pub action: String,
@@ -46,7 +67,11 @@ pub struct Step {
     pub input: Template,
     /// A step whose condition is false is skipped.
     pub when: Option<Condition>,
-    /// How long one attempt may take.
+    /// Done once for each item of a list. Never set in an expanded definition.
+    pub for_each: Option<ForEach>,
+    /// In an expanded definition: which element of which of [`Definition::loops`] it is.
+    pub element: Option<Element>,
+    /// How long one attempt may take; how long a wait waits at most, and a delay exactly.
     pub timeout: Duration,
     /// When and how often to try again.
     pub retry: RetryPolicy,
@@ -56,8 +81,77 @@ pub struct Step {
     pub compensation: Compensation,
 }
 
+/// What kind of work a step is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// A command to a participant.
+    Command,
+    /// Another saga. Its start is a command to the coordinator itself, and its end the reply.
+    Saga {
+        /// The definition's name.
+        name: String,
+        /// Its version; the newest there is when the step is sent, if not given.
+        version: Option<u32>,
+    },
+    /// Waits for a signal from outside; its payload is the step's output.
+    Wait {
+        /// The signal's name.
+        signal: String,
+        /// What becomes of the step when its time-out passes without the signal.
+        on_timeout: OnTimeout,
+    },
+    /// Waits for its time-out.
+    Delay,
+}
+
+impl Work {
+    /// The word in documents and views: `command`, `saga`, `wait` or `delay`.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Command => "command",
+            Self::Saga { .. } => "saga",
+            Self::Wait { .. } => "wait",
+            Self::Delay => "delay",
+        }
+    }
+
+    /// Whether it is a command that travels through the broker.
+    pub fn is_sent(&self) -> bool {
+        matches!(self, Self::Command | Self::Saga { .. })
+    }
+}
+
+/// What becomes of a wait whose signal did not come in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnTimeout {
+    /// The step fails, as if a participant had refused it.
+    Fail,
+    /// The step is skipped.
+    Continue,
+}
+
+/// A step that is done once for each item of a list.
+#[derive(Clone, Debug)]
+pub struct ForEach {
+    /// Gives the list from the saga's input.
+    pub items: Template,
+    /// How many items are under way at once; all of them if not given.
+    pub max_parallel: Option<u16>,
+    /// How many items there may be.
+    pub max_items: u16,
+}
+
+/// Which element of which `forEach` step a step of an expanded definition is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Element {
+    /// Its place in [`Definition::loops`].
+    pub of: usize,
+    /// Its place in the list.
+    pub index: usize,
+}
+
 /// What undoes a step.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Compensation {
     /// Nothing: the step leaves nothing behind, or cannot be compensated because the pivot lies before it.
     None,
@@ -76,7 +170,7 @@ impl Compensation {
 }
 
 /// The command that undoes a step.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct CompensationAction {
     /// What the participant is asked to do.
     pub action: String,
@@ -146,6 +240,12 @@ impl Definition {
         self.steps.iter().position(|step| step.name == name).and_then(|at| u16::try_from(at).ok()).map(StepIndex)
     }
 
+    /// The step that an outbox entry names: in a definition that is not expanded, the `forEach` step of an element.
+    pub fn named(&self, name: &str) -> Option<&Step> {
+        let of = |name: &str| self.steps.iter().find(|step| step.name == name);
+        of(name).or_else(|| of(name.split_once('[')?.0))
+    }
+
     /// All step indices, in the order of the file.
     pub fn indices(&self) -> impl DoubleEndedIterator<Item = StepIndex> + use<> {
         (0..u16::try_from(self.steps.len()).unwrap_or(u16::MAX)).map(StepIndex)
@@ -154,6 +254,22 @@ impl Definition {
     /// The pivot, if there is one.
     pub fn pivot(&self) -> Option<StepIndex> {
         self.indices().find(|&index| self.step(index).pivot)
+    }
+
+    /// The `wait` step that a signal is for, if there is one.
+    pub fn waits_for(&self, signal: &str) -> Option<StepIndex> {
+        self.indices().find(|&index| matches!(&self.step(index).work, Work::Wait { signal: own, .. } if own == signal))
+    }
+
+    /// The names of the signals that its steps wait for, in the order of the file.
+    pub fn signals(&self) -> Vec<&str> {
+        self.steps
+            .iter()
+            .filter_map(|step| match &step.work {
+                Work::Wait { signal, .. } => Some(signal.as_str()),
+                _ => None,
+            })
+            .collect()
     }
 
     /// Where the step lies with respect to the pivot.
@@ -165,10 +281,10 @@ impl Definition {
         }
     }
 
-    /// The services that take part, each once, in the order of the file.
+    /// The services that take part, each once, in the order of the file. The coordinator is none.
     pub fn participants(&self) -> Vec<&str> {
         let mut seen = Vec::new();
-        for step in &self.steps {
+        for step in self.steps.iter().filter(|step| step.work == Work::Command) {
             if !seen.contains(&step.participant.as_str()) {
                 seen.push(step.participant.as_str());
             }

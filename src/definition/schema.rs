@@ -55,38 +55,78 @@ pub fn json_schema() -> Value {
                     "nonRetryable": { "type": "array", "items": { "type": "string" }, "description": "Error types that are not tried again." }
                 }
             },
-            "step": {
+            "step": step()
+        }
+    })
+}
+
+fn step() -> Value {
+    json!({
+        "type": "object",
+        "required": ["name"],
+        "oneOf": [
+            { "required": ["participant", "action"] },
+            { "required": ["saga"] },
+            { "required": ["wait"] },
+            { "required": ["delay"] }
+        ],
+        "additionalProperties": false,
+        "properties": {
+            "name": { "$ref": "#/$defs/name", "description": "Unique in the definition." },
+            "participant": { "$ref": "#/$defs/name", "description": "The service; its queue is <participant>.commands." },
+            "action": { "$ref": "#/$defs/name", "description": "What it is asked to do; the routing key is <participant>.<action>." },
+            "saga": { "$ref": "#/$defs/name", "description": "Instead of participant and action: another saga, which this step starts and whose end it waits for. Its compensation sends that saga back." },
+            "version": { "type": "integer", "minimum": 1, "maximum": i32::MAX, "description": "The other saga's version; the newest when the step is sent, if not given." },
+            "wait": {
+                "description": "Instead of participant and action: waits for a signal from outside, whose payload is the step's output.",
                 "type": "object",
-                "required": ["name", "participant", "action"],
+                "required": ["signal", "timeout"],
                 "additionalProperties": false,
                 "properties": {
-                    "name": { "$ref": "#/$defs/name", "description": "Unique in the definition." },
-                    "participant": { "$ref": "#/$defs/name", "description": "The service; its queue is <participant>.commands." },
-                    "action": { "$ref": "#/$defs/name", "description": "What it is asked to do; the routing key is <participant>.<action>." },
-                    "input": { "description": "The command's body; the saga's input if not given." },
-                    "when": { "type": ["string", "boolean"], "description": "A step whose condition is false is skipped." },
-                    "after": { "type": "array", "items": { "$ref": "#/$defs/name" }, "description": "The steps it waits for. Default: the step before; [] starts at once." },
-                    "timeout": { "$ref": "#/$defs/duration", "description": "How long one attempt may take." },
-                    "retry": { "$ref": "#/$defs/retry" },
-                    "pivot": { "type": "boolean", "description": "Once this step was sent, the saga only goes forward." },
-                    "compensation": {
-                        "description": "What undoes it. Must be said of every step that is not after the pivot.",
-                        "oneOf": [
-                            { "const": "none" },
-                            {
-                                "type": "object",
-                                "required": ["action"],
-                                "additionalProperties": false,
-                                "properties": {
-                                    "action": { "$ref": "#/$defs/name" },
-                                    "input": { "description": "The command's body; that of the action if not given." },
-                                    "timeout": { "$ref": "#/$defs/duration" },
-                                    "retry": { "$ref": "#/$defs/retry" }
-                                }
-                            }
-                        ]
-                    }
+                    "signal": { "$ref": "#/$defs/name", "description": "The signal's name." },
+                    "timeout": { "$ref": "#/$defs/duration", "description": "How long to wait at most." },
+                    "onTimeout": { "enum": ["fail", "continue"], "description": "What becomes of the step then: it fails, or is skipped. Default fail." }
                 }
+            },
+            "delay": { "$ref": "#/$defs/duration", "description": "Instead of participant and action: waits for so long." },
+            "forEach": {
+                "description": "Does the step once for each item of a list of the input; its expressions read `item` and `index`, its output is the list of outputs, and each item is compensated on its own.",
+                "oneOf": [
+                    { "type": "string" },
+                    {
+                        "type": "object",
+                        "required": ["items"],
+                        "additionalProperties": false,
+                        "properties": {
+                            "items": { "type": "string", "description": "The list, for example ${ input.lines }." },
+                            "maxParallel": { "type": "integer", "minimum": 1, "maximum": 500, "description": "How many items are under way at once; all of them if not given." },
+                            "maxItems": { "type": "integer", "minimum": 1, "maximum": 500, "description": "How many items there may be. Default 100." }
+                        }
+                    }
+                ]
+            },
+            "input": { "description": "The command's body, or the other saga's input; this saga's input if not given." },
+            "when": { "type": ["string", "boolean"], "description": "A step whose condition is false is skipped." },
+            "after": { "type": "array", "items": { "$ref": "#/$defs/name" }, "description": "The steps it waits for. Default: the step before; [] starts at once." },
+            "timeout": { "$ref": "#/$defs/duration", "description": "How long one attempt may take." },
+            "retry": { "$ref": "#/$defs/retry" },
+            "pivot": { "type": "boolean", "description": "Once this step was sent, the saga only goes forward." },
+            "compensation": {
+                "description": "What undoes it. Must be said of every step that is not after the pivot.",
+                "oneOf": [
+                    { "const": "none" },
+                    {
+                        "type": "object",
+                        "required": ["action"],
+                        "additionalProperties": false,
+                        "properties": {
+                            "action": { "$ref": "#/$defs/name" },
+                            "input": { "description": "The command's body; that of the action if not given." },
+                            "timeout": { "$ref": "#/$defs/duration" },
+                            "retry": { "$ref": "#/$defs/retry" }
+                        }
+                    }
+                ]
             }
         }
     })

@@ -9,8 +9,8 @@ use crate::definition::fields::{Findings, Reader, child};
 use crate::definition::node::{Node, Parsed};
 use crate::definition::steps::{Defaults, Draft, DraftCompensation};
 use crate::definition::{
-    Compensation, CompensationAction, Definition, Diagnostic, ExpressionError, Graph, Scope, Severity, Step, check,
-    expression, input_schema, node, steps,
+    Compensation, CompensationAction, Definition, Diagnostic, ExpressionError, Graph, RetryPolicy, Scope, Severity,
+    Step, Template, Work, check, expansion, expression, input_schema, node, steps,
 };
 use crate::id::DefinitionRef;
 use crate::payload::Payload;
@@ -78,6 +78,12 @@ fn build(findings: &mut Findings<'_>, root: &Node) -> Option<Definition> {
     let reads_outputs = !findings.uses.is_empty();
     let graph = drafts.as_deref().and_then(|drafts| check::whole(findings, drafts, timeout));
     let (drafts, graph): (Vec<Draft>, Graph) = drafts.zip(graph)?;
+    let pivot = check::pivot_of(&drafts);
+    let steps = drafts.into_iter().enumerate().map(|(at, draft)| {
+        let is_compensable = !draft.pivot && !check::is_after_pivot(&graph, pivot, at);
+        step(draft, is_compensable, &defaults)
+    });
+    let steps = steps.collect::<Option<_>>()?;
     Some(Definition {
         reference: DefinitionRef { name: name?.to_owned(), version: version? },
         owner,
@@ -85,11 +91,13 @@ fn build(findings: &mut Findings<'_>, root: &Node) -> Option<Definition> {
         key,
         input_schema,
         timeout,
-        steps: drafts.into_iter().map(step).collect::<Option<_>>()?,
+        steps,
         graph,
         output,
         hash: Payload::from(root.to_json()).canonical_hash(),
         reads_outputs,
+        loops: Vec::new(),
+        expansions: expansion::Expansions::default(),
     })
 }
 
@@ -110,8 +118,17 @@ fn drafts(findings: &mut Findings<'_>, root: &Node, defaults: &Defaults) -> Opti
     read.into_iter().collect()
 }
 
-fn step(draft: Draft) -> Option<Step> {
+fn step(draft: Draft, is_compensable: bool, defaults: &Defaults) -> Option<Step> {
+    let work = draft.work?;
     let compensation = match draft.compensation {
+        DraftCompensation::Child if is_compensable => {
+            let Work::Saga { name, .. } = &work else { return None };
+            let input = Template::literal(serde_json::json!({ "saga": name }));
+            let retry = RetryPolicy { max_attempts: None, ..defaults.compensation_retry.clone() };
+            let action = steps::COMPENSATE_CHILD.to_owned();
+            Compensation::Action(CompensationAction { action, input, timeout: steps::CHILD_TIMEOUT, retry })
+        }
+        DraftCompensation::Child => Compensation::None,
         DraftCompensation::Action { action, input, timeout, retry } => {
             Compensation::Action(CompensationAction { action, input: input?, timeout, retry })
         }
@@ -120,6 +137,9 @@ fn step(draft: Draft) -> Option<Step> {
     };
     Some(Step {
         name: draft.name?,
+        work,
+        for_each: draft.for_each,
+        element: None,
         participant: draft.participant?,
         action: draft.action?,
         input: draft.input?,
@@ -133,7 +153,7 @@ fn step(draft: Draft) -> Option<Step> {
 
 impl Definition {
     /// What is wrong with a saga's input: `(JSON pointer, message)` pairs, none when it is fine.
-    pub fn check_input(&self, input: &Payload) -> Vec<(String, String)> {
+    pub fn check_input(self: &Arc<Self>, input: &Payload) -> Vec<(String, String)> {
         let value = input.value();
         let mut errors: Vec<(String, String)> = match &self.input_schema {
             Some(schema) => schema
@@ -144,6 +164,11 @@ impl Definition {
             None => Vec::new(),
         };
         inexact_numbers(value, &mut String::new(), &mut errors);
+        if errors.is_empty()
+            && let Err(error) = self.expanded(input)
+        {
+            errors.push((String::new(), error.to_string()));
+        }
         errors
     }
 
@@ -153,7 +178,7 @@ impl Definition {
     /// When the expression fails, or gives something other than 1 to 256 characters of text or a whole number.
     pub fn key_of(&self, input: &Payload) -> Result<Option<String>, ExpressionError> {
         let Some(template) = &self.key else { return Ok(None) };
-        let scope = Scope { input: input.value(), saga_id: "", saga_key: None, outputs: &[] };
+        let scope = Scope { input: input.value(), saga_id: "", saga_key: None, outputs: &[], item: None };
         let refuse = |message: String| {
             let expression = template.expressions().first().map(|first| first.text.clone()).unwrap_or_default();
             ExpressionError { expression, message }

@@ -5,22 +5,45 @@ use std::time::Duration;
 use crate::definition::diagnostic::Place;
 use crate::definition::fields::{Findings, Reader, child};
 use crate::definition::node::{Data, Node};
-use crate::definition::{Condition, RetryPolicy, Template};
+use crate::definition::{COORDINATOR, Condition, ForEach, OnTimeout, RetryPolicy, Template, Work};
 
-const STEP_KEYS: [&str; 10] =
-    ["name", "participant", "action", "input", "when", "after", "timeout", "retry", "pivot", "compensation"];
+const STEP_KEYS: [&str; 15] = [
+    "name",
+    "participant",
+    "action",
+    "saga",
+    "version",
+    "wait",
+    "delay",
+    "forEach",
+    "input",
+    "when",
+    "after",
+    "timeout",
+    "retry",
+    "pivot",
+    "compensation",
+];
+/// What a step may not say, by what it is.
+const NOT_OF_SAGA: [&str; 4] = ["participant", "action", "timeout", "retry"];
+const NOT_OF_WAIT: [&str; 9] =
+    ["participant", "action", "version", "forEach", "input", "timeout", "retry", "pivot", "compensation"];
 const RETRY_KEYS: [&str; 6] =
     ["maxAttempts", "initialInterval", "backoffCoefficient", "maxInterval", "jitter", "nonRetryable"];
-/// Its queue would be called like the exchange of all commands.
-const RESERVED_PARTICIPANT: &str = "amends";
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often the coordinator asks itself what became of a sub-saga whose end it has not heard of.
+pub(super) const CHILD_TIMEOUT: Duration = Duration::from_secs(60);
+/// What the coordinator is asked for when a sub-saga must be undone.
+pub(super) const COMPENSATE_CHILD: &str = "compensate";
+const MAX_ITEMS: u32 = 500;
+const DEFAULT_ITEMS: u16 = 100;
 
 /// What steps get that do not say otherwise.
 pub(super) struct Defaults {
     timeout: Duration,
     retry: RetryPolicy,
     compensation_timeout: Option<Duration>,
-    compensation_retry: RetryPolicy,
+    pub(super) compensation_retry: RetryPolicy,
 }
 
 /// A step as it was read, before it is known whether the definition as a whole holds together.
@@ -28,6 +51,9 @@ pub(super) struct Draft {
     pub name: Option<String>,
     pub name_place: Place,
     pub pointer: String,
+    /// `None` when it cannot be told.
+    pub work: Option<Work>,
+    pub for_each: Option<ForEach>,
     pub participant: Option<String>,
     pub action: Option<String>,
     pub input: Option<Template>,
@@ -50,6 +76,8 @@ pub(super) enum DraftCompensation {
     None,
     /// Said, but wrongly.
     Broken,
+    /// Nothing is said, and the step is a sub-saga, which is compensated by going back itself.
+    Child,
     Action {
         action: String,
         input: Option<Template>,
@@ -154,49 +182,235 @@ fn retry_policy(findings: &mut Findings<'_>, owner: &Node, pointer: &str, base: 
     policy
 }
 
+/// What a step is, as far as it can be told from the keys that it has.
+struct Kind {
+    work: Option<Work>,
+    participant: Option<String>,
+    action: Option<String>,
+    /// For waits and delays.
+    timeout: Option<Duration>,
+}
+
+fn kind(findings: &mut Findings<'_>, node: &Node, pointer: &str) -> Kind {
+    let given: Vec<&str> =
+        ["participant", "saga", "wait", "delay"].into_iter().filter(|key| node.get(key).is_some()).collect();
+    if let [first, second, ..] = given.as_slice()
+        && let Some(field) = node.get(second)
+    {
+        let message = format!("a step has `{first}` or `{second}`, not both");
+        findings.error("DEF_STEP_KIND", field.place, &child(pointer, second), message).suggestion =
+            Some("make two steps of it".to_owned());
+        return Kind { work: None, participant: None, action: None, timeout: None };
+    }
+    let own = |action: &str| (Some(COORDINATOR.to_owned()), Some(action.to_owned()));
+    match given.first().copied() {
+        Some("saga") => {
+            refuse_keys(findings, node, pointer, "saga", &NOT_OF_SAGA);
+            let name = node.get("saga").and_then(|field| findings.name(field, &child(pointer, "saga")));
+            let version = node
+                .get("version")
+                .and_then(|field| findings.whole(field, &child(pointer, "version"), 1, i32::MAX.unsigned_abs()));
+            let (participant, action) = own("start");
+            let work = name.map(|name| Work::Saga { name: name.to_owned(), version });
+            Kind { work, participant, action, timeout: Some(CHILD_TIMEOUT) }
+        }
+        Some("wait") => {
+            refuse_keys(findings, node, pointer, "wait", &NOT_OF_WAIT);
+            let (work, timeout) = wait(findings, node, pointer);
+            let (participant, action) = own("wait");
+            Kind { work, participant, action, timeout }
+        }
+        Some("delay") => {
+            refuse_keys(findings, node, pointer, "delay", &NOT_OF_WAIT);
+            let (participant, action) = own("delay");
+            Kind {
+                work: Some(Work::Delay),
+                participant,
+                action,
+                timeout: duration(findings, node, pointer, "delay", false),
+            }
+        }
+        _ => {
+            refuse_keys(findings, node, pointer, "participant", &["version"]);
+            let mut name_of = |key: &str, example: &str| {
+                let field = findings.required(node, pointer, key, example)?;
+                findings.name(field, &child(pointer, key)).map(str::to_owned)
+            };
+            let participant = name_of("participant", "participant: warehouse");
+            let action = name_of("action", "action: reserve");
+            if let Some(field) = node.get("participant")
+                && participant.as_deref() == Some(COORDINATOR)
+            {
+                let message = format!("`{COORDINATOR}` is the coordinator's own name");
+                let pointer = child(pointer, "participant");
+                findings.error("DEF_NAME_RESERVED", field.place, &pointer, message).suggestion =
+                    Some("give the participant its service's name".to_owned());
+            }
+            Kind { work: Some(Work::Command), participant, action, timeout: None }
+        }
+    }
+}
+
+fn refuse_keys(findings: &mut Findings<'_>, node: &Node, pointer: &str, kind: &str, keys: &[&str]) {
+    for key in keys {
+        let Some(field) = node.get(key) else { continue };
+        // It may be said of every step that nothing undoes it.
+        if *key == "compensation" && matches!(&field.value, Data::Text(text) if text == "none") {
+            continue;
+        }
+        let message = format!("a step with `{kind}` has no `{key}`");
+        let why = match (kind, *key) {
+            ("saga", "timeout" | "retry") => "the saga that it starts has a time-out and retries of its own",
+            ("wait" | "delay", "compensation") => "waiting leaves nothing behind to undo",
+            ("wait", "timeout") => "put it into `wait`",
+            ("wait" | "delay", "pivot") => "the pivot is a step that has an effect",
+            _ => "take it out",
+        };
+        findings.error("DEF_STEP_KIND", field.place, &child(pointer, key), message).suggestion = Some(why.to_owned());
+    }
+}
+
+fn wait(findings: &mut Findings<'_>, step: &Node, pointer: &str) -> (Option<Work>, Option<Duration>) {
+    let Some(node) = step.get("wait") else { return (None, None) };
+    let pointer = child(pointer, "wait");
+    if !findings.mapping(node, &pointer, &["signal", "timeout", "onTimeout"]) {
+        return (None, None);
+    }
+    let signal = findings
+        .required(node, &pointer, "signal", "signal: approval")
+        .and_then(|field| findings.name(field, &child(&pointer, "signal")))
+        .map(str::to_owned);
+    let timeout = findings
+        .required(node, &pointer, "timeout", "timeout: 2d")
+        .and_then(|field| findings.duration(field, &child(&pointer, "timeout"), false));
+    let on_timeout = match node.get("onTimeout") {
+        None => OnTimeout::Fail,
+        Some(field) => {
+            let pointer = child(&pointer, "onTimeout");
+            match findings.text(field, &pointer) {
+                Some("fail") => OnTimeout::Fail,
+                Some("continue") => OnTimeout::Continue,
+                Some(_) => {
+                    findings.error("DEF_WAIT", field.place, &pointer, "`onTimeout` is `fail` or `continue`");
+                    OnTimeout::Fail
+                }
+                None => OnTimeout::Fail,
+            }
+        }
+    };
+    (signal.map(|signal| Work::Wait { signal, on_timeout }), timeout)
+}
+
+/// `forEach: ${ input.lines }`, or a mapping with `items`, `maxParallel` and `maxItems`.
+fn for_each(findings: &mut Findings<'_>, step: &Node, pointer: &str) -> Option<ForEach> {
+    let node = step.get("forEach")?;
+    let pointer = child(pointer, "forEach");
+    let (items, items_pointer) = match &node.value {
+        Data::Text(_) => (node, pointer.clone()),
+        _ => {
+            if !findings.mapping(node, &pointer, &["items", "maxParallel", "maxItems"]) {
+                return None;
+            }
+            let items = findings.required(node, &pointer, "items", "items: ${ input.lines }")?;
+            (items, child(&pointer, "items"))
+        }
+    };
+    let mut number = |key: &str| {
+        let field = node.get(key)?;
+        findings.whole(field, &child(&pointer, key), 1, MAX_ITEMS).and_then(|number| u16::try_from(number).ok())
+    };
+    let (max_parallel, max_items) = (number("maxParallel"), number("maxItems").unwrap_or(DEFAULT_ITEMS));
+    let template = findings.template(items, &items_pointer, Reader::Items)?;
+    if template.is_literal() || !(template.is_whole_input() || template.may_be_a_condition()) {
+        let message = "the items are one expression that gives a list";
+        findings.error("DEF_FOREACH_ITEMS", items.place, &items_pointer, message).suggestion =
+            Some("write for example `forEach: ${ input.lines }`".to_owned());
+        return None;
+    }
+    Some(ForEach { items: template, max_parallel, max_items })
+}
+
 /// Reads one step; whatever is wrong is found, and the rest is read all the same.
 pub(super) fn read(findings: &mut Findings<'_>, node: &Node, at: usize, defaults: &Defaults) -> Option<Draft> {
     let pointer = format!("/steps/{at}");
     if !findings.mapping(node, &pointer, &STEP_KEYS) {
         return None;
     }
-    let mut name_of = |key: &str, example: &str| {
-        let field = findings.required(node, &pointer, key, example)?;
-        findings.name(field, &child(&pointer, key)).map(str::to_owned)
-    };
-    let name = name_of("name", "name: reserve-stock");
-    let participant = name_of("participant", "participant: warehouse");
-    let action = name_of("action", "action: reserve");
-    if let Some(field) = node.get("participant")
-        && participant.as_deref() == Some(RESERVED_PARTICIPANT)
-    {
-        let message = format!("`{RESERVED_PARTICIPANT}` is the coordinator's own name");
-        let pointer = child(&pointer, "participant");
-        findings.error("DEF_NAME_RESERVED", field.place, &pointer, message).suggestion =
-            Some("give the participant its service's name".to_owned());
-    }
+    let name = findings
+        .required(node, &pointer, "name", "name: reserve-stock")
+        .and_then(|field| findings.name(field, &child(&pointer, "name")))
+        .map(str::to_owned);
+    let Kind { work, participant, action, timeout } = kind(findings, node, &pointer);
+    let for_each = for_each(findings, node, &pointer);
+    findings.has_item = node.get("forEach").is_some();
     let input = match node.get("input") {
         None => Some(Template::whole_input()),
         Some(input) => findings.template(input, &child(&pointer, "input"), Reader::Step(at)),
     };
-    let pivot = node.get("pivot").map(|node| findings.flag(node, &child(&pointer, "pivot")));
+    let pivot = node.get("pivot").and_then(|node| findings.flag(node, &child(&pointer, "pivot"))).unwrap_or(false);
+    if let Some(field) = node.get("forEach").filter(|_| pivot) {
+        let message = "the pivot is one step, so it cannot be done for each item";
+        findings.error("DEF_FOREACH_PIVOT", field.place, &child(&pointer, "forEach"), message).suggestion =
+            Some("make a step after or before it the pivot".to_owned());
+    }
+    let when = condition(findings, node, &pointer, at);
+    let mut compensation = compensation(findings, node, &pointer, at, input.as_ref(), defaults);
+    let mut retry = retry_policy(findings, node, &pointer, &defaults.retry);
+    match &work {
+        Some(Work::Wait { .. } | Work::Delay) => compensation = DraftCompensation::None,
+        Some(Work::Saga { .. }) => {
+            // Asked again and again until the child has ended, which has time-outs of its own.
+            retry = RetryPolicy { max_attempts: None, non_retryable: Vec::new(), ..defaults.retry.clone() };
+            match compensation {
+                DraftCompensation::Absent => compensation = DraftCompensation::Child,
+                DraftCompensation::Action { .. } => {
+                    let place = node.get("compensation").map_or(node.place, |field| field.place);
+                    let message = "a sub-saga is compensated by going back itself";
+                    findings.error("DEF_STEP_KIND", place, &child(&pointer, "compensation"), message).suggestion =
+                        Some("take the compensation out, or write `compensation: none`".to_owned());
+                }
+                _ => {}
+            }
+        }
+        Some(Work::Command) | None => {}
+    }
+    let timeout = match timeout {
+        Some(timeout) => timeout,
+        None => duration(findings, node, &pointer, "timeout", false).unwrap_or(defaults.timeout),
+    };
+    findings.has_item = false;
     Some(Draft {
         name_place: node.get("name").map_or(node.place, |name| name.place),
+        input: input.map(|input| match &work {
+            Some(Work::Saga { name, version }) => start_of(name, *version, input),
+            Some(Work::Wait { signal, .. }) => Template::literal(serde_json::json!({ "signal": signal })),
+            Some(Work::Delay) => Template::literal(serde_json::Value::Null),
+            Some(Work::Command) | None => input,
+        }),
+        work,
+        for_each,
         participant,
         action,
-        when: condition(findings, node, &pointer, at),
+        when,
         after: after(findings, node, &pointer),
-        timeout: duration(findings, node, &pointer, "timeout", false).unwrap_or(defaults.timeout),
+        timeout,
         timeout_place: node.get("timeout").map(|node| node.place),
-        retry: retry_policy(findings, node, &pointer, &defaults.retry),
+        retry,
         retry_place: node.get("retry").map(|node| node.get("maxAttempts").unwrap_or(node).place),
-        pivot: pivot.flatten().unwrap_or(false),
+        pivot,
         pivot_place: node.get("pivot").map_or(node.place, |node| node.place),
-        compensation: compensation(findings, node, &pointer, at, input.as_ref(), defaults),
+        compensation,
         name,
         pointer,
-        input,
     })
+}
+
+/// The body of the command that starts a sub-saga.
+fn start_of(name: &str, version: Option<u32>, input: Template) -> Template {
+    let mut entries = vec![("saga".to_owned(), Template::literal(name.into()))];
+    entries.extend(version.map(|version| ("version".to_owned(), Template::literal(version.into()))));
+    entries.push(("input".to_owned(), input));
+    Template::map(entries)
 }
 
 fn condition(findings: &mut Findings<'_>, step: &Node, pointer: &str, at: usize) -> Option<Condition> {

@@ -16,6 +16,8 @@ pub struct Scope<'a> {
     pub saga_key: Option<&'a str>,
     /// `(name, output)` of each step that has an output; skipped, failed and unknown steps have none.
     pub outputs: &'a [(&'a str, &'a Value)],
+    /// In an element of a `forEach` step: the item, and its place in the list.
+    pub item: Option<(&'a Value, usize)>,
 }
 
 /// An expression could not be evaluated, for example because a field is missing.
@@ -95,6 +97,11 @@ impl Template {
     /// Whether this is the saga's input as it is, which need not be parsed to be passed on.
     pub fn is_whole_input(&self) -> bool {
         matches!(self.0, Part::Input)
+    }
+
+    /// Whether there is no expression in it.
+    pub(super) fn is_literal(&self) -> bool {
+        matches!(self.0, Part::Literal(_))
     }
 
     /// Whether it can give true or false at all: text around an expression, or two of them, only ever give text.
@@ -306,8 +313,13 @@ mod tests {
     fn evaluate(template: Value) -> Result<Value, ExpressionError> {
         let input = json!({"n": 2, "half": 0.5, "name": "Ada", "lines": [{"sku": "a"}, {"sku": "b"}], "nothing": null});
         let output = json!({"id": "p-1", "large": 9_007_199_254_740_993_u64});
-        let scope =
-            Scope { input: &input, saga_id: "s-1", saga_key: None, outputs: &[("pay", &output), ("my-step", &output)] };
+        let scope = Scope {
+            input: &input,
+            saga_id: "s-1",
+            saga_key: None,
+            outputs: &[("pay", &output), ("my-step", &output)],
+            item: None,
+        };
         Template::compile(&template)?.evaluate(&scope)
     }
 
@@ -404,7 +416,7 @@ mod tests {
     #[test]
     fn loops_over_large_inputs_are_refused() {
         let input = json!({"items": vec![0; 3_000], "text": "x".repeat(10_000)});
-        let scope = Scope { input: &input, saga_id: "", saga_key: None, outputs: &[] };
+        let scope = Scope { input: &input, saga_id: "", saga_key: None, outputs: &[], item: None };
         let cost = |text: &str| {
             Template::compile(&json!(text)).expect("compiles").evaluate(&scope).err().map(|error| error.message)
         };
@@ -444,7 +456,7 @@ mod tests {
     #[test]
     fn a_condition_must_be_true_or_false() {
         let input = json!({"n": 1});
-        let scope = Scope { input: &input, saga_id: "", saga_key: None, outputs: &[] };
+        let scope = Scope { input: &input, saga_id: "", saga_key: None, outputs: &[], item: None };
         let condition = |text: &str| Condition::new(Template::compile(&json!(text)).expect("compiles")).holds(&scope);
         assert_eq!(condition("${ input.n > 0 }"), Ok(true));
         assert_eq!(condition("${ input.n }").expect_err("a number").expression, "input.n");

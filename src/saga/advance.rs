@@ -1,7 +1,10 @@
 //! What is next: forward along the graph, backward against it, the end, or a person.
 
+use serde_json::Value;
+
 use crate::clock::after;
-use crate::definition::{ExpressionError, Scope, Template};
+use crate::definition::expansion::items;
+use crate::definition::{Element, ExpressionError, Scope, Template, Work};
 use crate::id::{Seq, StepIndex};
 use crate::payload::Payload;
 use crate::saga::transition::{Machine, PUBLISH_GRACE};
@@ -84,17 +87,18 @@ impl Machine<'_> {
     fn is_wanted(&self, index: StepIndex) -> Result<bool, ExpressionError> {
         match &self.definition.step(index).when {
             None => Ok(true),
-            Some(condition) => self.with_scope(|scope| condition.holds(scope)),
+            Some(condition) => self.with_scope(Some(index), |scope| condition.holds(scope)),
         }
     }
 
     /// Sends the step's action as generation `generation`.
     pub(super) fn send_action(&mut self, index: StepIndex, generation: u32) {
-        match self.body(&self.definition.step(index).input) {
+        match self.body(Some(index), &self.definition.step(index).input) {
             Ok(body) => {
                 let sending = Sending { direction: Direction::Action, generation, compensates: None, body };
                 let command = self.decide(index, sending);
                 self.set(index, StepState::Pending { command });
+                self.take_early_signal(index);
             }
             Err(error) => self.cannot_send(index, generation, &error),
         }
@@ -113,7 +117,11 @@ impl Machine<'_> {
         let seq = self.saga.next_seq;
         self.saga.next_seq = Seq(seq.0 + 1);
         self.effects.push(Effect::Decide { seq, step: index, direction, generation, compensates, body });
-        let phase = Phase::Sending(after(self.now, PUBLISH_GRACE));
+        let step = self.definition.step(index);
+        let phase = match step.work.is_sent() {
+            true => Phase::Sending(after(self.now, PUBLISH_GRACE)),
+            false => Phase::Waiting(after(self.now, step.timeout)),
+        };
         CommandState { seq, generation, attempt: 1, base: 0, last: None, phase }
     }
 
@@ -124,10 +132,16 @@ impl Machine<'_> {
         self.has_changed = true;
         self.note(Note::Compensating(cause));
         for index in self.definition.indices() {
-            if let StepState::Pending { command: CommandState { phase: Phase::BackingOff(_), last, .. } } =
-                self.step(index)
-            {
-                let problem = last.clone().unwrap_or_else(|| self.no_reply(index, Direction::Action));
+            let StepState::Pending { command: CommandState { phase, last, .. } } = self.step(index) else { continue };
+            // A sub-saga is told to go back at once, instead of letting it run to its end first.
+            let is_child = matches!(self.definition.step(index).work, Work::Saga { .. });
+            if matches!(phase, Phase::Waiting(_)) {
+                self.wait_fails(index, Problem::new("given-up", "the saga turned back while it waited"));
+            } else if is_child || matches!(phase, Phase::BackingOff(_)) {
+                let problem = last.clone().unwrap_or_else(|| match is_child {
+                    true => Problem::new("given-up", "the saga turned back before the sub-saga had ended"),
+                    false => self.no_reply(index, Direction::Action),
+                });
                 self.give_up(index, problem);
             }
         }
@@ -184,9 +198,9 @@ impl Machine<'_> {
     /// Sends the step's compensation as generation `generation`.
     pub(super) fn send_compensation(&mut self, index: StepIndex, owed: Owed, generation: u32) {
         let body = match self.definition.step(index).compensation.action() {
-            Some(compensation) => {
-                self.body(&compensation.input).map_err(|error| Problem::new("expression-error", error.to_string()))
-            }
+            Some(compensation) => self
+                .body(Some(index), &compensation.input)
+                .map_err(|error| Problem::new("expression-error", error.to_string())),
             // Only ever a pivot that reported failure first and success later.
             None => Err(Problem::new(
                 "not-compensable",
@@ -204,26 +218,60 @@ impl Machine<'_> {
         self.set(index, StepState::Compensating { owed, compensation });
     }
 
-    fn body(&self, template: &Template) -> Result<Payload, ExpressionError> {
+    /// What a template gives for a step, or (`None`) for the saga as a whole.
+    fn body(&self, of: Option<StepIndex>, template: &Template) -> Result<Payload, ExpressionError> {
         if template.is_whole_input() {
             return Ok(self.saga.input.clone());
         }
-        self.with_scope(|scope| template.evaluate(scope)).map(Payload::from)
+        self.with_scope(of, |scope| template.evaluate(scope)).map(Payload::from)
     }
 
-    fn with_scope<T>(&self, evaluate: impl FnOnce(&Scope<'_>) -> T) -> T {
-        let outputs: Vec<(&str, &serde_json::Value)> = self
-            .saga
-            .outputs
+    fn with_scope<T>(&self, of: Option<StepIndex>, evaluate: impl FnOnce(&Scope<'_>) -> T) -> T {
+        let output = |index: StepIndex| {
+            self.saga.outputs.get(&index).filter(|_| self.has_output(index)).map(|output| output.value())
+        };
+        let element = of.and_then(|of| self.definition.step(of).element);
+        // A loop's output is the list of its elements'; within an element it is the element's own.
+        let lists: Vec<Option<Value>> = self
+            .definition
+            .loops
             .iter()
-            .filter(|(index, _)| self.has_output(**index))
-            .map(|(index, output)| (self.definition.step(*index).name.as_str(), output.value()))
+            .enumerate()
+            .map(|(at, each)| {
+                let own = element.is_some_and(|element| element.of == at);
+                let all = || each.elements.iter().map(|&index| output(index).cloned().unwrap_or_default()).collect();
+                (!own && self.saga.reads_outputs).then(|| Value::Array(all()))
+            })
             .collect();
+        let of_steps = self.definition.indices().filter_map(|index| {
+            let name = match self.definition.step(index).element {
+                None => self.definition.step(index).name.as_str(),
+                Some(Element { of: at, .. }) if Some(index) == of => self.definition.loops.get(at)?.name.as_str(),
+                Some(_) => return None,
+            };
+            Some((name, output(index)?))
+        });
+        let of_loops = self
+            .definition
+            .loops
+            .iter()
+            .zip(&lists)
+            .filter_map(|(each, list)| Some((each.name.as_str(), list.as_ref()?)));
+        let outputs: Vec<(&str, &Value)> = of_steps.chain(of_loops).collect();
+        let item = element.and_then(|Element { of: at, index }| Some((self.items().get(at)?.get(index)?, index)));
         evaluate(&Scope {
             input: self.saga.input.value(),
             saga_id: &self.saga.id.to_string(),
             saga_key: self.saga.key.as_deref(),
             outputs: &outputs,
+            item,
+        })
+    }
+
+    fn items(&self) -> &[Vec<Value>] {
+        self.items.get_or_init(|| {
+            let input = self.saga.input.value();
+            self.definition.loops.iter().map(|each| items(&each.items, input).unwrap_or_default()).collect()
         })
     }
 
@@ -254,14 +302,20 @@ impl Machine<'_> {
     }
 
     fn complete(&mut self) {
+        if self.saga.held().is_some() {
+            return;
+        }
         if let Some(template) = &self.definition.output {
-            match self.body(template) {
+            match self.body(None, template) {
                 Ok(output) => self.saga.output = Some(output),
                 // Every effect stands, so the saga is complete all the same; the reader sees why it put nothing out.
                 Err(error) => self.saga.cause = Some(Problem::new("output-expression-error", error.to_string())),
             }
         }
-        self.end(SagaState::Completed, Note::Completed);
+        match self.saga.parent {
+            Some(_) => self.hold(),
+            None => self.end(SagaState::Completed, Note::Completed),
+        }
     }
 
     pub(super) fn end(&mut self, state: SagaState, note: Note) {
@@ -269,5 +323,6 @@ impl Machine<'_> {
         self.saga.ended_at = Some(self.now);
         self.has_changed = true;
         self.note(note);
+        self.tell_parent();
     }
 }

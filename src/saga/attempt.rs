@@ -37,8 +37,10 @@ impl Machine<'_> {
                     self.try_again(index, direction, problem, None);
                 }
                 Phase::BackingOff(_) => self.send_next(index),
+                Phase::Waiting(_) => self.wait_ends(index),
             }
         }
+        self.look_at_parent();
         let is_late = self.saga.deadline.is_some_and(|deadline| deadline <= self.now);
         if is_late && matches!(self.saga.state, SagaState::Running) {
             self.go_backward(Problem::new("saga-timeout", "the saga's time-out passed before its pivot was sent"));

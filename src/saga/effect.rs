@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{Seq, StepIndex};
 use crate::payload::Payload;
-use crate::saga::{Direction, Problem};
+use crate::saga::{Direction, Problem, ReplyAddress, ReplyOutcome};
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +33,15 @@ pub enum Effect {
     },
     /// The command's outcome is known: mark its entry VERIFIED.
     Settle(Settled),
+    /// Of a sub-saga: tell its parent, once this is committed.
+    Answer {
+        /// Where.
+        to: ReplyAddress,
+        /// What.
+        outcome: ReplyOutcome,
+    },
+    /// Of a sub-saga: look whether its parent has ended.
+    LookAtParent,
     /// Something worth telling: a lifecycle event, a counter.
     Note(Note),
 }
@@ -133,6 +142,8 @@ pub enum Note {
     TimedOut(StepIndex, Direction),
     /// A participant asked for another attempt.
     RetryAsked(StepIndex, Direction),
+    /// A signal came.
+    Signalled(String),
     /// A reply repeats what is known.
     Duplicate,
     /// A reply contradicts what was recorded.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::id::{Seq, StepIndex};
 use crate::payload::Payload;
-use crate::saga::Problem;
+use crate::saga::{Direction, Problem, ReplyAddress};
 
 /// Something that happened, and when, on the database's clock.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,6 +42,27 @@ pub enum EventKind {
     },
     /// The saga's due time has come: whatever is due by now is done.
     Due,
+    /// A signal came from outside.
+    Signalled {
+        /// Its name.
+        signal: String,
+        /// What it says; the output of the step that waits for it.
+        payload: Payload,
+    },
+    /// Of a sub-saga: its parent sent the command that started it once more, or the one that undoes it.
+    Asked {
+        /// Which of them.
+        direction: Direction,
+        /// Where the answer goes.
+        answer: ReplyAddress,
+    },
+    /// Of a sub-saga, instead of its start: its undoing came first, so that it must never start.
+    Entombed {
+        /// Where the answer goes.
+        answer: ReplyAddress,
+    },
+    /// Of a sub-saga: its parent has ended, so that nobody can ask for its compensation any more.
+    ParentEnded,
     /// An operator acted.
     Operated {
         /// What the operator asked for.

@@ -3,11 +3,13 @@
 
 mod advance;
 mod attempt;
+mod child;
 pub mod effect;
 pub mod event;
 mod operate;
 mod replay;
 mod reply;
+mod signal;
 pub mod state;
 mod transition;
 
@@ -16,7 +18,7 @@ pub use event::{Event, EventKind, Operation, ReplyOutcome};
 pub use operate::allowed;
 pub use replay::{ReplayError, Told, replay, started};
 pub use state::{
-    CommandState, CompensationState, Direction, Owed, Phase, Problem, Saga, SagaState, Skip, StepState, StepStatus,
-    Stuck,
+    CommandState, CompensationState, Direction, Held, Owed, Parent, Phase, Problem, ReplyAddress, Saga, SagaState,
+    Skip, StepState, StepStatus, Stuck,
 };
 pub use transition::{IllegalTransition, PUBLISH_GRACE, transition};

@@ -66,6 +66,10 @@ impl Machine<'_> {
         if self.is_pivot_passed() {
             return Err(self.illegal(word, "its pivot was sent, and from there it only goes forward"));
         }
+        if let Some(parent) = self.saga.parent.as_ref().filter(|parent| parent.held.is_some()) {
+            let why = format!("it is done, and saga {} goes on from there: cancel that one", parent.saga);
+            return Err(self.illegal(word, why));
+        }
         self.go_backward(Problem::new(kind, title));
         Ok(())
     }

@@ -66,6 +66,9 @@ impl Machine<'_> {
     ) -> Result<(), IllegalTransition> {
         let Some((_, command)) = self.step(index).in_flight() else { return Ok(()) };
         let command = command.clone();
+        if self.is_wait(index) {
+            return Err(self.illegal("reply", format!("command {} is a wait, which nobody replies to", command.seq)));
+        }
         if attempt > command.attempt {
             return Err(self.illegal("reply", format!("attempt {attempt} of command {} was never sent", command.seq)));
         }
@@ -115,7 +118,15 @@ impl Machine<'_> {
         }
     }
 
-    fn verify(&mut self, index: StepIndex, seq: Seq, attempts: u32, generation: u32, attempt: u32, output: &Payload) {
+    pub(super) fn verify(
+        &mut self,
+        index: StepIndex,
+        seq: Seq,
+        attempts: u32,
+        generation: u32,
+        attempt: u32,
+        output: &Payload,
+    ) {
         self.settle(Settled::new(seq, attempt, Outcome::Success).giving(output.clone()));
         self.keep_output(index, output);
         self.set(index, StepState::Verified { seq, attempts, generation });
@@ -260,7 +271,7 @@ fn relation(step: &StepState, seq: Seq) -> Option<Relation> {
     }
     let (action, compensation) = match step {
         StepState::Waiting | StepState::Pending { .. } => (None, None),
-        StepState::Skipped { by: Skip::Condition | Skip::Operator } => (None, None),
+        StepState::Skipped { by: Skip::Condition | Skip::TimedOut | Skip::Operator } => (None, None),
         StepState::Verified { seq, .. } | StepState::Unknown { seq, .. } => (Some(*seq), None),
         StepState::Failed { seq, .. } => (*seq, None),
         StepState::Skipped { by: Skip::OperatorAfterSend { owed } | Skip::OperatorCompensation { owed } } => {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -41,12 +42,53 @@ pub struct Saga {
     pub outputs: BTreeMap<StepIndex, Payload>,
     /// Whether [`Saga::outputs`] must be loaded with the saga.
     pub reads_outputs: bool,
+    /// Signals that came before the step that waits for them, by name.
+    pub signals: BTreeMap<String, Payload>,
+    /// The saga that started this one, and waits for its end.
+    pub parent: Option<Parent>,
     /// When it was started.
     pub created_at: Timestamp,
     /// When it last changed.
     pub updated_at: Timestamp,
     /// When it reached a terminal state.
     pub ended_at: Option<Timestamp>,
+}
+
+/// The saga that started this one as one of its steps.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Parent {
+    /// Its id.
+    pub saga: SagaId,
+    /// The step.
+    pub step: String,
+    /// How many sagas stand above this one.
+    pub depth: u8,
+    /// Where to say what became of the start.
+    pub start: ReplyAddress,
+    /// Where to say what became of the compensation, once the parent has asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undo: Option<ReplyAddress>,
+    /// Every step is done, and what remains is the parent's fate: until it has ended it may ask for compensation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Held>,
+}
+
+/// Since when a sub-saga is done and waits for its parent's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// Since when.
+    pub since: Timestamp,
+    /// When to look whether the parent has ended. It says so itself; this is for the case that it could not.
+    pub look_at: Timestamp,
+}
+
+/// Where a reply goes: what a command carries to be echoed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplyAddress {
+    /// The attempt token.
+    pub token: String,
+    /// The routing key.
+    pub reply_to: String,
 }
 
 /// Where a saga stands. Terminal states are final.
@@ -209,6 +251,8 @@ pub enum StepState {
 pub enum Skip {
     /// Its `when` was false.
     Condition,
+    /// It waited for a signal that did not come in time, and goes on without.
+    TimedOut,
     /// An operator, before any command was sent.
     Operator,
     /// An operator, after the action was sent: its outcome counts as unknown if the saga compensates later.
@@ -306,13 +350,15 @@ pub enum Phase {
     Awaiting(Timestamp),
     /// The end of the wait between attempts. When due, the next attempt is sent.
     BackingOff(Timestamp),
+    /// Of a `wait` or `delay` step: the signal or the time. Nothing was sent.
+    Waiting(Timestamp),
 }
 
 impl Phase {
     /// When something must be done about it.
     pub fn due(&self) -> Timestamp {
         match self {
-            Self::Sending(due) | Self::Awaiting(due) | Self::BackingOff(due) => *due,
+            Self::Sending(due) | Self::Awaiting(due) | Self::BackingOff(due) | Self::Waiting(due) => *due,
         }
     }
 }
@@ -377,7 +423,7 @@ impl StepState {
     /// Attempts of the command that the status speaks of.
     pub fn attempts(&self) -> u32 {
         match self {
-            Self::Waiting | Self::Skipped { by: Skip::Condition | Skip::Operator } => 0,
+            Self::Waiting | Self::Skipped { by: Skip::Condition | Skip::TimedOut | Skip::Operator } => 0,
             Self::Pending { command } => command.attempt,
             Self::Verified { attempts, .. }
             | Self::Failed { attempts, .. }
@@ -435,7 +481,7 @@ impl SagaState {
 }
 
 impl Saga {
-    /// A saga to which nothing has happened yet: feed it [`EventKind::Started`](crate::saga::EventKind::Started).
+    /// A saga to which nothing has happened yet. `definition` is [expanded](Definition::expanded) for `input`. Feed it [`EventKind::Started`](crate::saga::EventKind::Started).
     pub fn new(id: SagaId, definition: &Definition, key: Option<String>, input: Payload, now: Timestamp) -> Self {
         Self {
             id,
@@ -452,10 +498,25 @@ impl Saga {
             output: None,
             outputs: BTreeMap::new(),
             reads_outputs: definition.reads_outputs,
+            signals: BTreeMap::new(),
+            parent: None,
             created_at: now,
             updated_at: now,
             ended_at: None,
         }
+    }
+
+    /// The definition with a step for each of this saga's; `None` when it is not this saga's definition.
+    pub fn expand(&self, definition: &Arc<Definition>) -> Option<Arc<Definition>> {
+        let fits = |definition: &Arc<Definition>| definition.steps.len() == self.steps.len();
+        // A tombstone has no input, and no steps that were ever looked at.
+        let expanded = definition.expanded(&self.input).unwrap_or_else(|_| definition.clone());
+        Some(expanded).filter(fits)
+    }
+
+    /// Since when it is done and waits for its parent's end, if it does.
+    pub fn held(&self) -> Option<Held> {
+        self.parent.as_ref()?.held
     }
 
     /// When the coordinator must look at this saga again by itself; `None` when only a message or a person can move it.
@@ -465,6 +526,6 @@ impl Saga {
         }
         let commands = self.steps.iter().filter_map(StepState::in_flight).map(|(_, command)| command.phase.due());
         let deadline = self.deadline.filter(|_| matches!(self.state, SagaState::Running));
-        commands.chain(deadline).min()
+        commands.chain(deadline).chain(self.held().map(|held| held.look_at)).min()
     }
 }

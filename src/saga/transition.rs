@@ -1,5 +1,7 @@
 //! The one function that every saga goes through: simulation, property tests and the real coordinator all run it.
 
+use std::cell::OnceCell;
+
 use crate::clock::{Timestamp, after};
 use crate::definition::{Definition, RetryPolicy};
 use crate::id::{SagaId, Seq, StepIndex};
@@ -26,7 +28,8 @@ pub struct IllegalTransition {
     pub why: String,
 }
 
-/// What becomes of `saga` through `event`, and what follows from it. When nothing changes (a duplicate, a late reply
+/// What becomes of `saga` through `event`, and what follows from it. `definition` is [expanded](Definition::expanded) for
+/// the saga's input. When nothing changes (a duplicate, a late reply
 /// that says nothing new, a timer that fired too early) the saga comes back with the same revision.
 ///
 /// # Errors
@@ -37,13 +40,23 @@ pub fn transition(
     saga: &Saga,
     event: &Event,
 ) -> Result<(Saga, Vec<Effect>), IllegalTransition> {
-    let mut machine =
-        Machine { definition, saga: saga.clone(), now: event.now, effects: Vec::new(), has_changed: false };
+    let mut machine = Machine {
+        definition,
+        saga: saga.clone(),
+        now: event.now,
+        effects: Vec::new(),
+        has_changed: false,
+        items: OnceCell::new(),
+    };
     match &event.kind {
         EventKind::Started => machine.started()?,
         EventKind::Replied { seq, attempt, outcome } => machine.replied(*seq, *attempt, outcome)?,
         EventKind::Published { seq, attempt } => machine.published(*seq, *attempt),
         EventKind::Due => machine.due(),
+        EventKind::Signalled { signal, payload } => machine.signalled(signal, payload)?,
+        EventKind::Asked { direction, answer } => machine.asked(*direction, answer)?,
+        EventKind::Entombed { answer } => machine.entombed(answer)?,
+        EventKind::ParentEnded => machine.parent_ended()?,
         EventKind::Operated { operation } => machine.operated(operation)?,
     }
     if machine.has_changed {
@@ -61,6 +74,8 @@ pub(super) struct Machine<'a> {
     pub(super) now: Timestamp,
     pub(super) effects: Vec<Effect>,
     pub(super) has_changed: bool,
+    /// The items of each of the definition's loops, once they were needed.
+    pub(super) items: OnceCell<Vec<Vec<serde_json::Value>>>,
 }
 
 impl Machine<'_> {
@@ -157,7 +172,9 @@ impl Machine<'_> {
     pub(super) fn is_pivot_passed(&self) -> bool {
         self.definition.pivot().is_some_and(|pivot| match self.step(pivot) {
             StepState::Waiting | StepState::Failed { .. } => false,
-            StepState::Skipped { by: Skip::Condition | Skip::Operator } => self.is_everything_before_done(pivot),
+            StepState::Skipped { by: Skip::Condition | Skip::TimedOut | Skip::Operator } => {
+                self.is_everything_before_done(pivot)
+            }
             _ => true,
         })
     }

@@ -319,6 +319,13 @@ pub struct OutboxEntry {
     pub decided_revision: u32,
 }
 
+impl OutboxEntry {
+    /// Whether it is a `wait` or `delay`, which the coordinator sees to by itself and never publishes.
+    pub fn is_wait(&self) -> bool {
+        self.participant == crate::definition::COORDINATOR && matches!(self.action.as_str(), "wait" | "delay")
+    }
+}
+
 /// The second half of an outbox entry.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verified {

@@ -28,6 +28,8 @@ pub(super) struct SagaRow {
     pub(super) input: String,
     pub(super) output: Option<String>,
     pub(super) reads_outputs: bool,
+    pub(super) signals: Option<String>,
+    pub(super) parent: Option<String>,
     pub(super) deadline_at: Option<Timestamp>,
     pub(super) created_at: Timestamp,
     pub(super) updated_at: Timestamp,
@@ -62,6 +64,8 @@ impl SagaRow {
             output: self.output.map(Payload::trusted),
             outputs: BTreeMap::new(),
             reads_outputs: self.reads_outputs,
+            signals: self.signals.as_deref().map(parse).transpose()?.unwrap_or_default(),
+            parent: self.parent.as_deref().map(parse).transpose()?,
             created_at: self.created_at,
             updated_at: self.updated_at,
             ended_at: self.ended_at,
@@ -75,6 +79,8 @@ pub(super) struct SagaText {
     pub(super) steps: String,
     pub(super) stuck: Option<String>,
     pub(super) cause: Option<String>,
+    pub(super) signals: Option<String>,
+    pub(super) parent: Option<String>,
 }
 
 impl SagaText {
@@ -84,6 +90,8 @@ impl SagaText {
             steps: json(&saga.steps),
             stuck: saga.state.stuck().map(json),
             cause: saga.cause.as_ref().map(json),
+            signals: (!saga.signals.is_empty()).then(|| json(&saga.signals)),
+            parent: saga.parent.as_ref().map(json),
         }
     }
 }

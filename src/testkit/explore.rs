@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::definition::Stage;
+use crate::definition::{Definition, Stage, Step};
 use crate::saga::Direction;
 use crate::testkit::{Attempts, End, Extent, Fault, FaultKind, InvalidPlan, Kit, Plan, Run, Subject, draw};
 
@@ -136,11 +137,13 @@ impl Explorer {
     /// What has to go wrong for each command to be sent at all: nothing for the actions of a saga that completes;
     /// a refusal further on, or a lost outcome, for compensations.
     async fn reach(&self, prepare: &impl AsyncFn(Kit) -> Kit) -> Result<Reach, InvalidPlan> {
-        let definition = self.subject.definition().clone();
-        let mut reach = Reach::default();
         let quiet = self.one(Plan::quiet(), prepare).await?;
+        let definition = self.subject.expanded(&quiet.input)?;
+        let mut reach = Reach { definition: Some(definition.clone()), ..Reach::default() };
         reach.actions = quiet.attempts.keys().map(|(step, _)| step.clone()).collect();
-        let turning = definition.indices().rev().filter(|&step| definition.stage(step) != Stage::AfterPivot);
+        let turning = definition.indices().rev().filter(|&step| {
+            definition.stage(step) != Stage::AfterPivot && FaultKind::Fail.strikes(&definition.step(step).work)
+        });
         let turning: Vec<&str> = turning.map(|step| definition.step(step).name.as_str()).collect();
         for step in definition.steps.iter().filter(|step| step.compensation.action().is_some()) {
             let mut ways = Vec::new();
@@ -167,15 +170,15 @@ impl Explorer {
 
     fn single_faults(&self, reach: &Reach) -> Vec<Plan> {
         let mut plans = Vec::new();
-        for step in &self.subject.definition().steps {
+        for step in reach.definition.iter().flat_map(|definition| &definition.steps) {
             if reach.actions.contains(&step.name) {
-                for fault in faults_of(&step.name, Direction::Action, step.retry.max_attempts, true) {
+                for fault in faults_of(step, Direction::Action, step.retry.max_attempts, true) {
                     plans.push(Plan::quiet().with(fault));
                 }
             }
             let Some(undo) = step.compensation.action() else { continue };
             for (at, way) in reach.compensations.get(&step.name).into_iter().flatten().enumerate() {
-                for fault in faults_of(&step.name, Direction::Compensation, undo.retry.max_attempts, at == 0) {
+                for fault in faults_of(step, Direction::Compensation, undo.retry.max_attempts, at == 0) {
                     plans.push(Plan { faults: way.clone(), ..Plan::quiet() }.with(fault));
                 }
             }
@@ -188,7 +191,8 @@ impl Explorer {
         let mut plans = Vec::new();
         for kind in [FaultKind::Duplicate, FaultKind::DuplicateReply] {
             let all = |without: &[Fault]| -> Vec<Fault> {
-                let steps = self.subject.definition().steps.iter();
+                let steps = reach.definition.iter().flat_map(|definition| &definition.steps);
+                let steps = steps.filter(|step| kind.strikes(&step.work));
                 let both = steps.flat_map(|step| {
                     let undo = step.compensation.action().map(|_| Fault::compensation(&step.name, kind).always());
                     std::iter::once(Fault::action(&step.name, kind).always()).chain(undo)
@@ -263,6 +267,8 @@ impl Explorer {
 
 #[derive(Debug, Default)]
 struct Reach {
+    /// As it is for the input.
+    definition: Option<Arc<Definition>>,
     /// The steps whose action is sent when nothing goes wrong.
     actions: BTreeSet<String>,
     /// By step: the ways on which its compensation is sent.
@@ -270,14 +276,15 @@ struct Reach {
 }
 
 /// Every fault of one command: at each attempt, and at all of them.
-fn faults_of(step: &str, direction: Direction, max_attempts: Option<u32>, each: bool) -> Vec<Fault> {
+fn faults_of(step: &Step, direction: Direction, max_attempts: Option<u32>, each: bool) -> Vec<Fault> {
     let most = max_attempts.unwrap_or(ATTEMPTS_WITHOUT_LIMIT).min(MOST_ATTEMPTS);
-    let most = if each { most } else { most.min(1) };
+    let is_wait = !step.work.is_sent() && direction == Direction::Action;
+    let most = if each && !is_wait { most } else { most.min(1) };
     let mut faults = Vec::new();
-    for kind in FaultKind::ALL {
-        let fault = Fault { direction, ..Fault::action(step, kind) };
+    for kind in FaultKind::ALL.into_iter().filter(|kind| kind.strikes(&step.work)) {
+        let fault = Fault { direction, ..Fault::action(&step.name, kind) };
         faults.extend((1..=most).map(|attempt| fault.clone().at(attempt)));
-        if kind.leads_to_another_attempt() && most > 0 {
+        if kind.leads_to_another_attempt() && most > 0 && !is_wait {
             faults.push(fault.always());
         }
     }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::definition::Definition;
+use crate::definition::{Definition, Work};
 use crate::id::StepIndex;
 use crate::saga::Direction;
 
@@ -24,6 +24,8 @@ pub enum FaultKind {
     Delay,
     /// The command arrives a day later, when the saga has long moved on.
     Stale,
+    /// The signal comes before the step waits for it. Only of waits.
+    Early,
     /// The command arrives twice.
     Duplicate,
     /// The command is overtaken by the next one to any participant.
@@ -54,13 +56,14 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// All kinds.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Fail,
         Self::Retry,
         Self::Timeout,
         Self::Drop,
         Self::Delay,
         Self::Stale,
+        Self::Early,
         Self::Duplicate,
         Self::Reorder,
         Self::Slow,
@@ -85,6 +88,7 @@ impl FaultKind {
             Self::Drop => "drop",
             Self::Delay => "delay",
             Self::Stale => "stale",
+            Self::Early => "early",
             Self::Duplicate => "duplicate",
             Self::Reorder => "reorder",
             Self::Slow => "slow",
@@ -98,6 +102,17 @@ impl FaultKind {
             Self::CrashBeforeAck => "crash-before-ack",
             Self::ParticipantCrashBeforeCommit => "participant-crash-before-commit",
             Self::ParticipantCrashAfterCommit => "participant-crash-after-commit",
+        }
+    }
+
+    /// Whether it can strike a step of this kind: a wait is struck by what becomes of its signal, a delay by nothing.
+    pub fn strikes(self, work: &Work) -> bool {
+        match work {
+            Work::Command | Work::Saga { .. } => self != Self::Early,
+            Work::Wait { .. } => {
+                matches!(self, Self::Timeout | Self::Drop | Self::Delay | Self::Stale | Self::Early | Self::Duplicate)
+            }
+            Work::Delay => false,
         }
     }
 
@@ -203,6 +218,14 @@ impl Fault {
                 known.join(", ")
             )));
         };
+        let work = &definition.step(index).work;
+        if !self.kind.strikes(work) {
+            let kinds = FaultKind::ALL.into_iter().filter(|kind| kind.strikes(work)).map(FaultKind::as_str);
+            let kinds: Vec<&str> = kinds.collect();
+            let kinds = if kinds.is_empty() { "nothing".to_owned() } else { kinds.join(", ") };
+            let message = format!("fault `{self}`: a {} can be struck by {kinds}", work.as_str());
+            return Err(InvalidFault(message));
+        }
         if self.direction == Direction::Compensation && definition.step(index).compensation.action().is_none() {
             return Err(InvalidFault(format!("fault `{self}`: step `{}` has no compensation", self.step)));
         }

@@ -54,12 +54,23 @@ impl Subject {
         &self.definition
     }
 
-    fn outputs(&self, input: &Value, given: &serde_json::Map<String, Value>) -> BTreeMap<StepIndex, Value> {
+    /// The definition as it is for this input.
+    pub(super) fn expanded(&self, input: &Value) -> Result<Arc<Definition>, InvalidPlan> {
+        let expanded = self.definition.expanded(&input.clone().into());
+        expanded.map_err(|error| InvalidPlan::Input { pointer: String::new(), message: error.to_string() })
+    }
+
+    fn outputs(
+        &self,
+        definition: &Definition,
+        input: &Value,
+        given: &serde_json::Map<String, Value>,
+    ) -> BTreeMap<StepIndex, Value> {
         let mut last = self.made_up.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(made) = last.as_ref().filter(|made| made.input == *input && made.given == *given) {
             return made.outputs.clone();
         }
-        let outputs = made_up::outputs(&self.definition, input, given);
+        let outputs = made_up::outputs(definition, input, given);
         *last = Some(MadeUp { input: input.clone(), given: given.clone(), outputs: outputs.clone() });
         outputs
     }
@@ -290,10 +301,7 @@ impl Kit {
     /// When the plan cannot be run.
     pub async fn try_run(mut self) -> Result<Run, InvalidPlan> {
         let definition = self.subject.definition.clone();
-        for fault in &self.plan.faults {
-            fault.place(&definition)?;
-        }
-        if let Some(unknown) = self.plan.outputs.keys().find(|name| definition.find(name).is_none()) {
+        if let Some(unknown) = self.plan.outputs.keys().find(|name| definition.named(name).is_none()) {
             return Err(InvalidPlan::Output(unknown.clone()));
         }
         let input = match self.plan.input.take() {
@@ -303,7 +311,11 @@ impl Kit {
             },
             None => self.subject.made_up_input(self.extent)?,
         };
-        let outputs = self.subject.outputs(&input, &self.plan.outputs);
+        let definition = self.subject.expanded(&input)?;
+        for fault in &self.plan.faults {
+            fault.place(&definition)?;
+        }
+        let outputs = self.subject.outputs(&definition, &input, &self.plan.outputs);
         let Self { machine, services, inbox, plan, invariants, .. } = self;
         let mut run = Simulation::new(Setup { definition, machine, services, inbox, input, outputs, plan }).run().await;
         for (name, holds) in invariants {

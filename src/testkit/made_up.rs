@@ -32,9 +32,17 @@ pub fn input(definition: &Definition, document: &Value, extent: Extent) -> Value
 
 /// Outputs for the steps that do not have one in `given`.
 pub fn outputs(definition: &Definition, input: &Value, given: &Map<String, Value>) -> BTreeMap<StepIndex, Value> {
-    let given: BTreeMap<StepIndex, Value> =
-        given.iter().filter_map(|(name, output)| Some((definition.find(name)?, output.clone()))).collect();
+    let given = given
+        .iter()
+        .flat_map(|(name, output)| steps_called(definition, name).into_iter().map(|step| (step, output.clone())));
+    let given: BTreeMap<StepIndex, Value> = given.collect();
     Reads::of(definition).fill(definition, input, &given).1
+}
+
+/// The step of this name; of a `forEach` step its elements.
+fn steps_called(definition: &Definition, name: &str) -> Vec<StepIndex> {
+    let elements = definition.loops.iter().filter(|each| each.name == name).flat_map(|each| each.elements.clone());
+    definition.find(name).into_iter().chain(elements).collect()
 }
 
 struct Maker<'s> {
@@ -217,8 +225,8 @@ impl Reads {
                 match root {
                     Root::Input => drop(reads.input.insert(path)),
                     Root::Step(name) => {
-                        if let Some(step) = definition.find(&name) {
-                            reads.steps.entry(step).or_default().insert(path);
+                        for step in steps_called(definition, &name) {
+                            reads.steps.entry(step).or_default().insert(path.clone());
                         }
                     }
                 }
@@ -298,8 +306,17 @@ impl Reads {
 fn failures(definition: &Definition, (input, outputs): &(Value, BTreeMap<StepIndex, Value>)) -> usize {
     let all: Vec<(&str, &Value)> =
         outputs.iter().map(|(step, output)| (definition.step(*step).name.as_str(), output)).collect();
+    let lists: Vec<(&str, Value)> = definition
+        .loops
+        .iter()
+        .map(|each| {
+            let of = |step: &StepIndex| outputs.get(step).cloned().unwrap_or_default();
+            (each.name.as_str(), each.elements.iter().map(of).collect())
+        })
+        .collect();
+    let all: Vec<(&str, &Value)> = all.into_iter().chain(lists.iter().map(|(name, list)| (*name, list))).collect();
     fn scope<'a>(input: &'a Value, outputs: &'a [(&'a str, &'a Value)]) -> Scope<'a> {
-        Scope { input, saga_id: "made-up", saga_key: Some("made-up"), outputs }
+        Scope { input, saga_id: "made-up", saga_key: Some("made-up"), outputs, item: None }
     }
     let conditions = definition.steps.iter().filter_map(|step| Some((step, step.when.as_ref()?)));
     let decided: Vec<_> =
@@ -359,14 +376,33 @@ fn paths(text: &str) -> Vec<(Root, Vec<String>)> {
             }
             if word == "input" {
                 found.push((Root::Input, path));
-            } else if path.len() > 2 && path.get(1).is_some_and(|output| output == "output") {
+            } else if path.len() > 1 && path.get(1).is_some_and(|output| output == "output") {
                 let name = path.remove(0);
                 path.remove(0);
-                found.push((Root::Step(name), path));
+                if path.is_empty() {
+                    found.extend(of_items(rest).into_iter().map(|path| (Root::Step(name.clone()), path)));
+                } else {
+                    found.push((Root::Step(name), path));
+                }
             }
         }
     }
     found
+}
+
+/// What a loop over a list reads of its items: `.map(line, line.price)` reads `price`. `text` begins with the selection
+/// of the list.
+fn of_items(text: &str) -> Vec<Vec<String>> {
+    let Some(call) = text.find('(') else { return Vec::new() };
+    let (selection, inside) = text.split_at(call);
+    let is_loop = [".map", ".filter", ".all", ".exists", ".exists_one"].iter().any(|name| selection.ends_with(name));
+    let Some((variable, body)) = inside.get(1..).and_then(|inside| inside.split_once(',')) else { return Vec::new() };
+    let variable = variable.trim();
+    if !is_loop || variable.is_empty() || !variable.chars().all(|c| c.is_alphanumeric() || c == '_') {
+        return Vec::new();
+    }
+    let after = body.match_indices(variable).filter_map(|(at, _)| body.get(at + variable.len()..));
+    after.map(members).filter(|path| !path.is_empty()).collect()
 }
 
 /// The members selected at the beginning of `text`: `.a['b'].c` gives a, b, c. Stops at a call and at an index.
@@ -460,5 +496,6 @@ mod tests {
         );
         assert_eq!(paths("size(input.lines) > myinput.x"), [(Root::Input, vec!["lines".to_owned()])]);
         assert_eq!(paths("steps.a.output"), []);
+        assert_eq!(paths("steps.a.output.map(l, l.price + 1)"), [step("a", &["price"])]);
     }
 }

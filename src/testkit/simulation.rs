@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::clock::{Timestamp, after};
-use crate::definition::Definition;
+use crate::definition::{Definition, Work};
 use crate::id::{CommandId, SagaId, Seq, StepIndex};
 use crate::message::Command;
 use crate::message::command::idempotency_key;
@@ -39,6 +39,7 @@ enum Happening {
     Deliver { seq: Seq, attempt: u32, fault: Option<FaultKind> },
     Reply { seq: Seq, attempt: u32, outcome: ReplyOutcome, fault: Option<FaultKind> },
     Confirm { seq: Seq, attempt: u32 },
+    Signal { step: StepIndex },
 }
 
 /// What a simulation is made of.
@@ -108,6 +109,7 @@ impl Simulation {
 
     /// Runs until nothing is on its way and nothing is due.
     pub(super) async fn run(mut self) -> Run {
+        self.send_early_signals();
         self.apply(EventKind::Started);
         let mut events = 0;
         loop {
@@ -138,6 +140,7 @@ impl Simulation {
 
     async fn happen(&mut self, happening: Happening) {
         match happening {
+            Happening::Signal { step } => self.signal(step),
             Happening::Confirm { seq, attempt } => self.apply(EventKind::Published { seq, attempt }),
             Happening::Reply { seq, attempt, outcome, fault } => self.answer(seq, attempt, outcome, fault),
             Happening::Deliver { seq, attempt, fault } => {
@@ -172,9 +175,23 @@ impl Simulation {
     /// Applies an event and carries out what follows.
     fn apply(&mut self, kind: EventKind) {
         let is_reply = matches!(kind, EventKind::Replied { .. });
+        let is_signal = matches!(kind, EventKind::Signalled { .. });
         let event = Event { now: self.now, kind };
         let effects = match self.watched.apply(&event) {
             Ok(effects) => effects,
+            // A signal may come when nobody waits for it any more: whoever sent it is told so.
+            Err(error) if is_signal => {
+                let said = Line {
+                    after: self.timeline.since_start(self.now),
+                    step: None,
+                    compensation: false,
+                    attempt: None,
+                    what: format!("the signal is refused: {}", error.why),
+                    state: self.watched.saga().state.as_str().to_owned(),
+                    fault: false,
+                };
+                return self.timeline.lines.push(said);
+            }
             Err(error) => {
                 let number = if is_reply { "13 a true reply" } else { "an event" };
                 self.watched.broken(format!("{number} was called illegal: {error}"));
@@ -186,7 +203,7 @@ impl Simulation {
             match effect {
                 Effect::Decide { seq, .. } => self.send(*seq, 1),
                 Effect::Publish { seq, attempt } => self.send(*seq, *attempt),
-                Effect::Settle(_) | Effect::Note(_) => {}
+                Effect::Settle(_) | Effect::Answer { .. } | Effect::LookAtParent | Effect::Note(_) => {}
             }
         }
         let saga = self.watched.saga();
@@ -258,6 +275,9 @@ impl Simulation {
         let most = self.attempts.entry((step, direction)).or_default();
         *most = (*most).max(attempt);
         let is_first = self.sent.insert((seq, attempt));
+        if !self.definition.step(step).work.is_sent() && direction == Direction::Action {
+            return self.wait(step);
+        }
         let planned = self.planned(step, direction, attempt).filter(|_| is_first);
         let timeout = self.timeout(step, direction);
         let (there, confirmed) = (self.latency(0), self.latency(1) / 2);
@@ -304,6 +324,54 @@ impl Simulation {
             self.later(there, plain(None));
         }
         self.later(confirmed, Happening::Confirm { seq, attempt });
+    }
+
+    /// Signals that the plan has come before anybody waits for them.
+    fn send_early_signals(&mut self) {
+        for step in self.definition.clone().indices() {
+            if let Some((fired, FaultKind::Early)) = self.planned(step, Direction::Action, 1) {
+                self.strike(fired);
+                self.later(Duration::from_millis(2), Happening::Signal { step });
+            }
+        }
+    }
+
+    /// A step waits: for its time, or for a signal, which somebody sends halfway through unless the plan says otherwise.
+    fn wait(&mut self, step: StepIndex) {
+        let (action, timeout) = (Direction::Action, self.timeout(step, Direction::Action));
+        let signal = Happening::Signal { step };
+        let Work::Wait { signal: name, .. } = &self.definition.step(step).work else {
+            return self.line(step, action, 1, format!("waits for {}", words(timeout)), false);
+        };
+        self.line(step, action, 1, format!("waits for the signal {name}"), false);
+        let planned = self.planned(step, action, 1);
+        if let Some((fired, _)) = planned.filter(|(_, kind)| *kind != FaultKind::Early) {
+            self.strike(fired);
+        }
+        match planned.map(|(_, kind)| kind) {
+            Some(FaultKind::Timeout | FaultKind::Drop) => {
+                self.line(step, action, 1, "the signal never comes", true);
+            }
+            Some(kind @ (FaultKind::Delay | FaultKind::Stale)) => {
+                let wait = timeout + if kind == FaultKind::Stale { STALE } else { LATE };
+                self.line(step, action, 1, format!("the signal takes {}", words(wait)), true);
+                self.later(wait, signal);
+            }
+            Some(FaultKind::Early) => self.line(step, action, 1, "the signal came before", true),
+            other => {
+                self.later(timeout / 2, signal.clone());
+                if other == Some(FaultKind::Duplicate) {
+                    self.line(step, action, 1, "the signal comes twice", true);
+                    self.later(timeout / 2 + LATE, signal);
+                }
+            }
+        }
+    }
+
+    fn signal(&mut self, step: StepIndex) {
+        let Work::Wait { signal, .. } = &self.definition.step(step).work else { return };
+        let payload = self.outputs.get(&step).cloned().unwrap_or_else(|| json!({})).into();
+        self.apply(EventKind::Signalled { signal: signal.clone(), payload });
     }
 
     async fn deliver(&mut self, seq: Seq, attempt: u32, fault: Option<FaultKind>) {
@@ -532,6 +600,9 @@ fn budget(definition: &Definition) -> Duration {
     let mut total = Duration::ZERO;
     for step in &definition.steps {
         let undo = step.compensation.action().map(|undo| (&undo.retry, undo.timeout));
+        if !step.work.is_sent() {
+            total = total.saturating_add(step.timeout);
+        }
         for (policy, timeout) in std::iter::once((&step.retry, step.timeout)).chain(undo) {
             for attempt in 1..=policy.max_attempts.unwrap_or(UNLIMITED + 2).min(1_000) {
                 // A heartbeat restarts the time-out once.

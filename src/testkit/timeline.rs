@@ -121,6 +121,7 @@ fn told(note: &Note) -> Option<(Option<StepIndex>, Direction, String)> {
         Note::Stuck(step, problem) => (Some(*step), action, format!("stuck: {problem}")),
         Note::Unstuck => (None, action, "no longer stuck".to_owned()),
         Note::Abandoned => (None, action, "abandoned".to_owned()),
+        Note::Signalled(signal) => (None, action, format!("the signal {signal} came")),
         Note::Paused => (None, action, "paused".to_owned()),
         Note::Resumed => (None, action, "resumed".to_owned()),
         Note::TimedOut(step, direction) => (Some(*step), *direction, "timed out".to_owned()),

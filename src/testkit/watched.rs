@@ -81,7 +81,7 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// A saga that has not been started.
+    /// A saga that has not been started. `definition` is [expanded](Definition::expanded) for `input`.
     pub fn new(
         definition: Arc<Definition>,
         machine: Machine,
@@ -197,7 +197,7 @@ impl Watched {
                 Some(entry) => entry.outcome = Some(settled.outcome),
                 None => self.broken("11 a command was settled that was never decided"),
             },
-            Effect::Note(_) => {}
+            Effect::Answer { .. } | Effect::LookAtParent | Effect::Note(_) => {}
         }
     }
 
@@ -324,6 +324,8 @@ impl Watched {
         for step in self.definition.clone().indices() {
             let (done, undone) =
                 (self.effects_of(step, Direction::Action), self.effects_of(step, Direction::Compensation));
+            // A wait has no effect; its signal is nobody's work.
+            let is_sent = self.definition.step(step).work.is_sent();
             let is_compensable = self.definition.step(step).compensation.action().is_some();
             match self.saga.state {
                 SagaState::Compensated => {
@@ -335,7 +337,9 @@ impl Watched {
                     }
                 }
                 SagaState::Completed
-                    if matches!(self.step(step), Some(StepState::Verified { .. })) && (done, undone) != (1, 0) =>
+                    if is_sent
+                        && matches!(self.step(step), Some(StepState::Verified { .. }))
+                        && (done, undone) != (1, 0) =>
                 {
                     self.broken("net effect: a step of a completed saga does not stand exactly once");
                 }

@@ -77,6 +77,9 @@ pub fn definition(shapes: &[Shape], timeout: Option<Duration>) -> Definition {
     let steps = shapes
         .iter()
         .map(|shape| Step {
+            work: amends::definition::Work::Command,
+            for_each: None,
+            element: None,
             name: shape.name.clone(),
             participant: format!("{}-service", shape.name),
             action: "do".to_owned(),
@@ -113,6 +116,8 @@ pub fn definition(shapes: &[Shape], timeout: Option<Duration>) -> Definition {
         output: None,
         hash: [0; 32],
         reads_outputs: false,
+        loops: Vec::new(),
+        expansions: Default::default(),
     }
 }
 
@@ -317,6 +322,7 @@ fn word_of(state: &StepState) -> String {
                 amends::saga::Phase::Sending(_) => "sending",
                 amends::saga::Phase::Awaiting(_) => "awaiting",
                 amends::saga::Phase::BackingOff(_) => "backing-off",
+                amends::saga::Phase::Waiting(_) => "waiting",
             };
             format!(":{phase} {}#{}", command.attempt, command.generation)
         })
@@ -339,6 +345,7 @@ fn word_of(state: &StepState) -> String {
                 format!("skipped after send{}", if owed.known { " (succeeded)" } else { "" })
             }
             Skip::OperatorCompensation { .. } => "compensation skipped".to_owned(),
+            Skip::TimedOut => "no signal".to_owned(),
         },
         other => format!("{}{}", other.status().as_str(), phase(other)),
     }

@@ -104,11 +104,21 @@ impl World {
                 self.apply(EventKind::Published { seq, attempt });
             }
             23..=26 => self.fire(),
-            27 => {
+            27 if which.is_multiple_of(2) => {
                 self.apply(EventKind::Due);
             }
+            27 => self.signal(usize::from(how)),
             28..=31 => self.operate(which, how),
             _ => {}
+        }
+    }
+
+    /// Somebody sends a signal: early, in time, late or once more.
+    fn signal(&mut self, which: usize) {
+        let signals: Vec<String> = self.watched.definition().signals().into_iter().map(str::to_owned).collect();
+        if let Some(signal) = signals.get(which % signals.len().max(1)) {
+            let payload = Payload::from(serde_json::json!({ "id": "signal", "n": 2 }));
+            self.apply(EventKind::Signalled { signal: signal.clone(), payload });
         }
     }
 
@@ -226,6 +236,10 @@ impl World {
         for effect in effects {
             let (Effect::Decide { seq, .. } | Effect::Publish { seq, .. }) = effect else { continue };
             let attempt = if let Effect::Publish { attempt, .. } = effect { attempt } else { 1 };
+            let entry = self.watched.entry(seq).expect("what was decided is known");
+            if !self.watched.definition().step(entry.step).work.is_sent() {
+                continue;
+            }
             self.commands.push((seq, attempt));
             self.ever_sent.push((seq, attempt));
         }

@@ -22,8 +22,14 @@ use crate::store::{
     Registration, SagaCount, SagaFilter, SagaRecord, SagaSummary, Store, StoreError, StoreHealth, Wants,
 };
 
-const MIGRATIONS: &[Known] =
-    &[Known { version: 1, name: "initial", sql: include_str!("../../../migrations/postgres/0001_initial.sql") }];
+const MIGRATIONS: &[Known] = &[
+    Known { version: 1, name: "initial", sql: include_str!("../../../migrations/postgres/0001_initial.sql") },
+    Known {
+        version: 2,
+        name: "signals_and_parents",
+        sql: include_str!("../../../migrations/postgres/0002_signals_and_parents.sql"),
+    },
+];
 
 /// Connections to the database: batches need few.
 const CONNECTIONS: u32 = 8;

@@ -80,6 +80,8 @@ pub(super) fn saga(row: &PgRow) -> Result<Saga, StoreError> {
         input: get(row, "input")?,
         output: get(row, "output")?,
         reads_outputs: get(row, "reads_outputs")?,
+        signals: get(row, "signals")?,
+        parent: get(row, "parent")?,
         deadline_at: get(row, "deadline_at")?,
         created_at: get(row, "created_at")?,
         updated_at: get(row, "updated_at")?,
@@ -131,6 +133,8 @@ async fn start(
         .bind(ordered.iter().map(|start| start.input_hash.as_slice()).collect::<Vec<_>>())
         .bind(sagas().map(|saga| saga.output.as_ref().map(|output| output.text())).collect::<Vec<_>>())
         .bind(sagas().map(|saga| saga.reads_outputs).collect::<Vec<_>>())
+        .bind(texts.iter().map(|text| text.signals.as_deref()).collect::<Vec<_>>())
+        .bind(texts.iter().map(|text| text.parent.as_deref()).collect::<Vec<_>>())
         .bind(sagas().map(|saga| saga.deadline).collect::<Vec<_>>())
         .bind(sagas().map(|saga| saga.due()).collect::<Vec<_>>())
         .bind(sagas().map(|saga| saga.created_at).collect::<Vec<_>>())
@@ -200,6 +204,8 @@ async fn update(connection: &mut PgConnection, updates: &[SagaUpdate]) -> Result
         .bind(texts.iter().map(|text| text.stuck.as_deref()).collect::<Vec<_>>())
         .bind(texts.iter().map(|text| text.cause.as_deref()).collect::<Vec<_>>())
         .bind(sagas().map(|saga| saga.output.as_ref().map(|output| output.text())).collect::<Vec<_>>())
+        .bind(texts.iter().map(|text| text.signals.as_deref()).collect::<Vec<_>>())
+        .bind(texts.iter().map(|text| text.parent.as_deref()).collect::<Vec<_>>())
         .bind(sagas().map(|saga| saga.deadline).collect::<Vec<_>>())
         .bind(sagas().map(|saga| saga.due()).collect::<Vec<_>>())
         .bind(sagas().map(|saga| saga.updated_at).collect::<Vec<_>>())

@@ -26,8 +26,14 @@ use crate::store::{
     Page, Registration, SagaCount, SagaFilter, SagaRecord, SagaSummary, Store, StoreError, StoreHealth, Wants,
 };
 
-const MIGRATIONS: &[Known] =
-    &[Known { version: 1, name: "initial", sql: include_str!("../../../migrations/sqlite/0001_initial.sql") }];
+const MIGRATIONS: &[Known] = &[
+    Known { version: 1, name: "initial", sql: include_str!("../../../migrations/sqlite/0001_initial.sql") },
+    Known {
+        version: 2,
+        name: "signals_and_parents",
+        sql: include_str!("../../../migrations/sqlite/0002_signals_and_parents.sql"),
+    },
+];
 
 /// How long to wait for another process that holds the file.
 const BUSY: Duration = Duration::from_secs(5);

@@ -72,6 +72,8 @@ pub(super) fn saga(row: &SqliteRow) -> Result<Saga, StoreError> {
         input: get(row, "input")?,
         output: get(row, "output")?,
         reads_outputs: get(row, "reads_outputs")?,
+        signals: get(row, "signals")?,
+        parent: get(row, "parent")?,
         deadline_at: get::<Option<i64>>(row, "deadline_at")?.map(time).transpose()?,
         created_at: time(get(row, "created_at")?)?,
         updated_at: time(get(row, "updated_at")?)?,
@@ -192,7 +194,7 @@ async fn start(
 
 /// The columns that change.
 fn changed(saga: &Saga, from_revision: u32) -> Value {
-    let SagaText { state, steps, stuck, cause } = SagaText::of(saga);
+    let SagaText { state, steps, stuck, cause, signals, parent } = SagaText::of(saga);
     json!({
         "id": saga.id.0.simple().to_string(),
         "from": from_revision,
@@ -204,6 +206,8 @@ fn changed(saga: &Saga, from_revision: u32) -> Value {
         "stuck": stuck,
         "cause": cause,
         "output": saga.output.as_ref().map(|output| output.text()),
+        "signals": signals,
+        "parent": parent,
         "deadline": saga.deadline.map(|at| at.timestamp_micros()),
         "due": saga.due().map(|at| at.timestamp_micros()),
         "updated": saga.updated_at.timestamp_micros(),

@@ -2,7 +2,7 @@
 with wanted as materialized (
     select
         id, definition_name, definition_version, key, state, paused, revision, next_seq, steps::text, stuck::text,
-        cause::text, input::text, output::text, reads_outputs, deadline_at, created_at, updated_at, ended_at
+        cause::text, input::text, output::text, reads_outputs, signals::text, parent::text, deadline_at, created_at, updated_at, ended_at
     from saga
     where id = any($1)
     order by id
@@ -11,7 +11,7 @@ with wanted as materialized (
     -- Those that another transaction holds are being looked after. Not clock_timestamp(): no index can serve that.
     select
         id, definition_name, definition_version, key, state, paused, revision, next_seq, steps::text, stuck::text,
-        cause::text, input::text, output::text, reads_outputs, deadline_at, created_at, updated_at, ended_at
+        cause::text, input::text, output::text, reads_outputs, signals::text, parent::text, deadline_at, created_at, updated_at, ended_at
     from saga
     where due_at is not null and due_at <= statement_timestamp() and id <> all($1)
     order by due_at

@@ -1,5 +1,5 @@
 select
     id, definition_name, definition_version, key, state, paused, revision, next_seq, steps::text, stuck::text,
-    cause::text, input::text, output::text, reads_outputs, deadline_at, created_at, updated_at, ended_at
+    cause::text, input::text, output::text, reads_outputs, signals::text, parent::text, deadline_at, created_at, updated_at, ended_at
 from saga
 where id = $1

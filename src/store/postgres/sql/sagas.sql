@@ -1,7 +1,7 @@
 -- $1 definition, $2 states or null, $3 key, $4 since, $5 paused, $6 the saga to start after, $7 how many
 select
     id, definition_name, definition_version, key, state, paused, revision, next_seq, steps::text, stuck::text,
-    cause::text, 'null' as input, output::text, reads_outputs, deadline_at, created_at, updated_at, ended_at
+    cause::text, 'null' as input, output::text, reads_outputs, signals::text, parent::text, deadline_at, created_at, updated_at, ended_at
 from saga
 where ($1::text is null or definition_name = $1)
     and ($2::text[] is null or state = any($2))

@@ -2,7 +2,7 @@
 -- of x'ff' for the newest), $7 how many
 select
     id, definition_name, definition_version, key, state, paused, revision, next_seq, steps, stuck, cause,
-    'null' as input, output, reads_outputs, deadline_at, created_at, updated_at, ended_at
+    'null' as input, output, reads_outputs, signals, parent, deadline_at, created_at, updated_at, ended_at
 from saga
 where id < $6
     and ($1 is null or definition_name = $1)

@@ -7,6 +7,8 @@ update saga set
     stuck = new.value ->> 'stuck',
     cause = new.value ->> 'cause',
     output = new.value ->> 'output',
+    signals = new.value ->> 'signals',
+    parent = new.value ->> 'parent',
     deadline_at = new.value ->> 'deadline',
     due_at = new.value ->> 'due',
     updated_at = new.value ->> 'updated',
