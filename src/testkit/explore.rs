@@ -85,7 +85,7 @@ impl Explorer {
     ///
     /// # Panics
     /// When no input can be made up, or the one that was given does not fit.
-    pub async fn run(&self, prepare: impl AsyncFn(Kit) -> Kit) -> Report {
+    pub async fn run(self, prepare: impl AsyncFn(Kit) -> Kit) -> Report {
         match self.try_run(prepare).await {
             Ok(report) => report,
             Err(error) => panic!("{error}"),
