@@ -164,6 +164,7 @@ impl Run {
         text
     }
 
+    #[track_caller]
     fn require(&self, holds: bool, what: &str) {
         let found = self.faults_found();
         assert!(holds && found.is_empty(), "{what}\n{}", self.report("FILE"));

@@ -230,8 +230,11 @@ impl Watched {
         let definition = self.definition.clone();
         match direction {
             Direction::Action => {
-                let is_done = |before: StepIndex| {
-                    matches!(self.step(before), Some(StepState::Verified { .. } | StepState::Skipped { .. }))
+                // One event may send a step, find that another cannot be sent, and begin to undo what the first came after.
+                let is_done = |before: StepIndex| match self.step(before) {
+                    Some(StepState::Compensating { owed, .. } | StepState::Compensated { owed, .. }) => owed.known,
+                    Some(state) => matches!(state, StepState::Verified { .. } | StepState::Skipped { .. }),
+                    None => false,
                 };
                 let is_early =
                     definition.indices().any(|before| definition.graph.is_before(before, step) && !is_done(before));

@@ -4,3 +4,4 @@ mod bad_input;
 mod canned;
 mod commands;
 mod program;
+mod simulate;
