@@ -3,5 +3,6 @@
 mod bad_input;
 mod canned;
 mod commands;
+mod demo;
 mod program;
 mod simulate;
