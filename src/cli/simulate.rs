@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::error::{CliError, Exit};
 use super::{Context, output};
-use crate::definition::{self};
+use crate::definition;
 use crate::testkit::{End, Explorer, Extent, Fault, InvalidPlan, Kit, Plan, Report, Run, Subject, Timeline};
 
 /// What to simulate.
@@ -161,10 +161,17 @@ async fn every_fault(
     Err(CliError::failed(format!("{} of {} placements are bad", report.broken(), report.tried())))
 }
 
+/// One command and kind of fault.
+#[derive(Default)]
+struct Group {
+    name: String,
+    attempts: Vec<String>,
+    ends: BTreeMap<String, usize>,
+}
+
 /// One row per command and kind of fault: which attempts were struck, and how the sagas ended.
 fn rows(report: &Report) -> Vec<Vec<String>> {
-    let mut groups: BTreeMap<(usize, String), (Vec<String>, BTreeMap<String, usize>)> = BTreeMap::new();
-    let mut order: Vec<String> = Vec::new();
+    let mut groups: Vec<Group> = Vec::new();
     for placed in &report.sound {
         let Some(last) = placed.faults.last() else { continue };
         let text = last.to_string();
@@ -172,21 +179,21 @@ fn rows(report: &Report) -> Vec<Vec<String>> {
         let (command, attempt) = place.split_once('#').unwrap_or((place, ""));
         let several = if placed.faults.len() > 2 { "several: " } else { "" };
         let name = format!("{several}{command} {kind}");
-        let at = order.iter().position(|known| *known == name).unwrap_or_else(|| {
-            order.push(name.clone());
-            order.len() - 1
-        });
-        let (attempts, ends) = groups.entry((at, name)).or_default();
-        if !attempts.iter().any(|known| known == attempt) {
-            attempts.push(attempt.to_owned());
+        let at = groups.iter().position(|group| group.name == name).unwrap_or(groups.len());
+        if at == groups.len() {
+            groups.push(Group { name, ..Group::default() });
+        }
+        let Some(group) = groups.get_mut(at) else { continue };
+        if !group.attempts.iter().any(|known| known == attempt) {
+            group.attempts.push(attempt.to_owned());
         }
         let end = match &placed.end {
             End::Stuck { step, problem, .. } => format!("STUCK at {step} ({})", problem.kind),
             end => end.state().to_owned(),
         };
-        *ends.entry(end).or_default() += 1;
+        *group.ends.entry(end).or_default() += 1;
     }
-    let row = |((_, name), (attempts, ends)): ((usize, String), (Vec<String>, BTreeMap<String, usize>))| {
+    let row = |Group { name, attempts, ends }: Group| {
         let ends: Vec<String> = ends.into_iter().map(|(end, count)| format!("{count} {end}")).collect();
         vec![name, attempts.join(" "), ends.join(", ")]
     };
