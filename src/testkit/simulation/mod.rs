@@ -1,6 +1,9 @@
 //! One saga on virtual time: the real state machine, participants with inboxes, a broker whose messages take as long as
 //! the seed says, and a plan of what goes wrong. The same plan gives the same run, bit for bit.
 
+mod ending;
+mod waits;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,15 +11,15 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::clock::{Timestamp, after};
-use crate::definition::{Definition, Work};
+use crate::definition::Definition;
 use crate::id::{CommandId, SagaId, Seq, StepIndex};
 use crate::message::Command;
 use crate::message::command::idempotency_key;
 use crate::payload::Payload;
-use crate::saga::{Direction, Effect, Event, EventKind, PUBLISH_GRACE, ReplyOutcome, SagaState};
+use crate::saga::{Direction, Effect, Event, EventKind, ReplyOutcome};
 use crate::testkit::inbox::ModelInbox;
 use crate::testkit::plan::Plan;
-use crate::testkit::run::{End, Run};
+use crate::testkit::run::Run;
 use crate::testkit::services::{Answer, Forced, Services};
 use crate::testkit::timeline::{Line, Timeline};
 use crate::testkit::watched::Entry;
@@ -30,9 +33,6 @@ const RESTART: Duration = Duration::from_secs(1);
 const LATE: Duration = Duration::from_secs(1);
 /// After so many events a saga counts as one that never ends.
 const MAX_EVENTS: u32 = 20_000;
-/// What guarantee 16 allows beyond the remaining retry budget.
-const SLACK: Duration = Duration::from_secs(60);
-
 /// Something on its way.
 #[derive(Clone, Debug)]
 enum Happening {
@@ -326,54 +326,6 @@ impl Simulation {
         self.later(confirmed, Happening::Confirm { seq, attempt });
     }
 
-    /// Signals that the plan has come before anybody waits for them.
-    fn send_early_signals(&mut self) {
-        for step in self.definition.clone().indices() {
-            if let Some((fired, FaultKind::Early)) = self.planned(step, Direction::Action, 1) {
-                self.strike(fired);
-                self.later(Duration::from_millis(2), Happening::Signal { step });
-            }
-        }
-    }
-
-    /// A step waits: for its time, or for a signal, which somebody sends halfway through unless the plan says otherwise.
-    fn wait(&mut self, step: StepIndex) {
-        let (action, timeout) = (Direction::Action, self.timeout(step, Direction::Action));
-        let signal = Happening::Signal { step };
-        let Work::Wait { signal: name, .. } = &self.definition.step(step).work else {
-            return self.line(step, action, 1, format!("waits for {}", words(timeout)), false);
-        };
-        self.line(step, action, 1, format!("waits for the signal {name}"), false);
-        let planned = self.planned(step, action, 1);
-        if let Some((fired, _)) = planned.filter(|(_, kind)| *kind != FaultKind::Early) {
-            self.strike(fired);
-        }
-        match planned.map(|(_, kind)| kind) {
-            Some(FaultKind::Timeout | FaultKind::Drop) => {
-                self.line(step, action, 1, "the signal never comes", true);
-            }
-            Some(kind @ (FaultKind::Delay | FaultKind::Stale)) => {
-                let wait = timeout + if kind == FaultKind::Stale { STALE } else { LATE };
-                self.line(step, action, 1, format!("the signal takes {}", words(wait)), true);
-                self.later(wait, signal);
-            }
-            Some(FaultKind::Early) => self.line(step, action, 1, "the signal came before", true),
-            other => {
-                self.later(timeout / 2, signal.clone());
-                if other == Some(FaultKind::Duplicate) {
-                    self.line(step, action, 1, "the signal comes twice", true);
-                    self.later(timeout / 2 + LATE, signal);
-                }
-            }
-        }
-    }
-
-    fn signal(&mut self, step: StepIndex) {
-        let Work::Wait { signal, .. } = &self.definition.step(step).work else { return };
-        let payload = self.outputs.get(&step).cloned().unwrap_or_else(|| json!({})).into();
-        self.apply(EventKind::Signalled { signal: signal.clone(), payload });
-    }
-
     async fn deliver(&mut self, seq: Seq, attempt: u32, fault: Option<FaultKind>) {
         let Some(entry) = self.watched.entry(seq).cloned() else { return };
         let (step, direction) = (entry.step, entry.direction);
@@ -544,74 +496,6 @@ impl Simulation {
             sent_at: self.now,
         }
     }
-
-    fn end(mut self) -> Run {
-        self.watched.check_end();
-        let saga = self.watched.saga().clone();
-        let name = |step: StepIndex| self.definition.step(step).name.clone();
-        let end = match &saga.state {
-            SagaState::Completed => End::Completed,
-            SagaState::Compensated => End::Compensated,
-            SagaState::Abandoned => End::Abandoned,
-            SagaState::Stuck(stuck) => {
-                End::Stuck { step: name(stuck.step), direction: stuck.direction, problem: stuck.problem.clone() }
-            }
-            state => End::Unended { state: state.as_str().to_owned() },
-        };
-        if let End::Unended { state } = &end {
-            self.watched.broken(format!("16 {state} with nothing that could move it"));
-        }
-        if let Some(rest) = self.rest {
-            let allowed = after(self.last_fault, budget(&self.definition) + SLACK);
-            if rest > allowed {
-                self.watched.broken(format!("16 it came to rest at {rest}, after the retry budget and {SLACK:?}"));
-            }
-        }
-        let unfired = self.plan.faults.iter().enumerate().filter(|(at, _)| !self.fired.contains(at));
-        Run {
-            end,
-            unfired: unfired.map(|(_, fault)| fault.clone()).collect(),
-            undone: self.undone.iter().map(|&step| name(step)).collect(),
-            effects: self
-                .definition
-                .indices()
-                .map(|step| {
-                    let of = |direction| self.watched.effects_of(step, direction);
-                    (name(step), (of(Direction::Action), of(Direction::Compensation)))
-                })
-                .collect(),
-            attempts: self
-                .attempts
-                .into_iter()
-                .map(|((step, direction), most)| ((name(step), direction), most))
-                .collect(),
-            took: self.timeline.since_start(self.rest.unwrap_or(self.now)),
-            violations: self.watched.violations.iter().cloned().collect(),
-            input: saga.input.value().clone(),
-            timeline: self.timeline,
-            plan: self.plan,
-            saga,
-        }
-    }
-}
-
-/// The longest that a saga can take when nothing strikes any more: every attempt of every command, with its waits.
-fn budget(definition: &Definition) -> Duration {
-    let mut total = Duration::ZERO;
-    for step in &definition.steps {
-        let undo = step.compensation.action().map(|undo| (&undo.retry, undo.timeout));
-        if !step.work.is_sent() {
-            total = total.saturating_add(step.timeout);
-        }
-        for (policy, timeout) in std::iter::once((&step.retry, step.timeout)).chain(undo) {
-            for attempt in 1..=policy.max_attempts.unwrap_or(UNLIMITED + 2).min(1_000) {
-                // A heartbeat restarts the time-out once.
-                let one = timeout * 2 + PUBLISH_GRACE + policy.delay_after(attempt, 1.0);
-                total = total.saturating_add(one);
-            }
-        }
-    }
-    total
 }
 
 fn said(outcome: &ReplyOutcome) -> String {
