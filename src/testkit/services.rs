@@ -8,7 +8,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
-use crate::message::{Command, ReplyBody};
+use crate::message::Command;
+#[cfg(feature = "participant")]
+use crate::message::ReplyBody;
 use crate::payload::Payload;
 use crate::saga::{Direction, Problem, ReplyOutcome};
 
@@ -115,6 +117,7 @@ impl Services {
 }
 
 /// A reply as the state machine takes it.
+#[cfg(feature = "participant")]
 pub(super) fn outcome_of(reply: ReplyBody) -> ReplyOutcome {
     let problem = |problem: crate::message::reply::ReplyProblem| Problem {
         kind: problem.kind,
