@@ -31,8 +31,10 @@ async fn is_sound(name: &str) {
     let source = std::fs::read_to_string(path).expect("readable");
     let subject = Subject::read(&source).expect("sound");
     let made_up = |extent| subject.made_up_input(extent).expect("made up");
+    // A longer list changes nothing unless it is looped over; other fields may decide over conditions.
+    let fields = |extent| made_up(extent).as_object().expect("an object").keys().cloned().collect::<Vec<_>>();
     let mut extents = vec![Extent::Required, Extent::Everything];
-    extents.dedup_by_key(|extent| made_up(*extent));
+    extents.dedup_by_key(|extent| fields(*extent));
     for extent in extents {
         let report = explored(&source, extent, Bug::None).await;
         println!("{report}; {} with a fault that never struck", report.unreached());
