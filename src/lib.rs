@@ -21,3 +21,5 @@ pub mod payload;
 pub mod saga;
 #[cfg(feature = "coordinator")]
 pub mod store;
+#[cfg(feature = "testkit")]
+pub mod testkit;

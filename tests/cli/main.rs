@@ -6,4 +6,5 @@ mod check;
 mod commands;
 mod demo;
 mod program;
+mod simulate;
 mod versions;
