@@ -27,6 +27,7 @@ mod routes;
 mod saga_view;
 mod sagas;
 mod serve;
+mod signal;
 mod start;
 
 pub use auth::{AuthConfig, Right, Role, TokenEntry, check_bind};

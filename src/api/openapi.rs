@@ -22,6 +22,9 @@ use crate::client::views;
     views::ProblemDocument,
     views::SagaPage,
     views::SagaView,
+    views::SignalBody,
+    views::SignalRequest,
+    views::SignalResult,
     views::StartBody,
 )))]
 struct Schemas;

@@ -213,6 +213,7 @@ impl From<CoordinatorError> for Problem {
                 Self::new(DEFINITION_INVALID, detail).errors(diagnostics.into_iter().map(found).collect())
             }
             E::UnknownSaga(id) => Self::unknown_saga(id),
+            E::UnknownKey { .. } => Self::new(SAGA_UNKNOWN, told),
             E::UnknownStep { known, .. } => Self::new(STEP_UNKNOWN, told)
                 .errors(vec![FieldProblem::at("/step", "name one of the steps in `known`")])
                 .known(known),
@@ -302,6 +303,7 @@ mod tests {
             CoordinatorError::KeyConflict { definition: "a".to_owned(), key: "k".to_owned(), existing: id },
             CoordinatorError::InvalidDefinition(Vec::new()),
             CoordinatorError::UnknownSaga(id),
+            CoordinatorError::UnknownKey { definition: "a".to_owned(), key: "k".to_owned() },
             CoordinatorError::UnknownStep { message: "no".to_owned(), known: Vec::new() },
             CoordinatorError::NotAllowed { id, action: "skip", state: "RUNNING", why: "no".to_owned() },
             CoordinatorError::Moved { id, expected: 1, found: 2 },

@@ -131,6 +131,14 @@ pub enum CoordinatorError {
     /// There is no such saga.
     #[error("there is no saga {0}")]
     UnknownSaga(SagaId),
+    /// No saga of the definition has this key.
+    #[error("no saga of `{definition}` has the key `{key}`")]
+    UnknownKey {
+        /// The definition's name.
+        definition: String,
+        /// The key.
+        key: String,
+    },
     /// The saga has no such step, or the action needs one named.
     #[error("{message}")]
     UnknownStep {
@@ -194,7 +202,7 @@ impl CoordinatorError {
             Self::KeyConflict { .. } => "KEY_CONFLICT",
             Self::VersionImmutable { .. } => "VERSION_IMMUTABLE",
             Self::InvalidDefinition(_) => "DEFINITION_INVALID",
-            Self::UnknownSaga(_) => "SAGA_UNKNOWN",
+            Self::UnknownSaga(_) | Self::UnknownKey { .. } => "SAGA_UNKNOWN",
             Self::UnknownStep { .. } => "STEP_UNKNOWN",
             Self::UnknownSignal { .. } => "SIGNAL_UNKNOWN",
             Self::NotAllowed { .. } => "ACTION_NOT_ALLOWED",

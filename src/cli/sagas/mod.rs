@@ -4,6 +4,7 @@ mod history;
 mod list;
 mod operate;
 mod show;
+mod signal;
 mod start;
 mod watch;
 
@@ -27,6 +28,8 @@ pub enum Command {
     History(show::Args),
     /// Follow a saga until it ends or is stuck; exit code 3 unless it completed
     Watch(watch::Args),
+    /// Tell a saga of a signal that one of its steps waits for
+    Signal(signal::Args),
     /// Send again what is stuck or waits for its next attempt
     Retry(operate::Stepwise),
     /// Pass over a step, or over its compensation
@@ -51,6 +54,7 @@ pub async fn run(command: Command, context: &Context) -> Result<Exit, CliError> 
         Command::Show(args) => show::run(&args, context).await,
         Command::History(args) => history::run(&args, context).await,
         Command::Watch(args) => watch::run(&args, context).await,
+        Command::Signal(args) => signal::run(args, context).await,
         Command::Retry(args) => operate::stepwise("retry", args, context).await,
         Command::Skip(args) => operate::stepwise("skip", args, context).await,
         Command::Compensate(args) => operate::run("compensate", args, context).await,

@@ -8,6 +8,7 @@ mod history;
 mod outbox;
 mod problem;
 mod sagas;
+mod signals;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,9 +20,10 @@ pub use history::{HistoryItem, HistoryView};
 pub use outbox::{OutboxItem, OutboxPage};
 pub use problem::{FieldProblem, ProblemDocument};
 pub use sagas::{
-    BatchItem, BatchRequest, BatchResult, CompensationOfStep, OperateRequest, SagaPage, SagaSummaryView, SagaView,
-    StartBody, StepError, StepView, StuckView,
+    BatchItem, BatchRequest, BatchResult, ChildView, CompensationOfStep, ElementView, OperateRequest, ParentView,
+    SagaPage, SagaSummaryView, SagaView, StartBody, StepError, StepView, StuckView,
 };
+pub use signals::{SignalBody, SignalRequest, SignalResult};
 
 /// The answer of `/healthz` and `/readyz` when all is well.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
