@@ -353,7 +353,7 @@ async fn settling_from_many_tasks_mixes_nothing_up(subject: Subject) {
             assert!(!delivery.redelivered, "the channel was closed by a wrong settlement");
             let settler = consumer.settler();
             tasks.spawn(async move {
-                let settlement = if number(&delivery) % 5 == 0 { Settlement::Reject } else { Settlement::Ack };
+                let settlement = if number(&delivery).is_multiple_of(5) { Settlement::Reject } else { Settlement::Ack };
                 settler.settle(vec![(delivery.tag, settlement)]).await;
             });
         }

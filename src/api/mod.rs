@@ -10,6 +10,7 @@
 //! Every route is one row of `routes::ROUTES`: its right, its query parameters, its handler and its documentation.
 //! What is not in the table is not served, and what is in it cannot be forgotten.
 
+mod advice;
 mod auth;
 mod body;
 mod definitions;
@@ -29,6 +30,7 @@ mod sagas;
 mod serve;
 mod signal;
 mod start;
+mod versions;
 
 pub use auth::{AuthConfig, Right, Role, TokenEntry, check_bind};
 pub use routes::{RouteInfo, route_table, router};

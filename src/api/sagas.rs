@@ -18,7 +18,7 @@ use crate::api::{App, history};
 use crate::client::views::{ChildView, HistoryView, SagaPage, SagaView};
 use crate::coordinator::view::awaited;
 use crate::definition::{Definition, Work};
-use crate::id::SagaId;
+use crate::id::{DefinitionRef, SagaId};
 use crate::message::command::idempotency_key;
 use crate::saga::{Direction, Saga};
 use crate::store::{Page, SagaFilter, SagaRecord};
@@ -118,7 +118,15 @@ pub(super) async fn history(State(app): State<App>, Id(id): Id) -> Result<Answer
     let store = app.coordinator.store();
     let events = store.history(id).await?;
     let audit = store.audit(Some(id), &Page { after: None, limit: MAX_AUDIT }).await?;
-    Ok(Answer(HistoryView { items: history::tell(&definition, &record, &events, &audit) }))
+    let mut versions = Vec::new();
+    for version in history::earlier_versions(&events) {
+        let reference = DefinitionRef { version, ..record.saga.definition.clone() };
+        let definition = app.coordinator.definition(&reference).await?;
+        let expanded = definition.expanded(&record.saga.input);
+        versions.push(expanded.map_err(|error| Problem::internal(error.to_string()))?);
+    }
+    versions.push(definition);
+    Ok(Answer(HistoryView { items: history::tell(&versions, &record, &events, &audit) }))
 }
 
 /// A saga with its commands and its definition.

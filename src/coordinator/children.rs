@@ -40,7 +40,7 @@ enum Done {
     /// It took effect; the sub-saga answers when it is done.
     Taken,
     /// Answered at once.
-    Answered(Envelope),
+    Answered(Box<Envelope>),
     /// Not now.
     Later,
     /// It comes from nobody who may ask, or cannot be read.
@@ -64,7 +64,7 @@ pub(super) async fn run(coordinator: Coordinator, keys: TokenKeys, stop: Cancell
             let settlement = match done {
                 Done::Taken => Settlement::Ack,
                 Done::Answered(envelope) => {
-                    answers.push(envelope);
+                    answers.push(*envelope);
                     Settlement::Ack
                 }
                 Done::Later => {
@@ -128,8 +128,8 @@ fn explain(error: &CoordinatorError) -> String {
     }
 }
 
-fn refusal(to: ReplyAddress, kind: &str, title: &str) -> Envelope {
-    answer(to, ReplyOutcome::Failure { problem: Problem::new(kind, title) }).envelope
+fn refusal(to: ReplyAddress, kind: &str, title: &str) -> Box<Envelope> {
+    Box::new(answer(to, ReplyOutcome::Failure { problem: Problem::new(kind, title) }).envelope)
 }
 
 async fn start(

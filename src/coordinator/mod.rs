@@ -25,6 +25,7 @@ mod requests;
 mod signals;
 mod telling;
 mod timer;
+mod versions;
 pub mod view;
 mod work;
 
@@ -32,4 +33,5 @@ pub use coordinator::{Coordinator, CoordinatorOptions};
 pub use handle::{CoordinatorError, Operate, OperatorAction, Registered, Start, StartOutcome};
 pub use metrics::Metrics;
 pub use signals::{Signal, Target};
+pub use versions::{Deprecate, Migrate, MigrationPlan};
 pub use work::Heard;

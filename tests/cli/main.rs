@@ -2,5 +2,8 @@
 
 mod bad_input;
 mod canned;
+mod check;
 mod commands;
+mod demo;
 mod program;
+mod versions;

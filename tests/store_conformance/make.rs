@@ -17,6 +17,8 @@ pub const DEFINITION: &str = "place-order";
 pub fn saga(key: Option<&str>) -> Saga {
     let now = Clock::System.now();
     Saga {
+        signals: Default::default(),
+        parent: None,
         id: SagaId::fresh(),
         definition: DefinitionRef { name: DEFINITION.to_owned(), version: 1 },
         key: key.map(str::to_owned),

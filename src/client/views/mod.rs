@@ -3,15 +3,18 @@
 //! Fields are only ever added, so readers ignore what they do not know. States, statuses and outcomes are words of the
 //! contract, kept as text for the same reason.
 
+mod advice;
 mod definitions;
 mod history;
 mod outbox;
 mod problem;
 mod sagas;
 mod signals;
+mod versions;
 
 use serde::{Deserialize, Serialize};
 
+pub use advice::{AdviceView, MoveView, RetriesView, TimeoutView};
 pub use definitions::{
     CompensationView, DefinitionList, DefinitionSummary, DefinitionVersions, DefinitionView, RetryView,
     StepOfDefinition,
@@ -24,6 +27,7 @@ pub use sagas::{
     SagaPage, SagaSummaryView, SagaView, StartBody, StepError, StepView, StuckView,
 };
 pub use signals::{SignalBody, SignalRequest, SignalResult};
+pub use versions::{DeprecationView, MigrateRequest, MigrationItem, MigrationPage, MigrationReason, ReasonRequest};
 
 /// The answer of `/healthz` and `/readyz` when all is well.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
