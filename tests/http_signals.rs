@@ -61,15 +61,15 @@ async fn signals_that_cannot_be_taken_say_why() {
     assert_eq!(over.json()["state"], "ABANDONED", "{}", over.text);
     let cases = [
         (one.as_str(), json!({ "signal": "nodd" }), 422, "SIGNAL_UNKNOWN"),
-        (&one, json!({}), 422, "FIELD_MISSING"),
-        (&one, json!({ "signal": 1 }), 422, "FIELD_INVALID"),
-        (&one, json!({ "signal": "nod", "payloda": 1 }), 422, "FIELD_UNKNOWN"),
+        (&one, json!({}), 400, "FIELD_MISSING"),
+        (&one, json!({ "signal": 1 }), 400, "FIELD_INVALID"),
+        (&one, json!({ "signal": "nod", "payloda": 1 }), 400, "FIELD_UNKNOWN"),
         (&format!("{ended}/signal"), json!({ "signal": "nod" }), 409, "ACTION_NOT_ALLOWED"),
         ("/v1/signals", json!({ "sagaId": nobody, "signal": "nod" }), 404, "SAGA_UNKNOWN"),
         ("/v1/signals", json!({ "sagaId": "x", "signal": "nod" }), 400, "SAGA_ID_INVALID"),
         ("/v1/signals", json!({ "saga": "nod", "key": "k9", "signal": "nod" }), 404, "SAGA_UNKNOWN"),
-        ("/v1/signals", json!({ "saga": "nod", "signal": "nod" }), 422, "FIELD_MISSING"),
-        ("/v1/signals", json!({ "sagaId": id, "saga": "nod", "key": "k1", "signal": "nod" }), 422, "FIELD_MISSING"),
+        ("/v1/signals", json!({ "saga": "nod", "signal": "nod" }), 400, "FIELD_MISSING"),
+        ("/v1/signals", json!({ "sagaId": id, "saga": "nod", "key": "k1", "signal": "nod" }), 400, "FIELD_MISSING"),
     ];
     for (path, body, status, code) in cases {
         let answer = house.ask(post(path, body.to_string())).await;

@@ -9,6 +9,8 @@ use crate::cli::{Context, output};
 
 /// Which saga, and what.
 #[derive(Debug, clap::Args)]
+#[command(override_usage = "amends sagas signal [OPTIONS] <ID> <NAME>\n       \
+    amends sagas signal [OPTIONS] --saga <NAME> --key <KEY> <NAME>")]
 #[command(after_help = "Examples:\n  \
     amends sagas signal 0198c0de-0000-7000-8000-000000000001 approval --payload '{\"by\": \"ada\"}'\n  \
     amends sagas signal approval --saga book-trip --key t-1 --payload @approval.json")]
