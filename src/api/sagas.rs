@@ -102,9 +102,9 @@ pub(super) async fn add_children(app: &App, definition: &Definition, record: &Sa
     let store = app.coordinator.store();
     for (at, (step, told)) in definition.steps.iter().zip(&mut view.steps).enumerate() {
         let Work::Saga { name, .. } = &step.work else { continue };
-        let starts = record.commands.iter().filter(|entry| usize::from(entry.step_index) == at);
+        let mut starts = record.commands.iter().filter(|entry| usize::from(entry.step_index) == at);
         // An operator's retry starts another one; the newest tells.
-        let Some(start) = starts.filter(|entry| entry.direction == Direction::Action).last() else { continue };
+        let Some(start) = starts.rfind(|entry| entry.direction == Direction::Action) else { continue };
         let key = idempotency_key(record.saga.id, &step.name, &start.direction.to_string(), start.generation);
         let Ok(Some(id)) = store.saga_by_key(name, &key).await else { continue };
         let Ok(Some(child)) = store.saga(id).await else { continue };
