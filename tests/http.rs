@@ -369,7 +369,7 @@ async fn every_route_asks_every_role_for_its_right() {
             ("GET", "/healthz" | "/readyz") => Right::Open,
             ("GET", _) => Right::Read,
             (_, path) if path.starts_with("/v1/definitions") => Right::Register,
-            (_, "/v1/sagas" | "/v1/sagas/batch") => Right::Start,
+            (_, "/v1/sagas" | "/v1/sagas/batch" | "/v1/signals" | "/v1/sagas/{id}/signal") => Right::Start,
             _ => Right::Operate,
         };
         assert_eq!(route.right, expected, "{} {}", route.method, route.path);

@@ -126,6 +126,11 @@ impl Fields {
         })
     }
 
+    /// Takes whatever may be there; absent is as good as `null`.
+    pub(super) fn optional(&mut self, name: &str) -> Value {
+        self.map.remove(name).unwrap_or_default()
+    }
+
     /// Takes a text that must be there.
     pub(super) fn required_text(&mut self, name: &str) -> String {
         if !self.map.contains_key(name) {

@@ -28,6 +28,7 @@ mod routes;
 mod saga_view;
 mod sagas;
 mod serve;
+mod signal;
 mod start;
 mod versions;
 

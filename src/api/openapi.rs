@@ -27,6 +27,9 @@ use crate::client::views;
     views::ReasonRequest,
     views::SagaPage,
     views::SagaView,
+    views::SignalBody,
+    views::SignalRequest,
+    views::SignalResult,
     views::StartBody,
 )))]
 struct Schemas;

@@ -226,6 +226,7 @@ impl From<CoordinatorError> for Problem {
                 Self::new(DEFINITION_INVALID, detail).errors(diagnostics.into_iter().map(found).collect())
             }
             E::UnknownSaga(id) => Self::unknown_saga(id),
+            E::UnknownKey { .. } => Self::new(SAGA_UNKNOWN, told),
             E::UnknownStep { known, .. } => Self::new(STEP_UNKNOWN, told)
                 .errors(vec![FieldProblem::at("/step", "name one of the steps in `known`")])
                 .known(known),
@@ -319,6 +320,7 @@ mod tests {
             CoordinatorError::MigrationRefused { id, to: definition, reasons: Vec::new() },
             CoordinatorError::InvalidDefinition(Vec::new()),
             CoordinatorError::UnknownSaga(id),
+            CoordinatorError::UnknownKey { definition: "a".to_owned(), key: "k".to_owned() },
             CoordinatorError::UnknownStep { message: "no".to_owned(), known: Vec::new() },
             CoordinatorError::NotAllowed { id, action: "skip", state: "RUNNING", why: "no".to_owned() },
             CoordinatorError::Moved { id, expected: 1, found: 2 },

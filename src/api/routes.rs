@@ -12,7 +12,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::api::auth::{AuthConfig, Right};
 use crate::api::problem::{METHOD_NOT_ALLOWED, Problem, ROUTE_UNKNOWN};
-use crate::api::{App, advice, definitions, guard, health, openapi, operate, outbox, sagas, start, versions};
+use crate::api::{App, advice, definitions, guard, health, openapi, operate, outbox, sagas, signal, start, versions};
 use crate::clock::Clock;
 use crate::coordinator::Coordinator;
 
@@ -83,6 +83,25 @@ const fn read(
 ) -> Route {
     let takes = Takes::Nothing;
     Route { method: Method::GET, path, right: Right::Read, query: &[], summary, takes, gives, problems, handler }
+}
+
+const fn signalling(
+    path: &'static str,
+    summary: &'static str,
+    takes: &'static str,
+    handler: fn() -> MethodRouter<App>,
+) -> Route {
+    Route {
+        method: Method::POST,
+        path,
+        right: Right::Start,
+        query: &[],
+        summary,
+        takes: Takes::Json(takes),
+        gives: &[(200, Gives::Json("SignalResult"))],
+        problems: &[404, 409, 413, 415, 422, 429],
+        handler,
+    }
 }
 
 const fn operation(path: &'static str, summary: &'static str) -> Route {
@@ -228,6 +247,12 @@ pub(super) const ROUTES: &[Route] = &[
     operation("/v1/sagas/{id}/resume", "Undoes a pause"),
     operation("/v1/sagas/{id}/cancel", "Sends a saga back because its caller no longer wants it"),
     operation("/v1/sagas/{id}/abandon", "Gives a saga up: nothing is undone, nothing more is sent"),
+    signalling("/v1/sagas/{id}/signal", "Tells a saga of a signal that a step waits for", "SignalRequest", || {
+        post(signal::to_one)
+    }),
+    signalling("/v1/signals", "Tells a saga, named by its id or by its key, of a signal", "SignalBody", || {
+        post(signal::to_any)
+    }),
     read("/v1/outbox", "Lists commands, oldest saga first", &[(200, Gives::Json("OutboxPage"))], &[], || {
         get(outbox::list)
     })

@@ -1,6 +1,8 @@
 //! Sagas and commands from the store's form into the contract's.
 
-use crate::client::views::{CompensationOfStep, OutboxItem, SagaSummaryView, SagaView, StepError, StepView, StuckView};
+use crate::client::views::{
+    CompensationOfStep, ElementView, OutboxItem, ParentView, SagaSummaryView, SagaView, StepError, StepView, StuckView,
+};
 use crate::clock::Timestamp;
 use crate::coordinator::view::waiting_for;
 use crate::definition::{Definition, Step};
@@ -19,12 +21,13 @@ pub(super) fn saga_view(definition: &Definition, record: &SagaRecord) -> SagaVie
         key: saga.key.clone(),
         state: saga.state.as_str().to_owned(),
         paused: saga.paused,
+        parent: parent(saga),
         input: saga.input.value().clone(),
         output: saga.output.as_ref().map(|output| output.value().clone()),
         waiting_for: waiting_for(definition, saga),
         stuck: stuck(definition, saga),
         cause: saga.cause.as_ref().map(error),
-        steps: steps.map(|(at, (step, state))| step_view(step, state, saga.paused, of_step(at))).collect(),
+        steps: steps.map(|(at, (step, state))| step_view(definition, step, state, saga.paused, of_step(at))).collect(),
         revision: saga.revision,
         created_at: saga.created_at,
         updated_at: saga.updated_at,
@@ -41,6 +44,7 @@ pub(super) fn summary(definition: &Definition, saga: &Saga) -> SagaSummaryView {
         key: saga.key.clone(),
         state: saga.state.as_str().to_owned(),
         paused: saga.paused,
+        parent: parent(saga),
         waiting_for: waiting_for(definition, saga),
         stuck: stuck(definition, saga),
         revision: saga.revision,
@@ -62,6 +66,7 @@ fn stuck(definition: &Definition, saga: &Saga) -> Option<StuckView> {
 }
 
 fn step_view<'a>(
+    definition: &Definition,
     step: &Step,
     state: &StepState,
     is_paused: bool,
@@ -79,6 +84,9 @@ fn step_view<'a>(
     let due_of = |wanted: Direction| due.filter(|(direction, _)| *direction == wanted).map(|(_, due)| due);
     StepView {
         name: step.name.clone(),
+        kind: step.work.as_str().to_owned(),
+        element: element(definition, step),
+        child: None,
         participant: step.participant.clone(),
         action: step.action.clone(),
         status: state.status().as_str().to_owned(),
@@ -88,6 +96,16 @@ fn step_view<'a>(
         next_due: due_of(Direction::Action),
         compensation: compensation(step, state, due_of(Direction::Compensation)),
     }
+}
+
+fn element(definition: &Definition, step: &Step) -> Option<ElementView> {
+    let element = step.element?;
+    Some(ElementView { of: definition.loops.get(element.of)?.name.clone(), index: element.index })
+}
+
+fn parent(saga: &Saga) -> Option<ParentView> {
+    let parent = saga.parent.as_ref()?;
+    Some(ParentView { id: parent.saga.to_string(), step: parent.step.clone() })
 }
 
 fn owed(state: &StepState) -> Option<&Owed> {

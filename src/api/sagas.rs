@@ -15,11 +15,12 @@ use crate::api::problem::{PATH_INVALID, Problem, SAGA_ID_INVALID};
 use crate::api::query::Query;
 use crate::api::saga_view::{saga_view, summary};
 use crate::api::{App, history};
-use crate::client::views::{HistoryView, SagaPage};
+use crate::client::views::{ChildView, HistoryView, SagaPage, SagaView};
 use crate::coordinator::view::awaited;
-use crate::definition::Definition;
+use crate::definition::{Definition, Work};
 use crate::id::{DefinitionRef, SagaId};
-use crate::saga::Saga;
+use crate::message::command::idempotency_key;
+use crate::saga::{Direction, Saga};
 use crate::store::{Page, SagaFilter, SagaRecord};
 
 /// The states of the contract.
@@ -92,7 +93,24 @@ pub(super) async fn show(State(app): State<App>, Id(id): Id) -> Result<Response,
             waiting_for.push_str(&hint);
         }
     }
+    add_children(&app, &definition, &record, &mut view).await;
     Ok((etag(&record.saga), Answer(view)).into_response())
+}
+
+/// Adds the sagas that the saga's steps have started. What the store cannot tell at the moment is left out.
+pub(super) async fn add_children(app: &App, definition: &Definition, record: &SagaRecord, view: &mut SagaView) {
+    let store = app.coordinator.store();
+    for (at, (step, told)) in definition.steps.iter().zip(&mut view.steps).enumerate() {
+        let Work::Saga { name, .. } = &step.work else { continue };
+        let mut starts = record.commands.iter().filter(|entry| usize::from(entry.step_index) == at);
+        // An operator's retry starts another one; the newest tells.
+        let Some(start) = starts.rfind(|entry| entry.direction == Direction::Action) else { continue };
+        let key = idempotency_key(record.saga.id, &step.name, &start.direction.to_string(), start.generation);
+        let Ok(Some(id)) = store.saga_by_key(name, &key).await else { continue };
+        let Ok(Some(child)) = store.saga(id).await else { continue };
+        let (state, held) = (child.saga.state.as_str().to_owned(), child.saga.held().is_some());
+        told.child = Some(ChildView { id: id.to_string(), state, held });
+    }
 }
 
 pub(super) async fn history(State(app): State<App>, Id(id): Id) -> Result<Answer<HistoryView>, Problem> {

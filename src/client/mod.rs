@@ -27,7 +27,8 @@ pub use error::{ClientError, Refusal};
 pub use request::{Action, OutboxQuery, SagaQuery};
 use views::{
     AdviceView, BatchRequest, BatchResult, DefinitionList, DefinitionVersions, DefinitionView, HealthView, HistoryView,
-    MigrateRequest, MigrationItem, OperateRequest, OutboxPage, ReasonRequest, SagaPage, SagaView, StartBody,
+    MigrateRequest, MigrationItem, OperateRequest, OutboxPage, ReasonRequest, SagaPage, SagaView, SignalBody,
+    SignalResult, StartBody,
 };
 
 /// A coordinator's HTTP interface, as a caller uses it. Cheap to clone.
@@ -211,6 +212,14 @@ impl Client {
     ) -> Result<SagaView, ClientError> {
         let path = ["v1", "sagas", id, action.as_str()];
         Ok(self.connection.send(Method::POST, &path, &[], Body::json(request)?, if_revision).await?.1)
+    }
+
+    /// Tells a saga of a signal; returns once it is durable. Safe to repeat: the first one counts.
+    ///
+    /// # Errors
+    /// `SIGNAL_UNKNOWN` with those that the saga waits for, `ACTION_NOT_ALLOWED` when it comes too late, `SAGA_UNKNOWN`.
+    pub async fn signal(&self, signal: &SignalBody) -> Result<SignalResult, ClientError> {
+        Ok(self.connection.send(Method::POST, &["v1", "signals"], &[], Body::json(signal)?, None).await?.1)
     }
 
     /// A page of the outbox, oldest saga first.

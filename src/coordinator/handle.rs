@@ -151,6 +151,14 @@ pub enum CoordinatorError {
     /// There is no such saga.
     #[error("there is no saga {0}")]
     UnknownSaga(SagaId),
+    /// No saga of the definition has this key.
+    #[error("no saga of `{definition}` has the key `{key}`")]
+    UnknownKey {
+        /// The definition's name.
+        definition: String,
+        /// The key.
+        key: String,
+    },
     /// The saga has no such step, or the action needs one named.
     #[error("{message}")]
     UnknownStep {
@@ -216,7 +224,7 @@ impl CoordinatorError {
             Self::VersionDeprecated { .. } => "VERSION_DEPRECATED",
             Self::MigrationRefused { .. } => "MIGRATION_REFUSED",
             Self::InvalidDefinition(_) => "DEFINITION_INVALID",
-            Self::UnknownSaga(_) => "SAGA_UNKNOWN",
+            Self::UnknownSaga(_) | Self::UnknownKey { .. } => "SAGA_UNKNOWN",
             Self::UnknownStep { .. } => "STEP_UNKNOWN",
             Self::UnknownSignal { .. } => "SIGNAL_UNKNOWN",
             Self::NotAllowed { .. } => "ACTION_NOT_ALLOWED",

@@ -1,15 +1,18 @@
-//! Starts that arrive over AMQP instead of HTTP.
+//! Starts and signals that arrive over AMQP instead of HTTP.
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::topology::REQUESTS_QUEUE;
 use crate::broker::{Delivery, Settlement};
 use crate::coordinator::replies::consume;
-use crate::coordinator::{Coordinator, CoordinatorError, Start, StartOutcome};
+use crate::coordinator::{Coordinator, CoordinatorError, Signal, Start, StartOutcome, Target};
+use crate::id::SagaId;
 use crate::message::Envelope;
-use crate::message::request::{Answer, START_KEY, StartRequest};
+use crate::message::request::{Answer, SIGNAL_KEY, START_KEY, SignalRequest, StartRequest};
+use crate::payload::Payload;
 
 /// What may be unacknowledged at once.
 const PREFETCH: u16 = 256;
@@ -30,12 +33,14 @@ pub(super) async fn run(coordinator: Coordinator, stop: CancellationToken) {
         let mut starts = Vec::new();
         let mut of_starts = Vec::new();
         let mut answered: Vec<(Delivery, Answer)> = Vec::new();
+        let mut signals = Vec::new();
         for delivery in deliveries {
             match read(&delivery.envelope) {
-                Ok(start) => {
+                Ok(Request::Start(start)) => {
                     starts.push(start);
                     of_starts.push(delivery);
                 }
+                Ok(Request::Signal(signal)) => signals.push((delivery, signal)),
                 Err(answer) => answered.push((delivery, answer)),
             }
         }
@@ -44,6 +49,18 @@ pub(super) async fn run(coordinator: Coordinator, stop: CancellationToken) {
             match outcome {
                 Err(error) if error.is_transient() => settlements.push((delivery.tag, Settlement::Requeue)),
                 outcome => answered.push((delivery, answer(outcome))),
+            }
+        }
+        // After the starts: a signal may be for a saga that was asked for in the same breath.
+        let told = signals.into_iter().map(|(delivery, signal)| {
+            let told = coordinator.signal_to(signal);
+            async { (delivery, told.await) }
+        });
+        for (delivery, outcome) in join_all(told).await {
+            match outcome {
+                Err(error) if error.is_transient() => settlements.push((delivery.tag, Settlement::Requeue)),
+                Ok(heard) => answered.push((delivery, found(heard.saga.id, !heard.is_duplicate))),
+                Err(error) => answered.push((delivery, refused(error.code(), error.to_string()))),
             }
         }
         let must_wait = !settlements.is_empty();
@@ -69,20 +86,48 @@ pub(super) async fn run(coordinator: Coordinator, stop: CancellationToken) {
     }
 }
 
-fn read(envelope: &Envelope) -> Result<Start, Answer> {
-    if envelope.routing_key != START_KEY {
-        let detail =
-            format!("`{}` is no request that this version knows: expected `{START_KEY}`", envelope.routing_key);
-        return Err(refused("REQUEST_UNKNOWN", detail));
+/// What is asked for.
+enum Request {
+    Start(Start),
+    Signal(Signal),
+}
+
+fn read(envelope: &Envelope) -> Result<Request, Answer> {
+    let invalid = |error: serde_json::Error| refused("REQUEST_INVALID", error.to_string());
+    match envelope.routing_key.as_str() {
+        START_KEY => {
+            let StartRequest { saga, version, input, key } = serde_json::from_slice(&envelope.body).map_err(invalid)?;
+            Ok(Request::Start(Start { saga, version, input, key }))
+        }
+        SIGNAL_KEY => {
+            let SignalRequest { saga_id, saga, key, signal, payload } =
+                serde_json::from_slice(&envelope.body).map_err(invalid)?;
+            let target = match (saga_id, saga, key) {
+                (Some(id), None, None) => Target::Id(id.parse().map_err(|_| {
+                    refused("REQUEST_INVALID", "`sagaId` is no UUID; give the id as the start answered it".to_owned())
+                })?),
+                (None, Some(saga), Some(key)) => Target::Key { saga, key },
+                _ => {
+                    let detail = "which saga is meant is said by `sagaId`, or by `saga` and `key`";
+                    return Err(refused("REQUEST_INVALID", detail.to_owned()));
+                }
+            };
+            let payload = payload.unwrap_or_else(|| Payload::from(serde_json::Value::Null));
+            Ok(Request::Signal(Signal { target, signal, payload }))
+        }
+        key => {
+            let detail =
+                format!("`{key}` is no request that this version knows: expected `{START_KEY}` or `{SIGNAL_KEY}`");
+            Err(refused("REQUEST_UNKNOWN", detail))
+        }
     }
-    let request: StartRequest =
-        serde_json::from_slice(&envelope.body).map_err(|error| refused("REQUEST_INVALID", error.to_string()))?;
-    let StartRequest { saga, version, input, key } = request;
-    Ok(Start { saga, version, input, key })
+}
+
+fn found(id: SagaId, is_new: bool) -> Answer {
+    Answer { id: Some(id.to_string()), is_new, code: None, detail: None }
 }
 
 fn answer(outcome: Result<StartOutcome, CoordinatorError>) -> Answer {
-    let found = |id: crate::id::SagaId, is_new| Answer { id: Some(id.to_string()), is_new, code: None, detail: None };
     match outcome {
         Ok(StartOutcome::Started { id, .. }) => found(id, true),
         Ok(StartOutcome::Exists { id }) => found(id, false),

@@ -8,6 +8,29 @@ use crate::payload::Payload;
 /// The routing key of a start.
 pub const START_KEY: &str = "start";
 
+/// The routing key of a signal.
+pub const SIGNAL_KEY: &str = "signal";
+
+/// The body of a signal, as in `POST /v1/signals`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct SignalRequest {
+    /// The saga's id; otherwise `saga` and `key` say which saga is meant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saga_id: Option<String>,
+    /// The definition's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saga: Option<String>,
+    /// The saga's key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// The signal's name.
+    pub signal: String,
+    /// What it says; `null` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload: Option<Payload>,
+}
+
 /// The body of a start, as in `POST /v1/sagas`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -31,7 +54,7 @@ pub struct Answer {
     /// The saga, when there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// Whether this request started it; otherwise its key had it already.
+    /// Whether this request started it, or its signal was the first; otherwise it was there already.
     #[serde(default)]
     pub is_new: bool,
     /// A stable code, when the request was refused.

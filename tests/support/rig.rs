@@ -30,7 +30,7 @@ impl Rig {
         let turn = TURN.lock().await;
         let store_url = super::fresh_database().await;
         let broker_url = super::broker_url();
-        let mut queues = vec!["amends.replies".to_owned(), "amends.requests".to_owned()];
+        let mut queues = vec!["amends.replies".to_owned(), "amends.requests".to_owned(), "amends.commands".to_owned()];
         queues.extend(participants.iter().map(|name| format!("{name}.commands")));
         queues.extend(queues.clone().iter().map(|name| format!("{name}.dead")));
         super::delete_queues(&broker_url, &queues).await;

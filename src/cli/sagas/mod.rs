@@ -5,6 +5,7 @@ mod list;
 pub mod migrate;
 mod operate;
 mod show;
+mod signal;
 mod start;
 mod watch;
 
@@ -28,6 +29,8 @@ pub enum Command {
     History(show::Args),
     /// Follow a saga until it ends or is stuck; exit code 3 unless it completed
     Watch(watch::Args),
+    /// Tell a saga of a signal that one of its steps waits for
+    Signal(signal::Args),
     /// Send again what is stuck or waits for its next attempt
     Retry(operate::Stepwise),
     /// Pass over a step, or over its compensation
@@ -54,6 +57,7 @@ pub async fn run(command: Command, context: &Context) -> Result<Exit, CliError> 
         Command::Show(args) => show::run(&args, context).await,
         Command::History(args) => history::run(&args, context).await,
         Command::Watch(args) => watch::run(&args, context).await,
+        Command::Signal(args) => signal::run(args, context).await,
         Command::Retry(args) => operate::stepwise("retry", args, context).await,
         Command::Skip(args) => operate::stepwise("skip", args, context).await,
         Command::Compensate(args) => operate::run("compensate", args, context).await,

@@ -33,6 +33,10 @@ pub fn print(context: &Context, saga: &Value) -> Result<(), CliError> {
             ("key", text(&saga["key"])),
             ("state", state(saga)),
         ];
+        if saga["parent"].is_object() {
+            let (id, step) = (text(&saga["parent"]["id"]), text(&saga["parent"]["step"]));
+            lines.push(("parent", format!("{id}, step {step}")));
+        }
         let further = [
             ("waiting for", "waitingFor"),
             ("input", "input"),
@@ -51,11 +55,31 @@ pub fn print(context: &Context, saga: &Value) -> Result<(), CliError> {
             saga["steps"].as_array().into_iter().flatten().map(|step| {
                 let attempts =
                     step["attempts"].as_array().map_or_else(|| text(&step["attempts"]), |all| all.len().to_string());
-                vec![text(&step["name"]), text(&step["participant"]), text(&step["status"]), attempts, problem(step)]
+                vec![text(&step["name"]), who(step), text(&step["status"]), attempts, note(step)]
             }),
         );
         head.chain([String::new(), steps]).collect::<Vec<_>>().join("\n")
     })
+}
+
+/// The service that does a step; for others what kind of step it is.
+fn who(step: &Value) -> String {
+    match step["kind"].as_str() {
+        Some(kind @ ("saga" | "wait" | "delay")) => format!("({kind})"),
+        _ => text(&step["participant"]),
+    }
+}
+
+/// The saga that a step has started, and its trouble.
+fn note(step: &Value) -> String {
+    let child = &step["child"];
+    let problem = problem(step);
+    if !child.is_object() {
+        return problem;
+    }
+    let state = if child["held"] == true { "done".to_owned() } else { text(&child["state"]) };
+    let told = format!("saga {} ({state})", text(&child["id"]));
+    if problem.is_empty() { told } else { format!("{told}; {problem}") }
 }
 
 /// What a step says of its trouble, in one line.

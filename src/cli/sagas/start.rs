@@ -83,7 +83,8 @@ fn input(argument: Option<&str>) -> Result<Value, CliError> {
     })
 }
 
-fn read(file: &str) -> Result<String, CliError> {
+/// The text of a file, or of standard input for `-`.
+pub(super) fn read(file: &str) -> Result<String, CliError> {
     let mut text = String::new();
     let read = match file {
         "-" => std::io::stdin().read_to_string(&mut text).map(|_| ()),

@@ -9,6 +9,7 @@ mod history;
 mod outbox;
 mod problem;
 mod sagas;
+mod signals;
 mod versions;
 
 use serde::{Deserialize, Serialize};
@@ -22,9 +23,10 @@ pub use history::{HistoryItem, HistoryView};
 pub use outbox::{OutboxItem, OutboxPage};
 pub use problem::{FieldProblem, ProblemDocument};
 pub use sagas::{
-    BatchItem, BatchRequest, BatchResult, CompensationOfStep, OperateRequest, SagaPage, SagaSummaryView, SagaView,
-    StartBody, StepError, StepView, StuckView,
+    BatchItem, BatchRequest, BatchResult, ChildView, CompensationOfStep, ElementView, OperateRequest, ParentView,
+    SagaPage, SagaSummaryView, SagaView, StartBody, StepError, StepView, StuckView,
 };
+pub use signals::{SignalBody, SignalRequest, SignalResult};
 pub use versions::{DeprecationView, MigrateRequest, MigrationItem, MigrationPage, MigrationReason, ReasonRequest};
 
 /// The answer of `/healthz` and `/readyz` when all is well.

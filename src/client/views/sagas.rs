@@ -103,6 +103,9 @@ pub struct SagaSummaryView {
     pub state: String,
     /// Whether an operator has paused it.
     pub paused: bool,
+    /// The saga that started it as one of its steps, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<ParentView>,
     /// What it waits for, in one plain sentence; `null` when it has ended.
     pub waiting_for: Option<String>,
     /// Why it cannot go on without a person, when stuck.
@@ -134,6 +137,9 @@ pub struct SagaView {
     pub state: String,
     /// Whether an operator has paused it.
     pub paused: bool,
+    /// The saga that started it as one of its steps, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<ParentView>,
     /// What it was started with.
     pub input: Value,
     /// What it put out, once completed.
@@ -197,6 +203,41 @@ pub struct StepError {
     pub detail: Option<String>,
 }
 
+/// The saga that started another as one of its steps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct ParentView {
+    /// Its id.
+    pub id: String,
+    /// The step.
+    pub step: String,
+}
+
+/// The saga that a step has started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct ChildView {
+    /// Its id.
+    pub id: String,
+    /// Its state, as of any saga. One that is done is `RUNNING` until its parent has ended.
+    pub state: String,
+    /// Whether it has done all its steps and only waits for its parent's end.
+    pub held: bool,
+}
+
+/// Which element of which `forEach` step a step is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct ElementView {
+    /// The name of the step in the definition.
+    pub of: String,
+    /// Its place in the list, from 0.
+    pub index: usize,
+}
+
 /// A step of a saga.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
@@ -204,6 +245,15 @@ pub struct StepError {
 pub struct StepView {
     /// Its name.
     pub name: String,
+    /// What kind of work it is: `command`, `saga`, `wait` or `delay`.
+    #[serde(default)]
+    pub kind: String,
+    /// Of a `forEach` step: which element it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub element: Option<ElementView>,
+    /// Of a `saga` step: the saga that it has started, once it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub child: Option<ChildView>,
     /// The service that does it.
     pub participant: String,
     /// What the service is asked to do.
