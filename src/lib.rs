@@ -18,6 +18,8 @@ pub mod message;
 pub mod participant;
 pub mod payload;
 #[cfg(feature = "coordinator")]
+pub mod picture;
+#[cfg(feature = "coordinator")]
 pub mod saga;
 #[cfg(feature = "coordinator")]
 pub mod store;

@@ -20,6 +20,7 @@ use crate::client::views::{
 use crate::coordinator::CoordinatorError;
 use crate::definition::{Definition, RetryPolicy};
 use crate::id::{DefinitionRef, StepIndex};
+use crate::picture::Picture;
 use crate::store::DefinitionRecord;
 
 pub(super) async fn register(
@@ -69,8 +70,8 @@ pub(super) async fn version(State(app): State<App>, path: NameAndVersion) -> Res
 pub(super) async fn graph(State(app): State<App>, path: NameAndVersion) -> Result<impl IntoResponse, Problem> {
     let definition = app.coordinator.definition(&reference(path)?).await?;
     // A version never changes, so what was drawn once may be kept.
-    let headers = [(CONTENT_TYPE, "image/svg+xml"), (CACHE_CONTROL, "private, max-age=86400")];
-    Ok((headers, graph::svg(&definition)))
+    let headers = [(CONTENT_TYPE, "image/svg+xml"), (CACHE_CONTROL, "private, max-age=86400"), graph::POLICY];
+    Ok((headers, Picture::of(&definition).svg()))
 }
 
 fn reference(path: NameAndVersion) -> Result<DefinitionRef, Problem> {

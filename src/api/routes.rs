@@ -166,6 +166,13 @@ pub(super) const ROUTES: &[Route] = &[
         &[404],
         || get(sagas::history),
     ),
+    read(
+        "/v1/sagas/{id}/graph.svg",
+        "Draws the steps of a saga with their states",
+        &[(200, Gives::Other("image/svg+xml"))],
+        &[404],
+        || get(sagas::graph),
+    ),
     operation("/v1/sagas/{id}/retry", "Sends again what is stuck or backing off, with a fresh count of attempts"),
     operation("/v1/sagas/{id}/skip", "Passes over a step, or over its compensation"),
     operation("/v1/sagas/{id}/compensate", "Sends a saga back: what was done is undone"),

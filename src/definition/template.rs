@@ -118,6 +118,11 @@ impl Template {
         names
     }
 
+    /// The source text of its first expression, if it has any.
+    pub fn text(&self) -> Option<String> {
+        self.expressions().first().map(|first| first.text.clone())
+    }
+
     /// Its expressions, in order.
     pub(super) fn expressions(&self) -> Vec<&Expression> {
         let mut all = Vec::new();
@@ -267,6 +272,11 @@ impl Condition {
     /// The names of the steps whose output it reads.
     pub fn steps_read(&self) -> Vec<&str> {
         self.0.steps_read()
+    }
+
+    /// The expression's source text; `None` for a plain `true` or `false`.
+    pub fn text(&self) -> Option<String> {
+        self.0.text()
     }
 
     /// Whether it holds.
