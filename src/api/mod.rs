@@ -30,6 +30,7 @@ mod serve;
 mod start;
 
 pub use auth::{AuthConfig, Right, Role, TokenEntry, check_bind};
+pub use graph::look;
 pub use routes::{RouteInfo, route_table, router};
 pub use serve::serve;
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::error::{CliError, Exit};
 use super::remote::Remote;
 use super::sagas::text;
-use super::{Context, output};
+use super::{Context, graph, output};
 use crate::definition::{self, Diagnostic, Severity};
 
 /// `amends definitions ...`
@@ -21,6 +21,8 @@ pub enum Command {
     List,
     /// Show a registered definition
     Show(Show),
+    /// Draw a definition, from a file or as it is registered
+    Graph(graph::Args),
     /// Print the JSON Schema of definitions, for editors
     Schema,
 }
@@ -49,6 +51,7 @@ pub async fn run(command: Command, context: &Context) -> Result<Exit, CliError> 
         Command::Register(args) => register(&args.files, context).await,
         Command::List => list(context).await,
         Command::Show(args) => show(&args, context).await,
+        Command::Graph(args) => graph::run(&args, context).await,
         Command::Schema => {
             let schema = definition::json_schema();
             context.output.one(&schema, || serde_json::to_string_pretty(&schema).unwrap_or_default())?;
@@ -58,12 +61,12 @@ pub async fn run(command: Command, context: &Context) -> Result<Exit, CliError> 
 }
 
 /// A definition file's text.
-struct Source {
-    name: String,
-    text: String,
+pub(super) struct Source {
+    pub(super) name: String,
+    pub(super) text: String,
 }
 
-fn read(file: &str) -> Result<Source, CliError> {
+pub(super) fn read(file: &str) -> Result<Source, CliError> {
     let mut text = String::new();
     let read = match file {
         "-" => std::io::stdin().read_to_string(&mut text).map(|_| ()),
@@ -125,7 +128,7 @@ fn count(diagnostics: &[Diagnostic], severity: Severity) -> usize {
     diagnostics.iter().filter(|found| found.severity == severity).count()
 }
 
-fn render(source: &Source, diagnostics: &[Diagnostic]) -> String {
+pub(super) fn render(source: &Source, diagnostics: &[Diagnostic]) -> String {
     definition::render(&source.name, &source.text, diagnostics, output::is_lively())
 }
 

@@ -10,6 +10,7 @@ mod definitions;
 pub mod demo;
 mod doctor;
 pub mod error;
+mod graph;
 mod migrate;
 mod outbox;
 pub mod output;

@@ -11,7 +11,9 @@ pub(super) fn draw(picture: &Picture) -> String {
     // Writing to a string cannot fail.
     let mut out = format!("digraph {} {{\n", quoted(&[&picture.title]));
     out.push_str("    rankdir=TB;\n    node [shape=box, style=rounded, fontname=\"sans-serif\"];\n");
-    out.push_str("    start [shape=oval];\n    completed [shape=oval];\n    compensated [shape=oval, color=\"#c2410c\"];\n");
+    out.push_str(
+        "    start [shape=oval];\n    completed [shape=oval];\n    compensated [shape=oval, color=\"#c2410c\"];\n",
+    );
     for (at, step) in picture.boxes.iter().enumerate() {
         let mut lines = vec![step.name.clone(), step.caption.clone()];
         lines.extend(step.each.clone());
@@ -27,7 +29,8 @@ pub(super) fn draw(picture: &Picture) -> String {
         };
         let style = if step.condition.is_some() { "rounded,filled,dashed" } else { "rounded,filled" };
         let fill = step.look.as_ref().map_or("#f8fafc", |look| super::style::light(look.state).0);
-        let _ = writeln!(out, "    s{at} [label={}, {shape}, style=\"{style}\", fillcolor=\"{fill}\"];", quoted(&lines));
+        let _ =
+            writeln!(out, "    s{at} [label={}, {shape}, style=\"{style}\", fillcolor=\"{fill}\"];", quoted(&lines));
     }
     let (first, last) = picture.ends();
     for at in &first {

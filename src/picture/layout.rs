@@ -167,13 +167,7 @@ impl Web {
     }
 
     fn empty() -> Self {
-        Self {
-            items: Vec::new(),
-            layers: Vec::new(),
-            above: Vec::new(),
-            below: Vec::new(),
-            bundles: BTreeMap::new(),
-        }
+        Self { items: Vec::new(), layers: Vec::new(), above: Vec::new(), below: Vec::new(), bundles: BTreeMap::new() }
     }
 
     fn between(&self, from: usize, to: usize) -> Vec<usize> {
@@ -436,7 +430,10 @@ mod tests {
         let long = layout.routes.iter().find(|route| (route.from, route.to) == (0, 3)).expect("the edge is drawn");
         assert_eq!(long.via.len(), 2);
         for via in &long.via {
-            assert!(layout.places.iter().all(|place| place.top != via.top || (place.x - via.x).abs() > 50), "{layout:?}");
+            assert!(
+                layout.places.iter().all(|place| place.top != via.top || (place.x - via.x).abs() > 50),
+                "{layout:?}"
+            );
         }
     }
 

@@ -56,7 +56,11 @@ fn classes(out: &mut String, picture: &Picture) {
     let conditional = picture.boxes.iter().enumerate().filter(|(_, step)| step.condition.is_some());
     let conditional: Vec<String> = conditional.map(|(at, _)| format!("s{at}")).collect();
     if !conditional.is_empty() {
-        let _ = writeln!(out, "    classDef conditional stroke-dasharray:5 4\n    class {} conditional", conditional.join(","));
+        let _ = writeln!(
+            out,
+            "    classDef conditional stroke-dasharray:5 4\n    class {} conditional",
+            conditional.join(",")
+        );
     }
     for state in State::ALL {
         let in_it = picture.boxes.iter().enumerate();

@@ -236,4 +236,3 @@ fn edges(definition: &Definition) -> Vec<(usize, usize)> {
     edges.dedup();
     edges
 }
-

@@ -39,12 +39,10 @@ const FONT: &str = "text{font-family:ui-sans-serif,system-ui,-apple-system,'Sego
 
 /// What is coloured, light and dark: ground, card, line of a card, foot of a card, ink, fainter ink, the way on, the
 /// way back, the pivot's card, the pivot's ink.
-const LIGHT: [&str; 10] = [
-    "#ffffff", "#f8fafc", "#94a3b8", "#eef2f7", "#0f172a", "#475569", "#475569", "#c2410c", "#fffbeb", "#92400e",
-];
-const DARK: [&str; 10] = [
-    "#0f172a", "#1e293b", "#64748b", "#182235", "#f1f5f9", "#b6c2d4", "#a3b1c6", "#fb923c", "#33260b", "#fbbf24",
-];
+const LIGHT: [&str; 10] =
+    ["#ffffff", "#f8fafc", "#94a3b8", "#eef2f7", "#0f172a", "#475569", "#475569", "#c2410c", "#fffbeb", "#92400e"];
+const DARK: [&str; 10] =
+    ["#0f172a", "#1e293b", "#64748b", "#182235", "#f1f5f9", "#b6c2d4", "#a3b1c6", "#fb923c", "#33260b", "#fbbf24"];
 
 fn colours(out: &mut String, theme: &[&str; 10], of_state: fn(State) -> (&'static str, &'static str)) {
     let [ground, card, edge, foot, ink, faint, on, back, pivot, pivot_ink] = theme;
@@ -54,7 +52,7 @@ fn colours(out: &mut String, theme: &[&str; 10], of_state: fn(State) -> (&'stati
         ".g{{fill:{ground}}}.c{{fill:{card};stroke:{edge}}}.k{{fill:{foot}}}.t{{fill:{ink}}}.m{{fill:{faint}}}\
          .mi{{stroke:{faint}}}.ti{{stroke:{ink}}}.f{{stroke:{on}}}.fa{{fill:{on}}}.b{{stroke:{back}}}.ba{{fill:{back}}}\
          .bt{{fill:{back}}}.bi{{stroke:{back}}}.p{{fill:{pivot};stroke:{pivot_ink}}}.pt{{fill:{pivot_ink}}}\
-         .l{{stroke:{pivot_ink}}}.d{{stroke:{edge}}}"
+         .pi,.l{{stroke:{pivot_ink}}}.d{{stroke:{edge}}}"
     );
     for state in State::ALL {
         let (ground, ink) = of_state(state);
@@ -95,8 +93,18 @@ mod tests {
         for theme in [LIGHT, DARK] {
             let [ground, card, _, foot, ink, faint, on, back, pivot, pivot_ink] = theme;
             for (text, below) in [
-                (ink, ground), (faint, ground), (on, ground), (back, ground), (pivot_ink, ground), (ink, card),
-                (faint, card), (faint, foot), (back, foot), (pivot_ink, foot), (ink, pivot), (faint, pivot),
+                (ink, ground),
+                (faint, ground),
+                (on, ground),
+                (back, ground),
+                (pivot_ink, ground),
+                (ink, card),
+                (faint, card),
+                (faint, foot),
+                (back, foot),
+                (pivot_ink, foot),
+                (ink, pivot),
+                (faint, pivot),
             ] {
                 assert!(contrast(text, below) >= 4.5, "{text} on {below}: {:.2}", contrast(text, below));
             }

@@ -81,7 +81,11 @@ pub(super) fn draw(picture: &Picture) -> String {
         card.draw(&mut out, place, card_width);
     }
     if let (Some(start), Some(end)) = (layout.places.get(start), layout.places.get(end)) {
-        start_pill(&mut out, start, picture.boxes.iter().any(|step| step.stage != crate::definition::Stage::AfterPivot));
+        start_pill(
+            &mut out,
+            start,
+            picture.boxes.iter().any(|step| step.stage != crate::definition::Stage::AfterPivot),
+        );
         pill(&mut out, end, PILL_WIDTH / 2, Icon::DONE, "completed");
     }
     out.push_str("</g>\n");
@@ -237,7 +241,11 @@ fn icon(out: &mut String, icon: Icon, x: i32, y: i32, fill: &str, line: &str) {
 fn pivot_line(out: &mut String, pivot: &Place, left: i32, right: i32) {
     let y = pivot.bottom + GAPS.down / 2 - 6;
     let _ = writeln!(out, "<path class=\"l\" d=\"M{left} {y}H{right}\"/>");
-    let _ = writeln!(out, "<text class=\"s pt\" x=\"{right}\" y=\"{}\" text-anchor=\"end\">no way back from here</text>", y + 15);
+    let _ = writeln!(
+        out,
+        "<text class=\"s pt\" x=\"{right}\" y=\"{}\" text-anchor=\"end\">no way back from here</text>",
+        y + 15
+    );
 }
 
 /// The ways on, and beside them the ways back.

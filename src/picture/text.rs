@@ -69,7 +69,9 @@ pub(super) fn plain(text: &str) -> String {
         match c {
             '\n' | '\r' | '\t' => out.push(' '),
             // Neither XML nor a line of text can hold these; the last turn the direction of reading.
-            c if c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}') => {
+            c if c.is_control()
+                || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}') =>
+            {
                 out.push('\u{fffd}');
             }
             c => out.push(c),
@@ -113,7 +115,12 @@ mod tests {
 
     #[test]
     fn a_shortened_text_fits() {
-        for text in ["short", "a-rather-long-name-of-a-step-that-goes-on", "WWWWWWWWWWWWWWWWWWWWWWW", "日本語日本語日本語日本語"] {
+        for text in [
+            "short",
+            "a-rather-long-name-of-a-step-that-goes-on",
+            "WWWWWWWWWWWWWWWWWWWWWWW",
+            "日本語日本語日本語日本語",
+        ] {
             assert!(width(&shorten(text, 12.0, false, 100.0), 12.0, false) <= 100.0, "{text}");
             for line in two_lines(text, 12.0, true, 100.0) {
                 assert!(width(&line, 12.0, true) <= 100.0, "{text}: {line}");

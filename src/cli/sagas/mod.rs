@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::error::{CliError, Exit};
 use super::remote::Remote;
-use super::{Context, output};
+use super::{Context, graph, output};
 use crate::id::SagaId;
 
 /// `amends sagas ...`
@@ -25,6 +25,8 @@ pub enum Command {
     Show(show::Args),
     /// Show what happened to a saga, in order
     History(show::Args),
+    /// Draw a saga's definition with its states
+    Graph(graph::SagaArgs),
     /// Follow a saga until it ends or is stuck; exit code 3 unless it completed
     Watch(watch::Args),
     /// Send again what is stuck or waits for its next attempt
@@ -50,6 +52,7 @@ pub async fn run(command: Command, context: &Context) -> Result<Exit, CliError> 
         Command::List(args) => list::run(args, context).await,
         Command::Show(args) => show::run(&args, context).await,
         Command::History(args) => history::run(&args, context).await,
+        Command::Graph(args) => graph::saga(&args, context).await,
         Command::Watch(args) => watch::run(&args, context).await,
         Command::Retry(args) => operate::stepwise("retry", args, context).await,
         Command::Skip(args) => operate::stepwise("skip", args, context).await,
