@@ -1,5 +1,7 @@
 //! amends: a saga coordinator.
 
+#[cfg(feature = "typed")]
+pub mod action;
 #[cfg(feature = "server")]
 pub mod api;
 pub mod broker;

@@ -1,5 +1,7 @@
 //! What a saga is: the model, how it is read from YAML or JSON, and how it is checked. Pure: no tokio, sqlx or lapin.
 
+#[cfg(feature = "typed")]
+pub mod build;
 mod check;
 mod diagnostic;
 pub mod expansion;

@@ -168,7 +168,7 @@ fn step_box(definition: &Definition, index: StepIndex) -> StepBox {
     let stage = definition.stage(index);
     let undo = match (step.compensation.action(), stage) {
         (_, Stage::Pivot) => Undo::Pivot,
-        (Some(_), _) if kind == Kind::Saga => Undo::Action(format!("compensates {}", step.action)),
+        (Some(_), _) if kind == Kind::Saga => Undo::Action("that saga too".to_owned()),
         (Some(compensation), _) => Undo::Action(compensation.action.clone()),
         (None, Stage::AfterPivot) => Undo::OnlyForward,
         (None, Stage::BeforePivot) => Undo::Nothing,

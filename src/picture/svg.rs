@@ -9,7 +9,7 @@ use super::text::{shorten, two_lines, width, xml};
 use super::{Picture, StepBox, Undo};
 
 const MARGIN: i32 = 28;
-const GAPS: Gaps = Gaps { across: 36, down: 52 };
+const GAPS: Gaps = Gaps { across: 36, down: 62 };
 /// How far from a box's middle the ways on and back run.
 const LANE: i32 = 14;
 const MIN_CARD: f64 = 214.0;
@@ -23,7 +23,11 @@ const SMALL: f64 = 11.0;
 const ROW: i32 = 20;
 const FOOT: i32 = 28;
 const PILL: i32 = 34;
-const PILL_WIDTH: i32 = 224;
+const PILL_WIDTH: i32 = 240;
+/// How far a line runs straight before it bends.
+const STUB: i32 = 12;
+/// By how much the lowest sheet of a `forEach` card shows below it.
+const SHEETS: i32 = 8;
 
 /// A line of a card, below its name.
 struct Row {
@@ -47,7 +51,8 @@ pub(super) fn draw(picture: &Picture) -> String {
     let cards: Vec<Card<'_>> =
         picture.boxes.iter().enumerate().map(|(at, step)| card(step, picture.pivot == Some(at), card_width)).collect();
     // The cards, then where the saga starts (and is back again) and where it is completed.
-    let mut sizes: Vec<Size> = cards.iter().map(|card| Size { width: card_width, height: card.height }).collect();
+    let mut sizes: Vec<Size> =
+        cards.iter().map(|card| Size { width: card_width, height: card.whole_height() }).collect();
     let (start, end) = (sizes.len(), sizes.len() + 1);
     sizes.push(Size { width: PILL_WIDTH, height: PILL });
     sizes.push(Size { width: PILL_WIDTH / 2, height: PILL });
@@ -147,6 +152,10 @@ fn card(step: &StepBox, is_pivot: bool, card_width: i32) -> Card<'_> {
 }
 
 impl Card<'_> {
+    fn whole_height(&self) -> i32 {
+        self.height + if self.step.each.is_some() { SHEETS } else { 0 }
+    }
+
     fn draw(&self, out: &mut String, place: &Place, card_width: i32) {
         let (left, top) = (place.x - card_width / 2, place.top);
         let _ = writeln!(out, "<g><title>{}</title>", xml(&format!("{}: {}", self.step.name, self.step.in_words())));
@@ -154,7 +163,7 @@ impl Card<'_> {
         let class = if self.is_pivot { "c p" } else { "c" };
         if self.step.each.is_some() {
             // Two more sheets behind it.
-            for behind in [8, 4] {
+            for behind in [SHEETS, SHEETS / 2] {
                 let (x, y, height) = (left + behind, top + behind, self.height);
                 let _ = writeln!(
                     out,
@@ -239,7 +248,7 @@ fn icon(out: &mut String, icon: Icon, x: i32, y: i32, fill: &str, line: &str) {
 
 /// The line below the pivot that no way back crosses.
 fn pivot_line(out: &mut String, pivot: &Place, left: i32, right: i32) {
-    let y = pivot.bottom + GAPS.down / 2 - 6;
+    let y = pivot.bottom + STUB + 4;
     let _ = writeln!(out, "<path class=\"l\" d=\"M{left} {y}H{right}\"/>");
     let _ = writeln!(
         out,
@@ -254,11 +263,13 @@ fn ways(out: &mut String, picture: &Picture, layout: &Layout, start: usize) {
     let (mut heads_on, mut heads_back) = (Vec::new(), Vec::new());
     for route in &layout.routes {
         let (Some(from), Some(to)) = (layout.places.get(route.from), layout.places.get(route.to)) else { continue };
-        curve(&mut on, from, &route.via, to, -LANE);
-        heads_on.push((to.x - LANE, to.top));
         // The end is one of the places, but no step: nothing comes back from it.
-        if picture.has_way_back(route.to) && route.to != start {
-            curve(&mut back, from, &route.via, to, LANE);
+        let is_both_ways = picture.has_way_back(route.to) && route.to != start;
+        let aside = if is_both_ways { -LANE } else { 0 };
+        curve(&mut on, from, &route.via, to, (aside, 0, 6));
+        heads_on.push((to.x + aside, to.top));
+        if is_both_ways {
+            curve(&mut back, from, &route.via, to, (LANE, 6, 0));
             heads_back.push((from.x + LANE, from.bottom));
         }
     }
@@ -278,26 +289,22 @@ fn ways(out: &mut String, picture: &Picture, layout: &Layout, start: usize) {
     }
 }
 
-/// A way down from box to box, `aside` of the middle; straight past the boxes of the layers between.
-fn curve(path: &mut String, from: &Place, via: &[Place], to: &Place, aside: i32) {
-    // Arrow heads stand on the ends: the line stops within them.
-    let (upper, lower) = if aside < 0 { (0, 6) } else { (6, 0) };
-    let (mut x, mut y) = (from.x + aside, from.bottom + upper);
-    let _ = write!(path, "M{x} {y}");
-    let target = Place { x: to.x, top: to.top - lower, bottom: to.top };
-    for (at, next) in via.iter().chain([&target]).enumerate() {
+/// A way down from box to box, `aside` of the middle; straight past the boxes of the layers between. It keeps away from
+/// the ends where arrow heads stand.
+fn curve(path: &mut String, from: &Place, via: &[Place], to: &Place, (aside, above, below): (i32, i32, i32)) {
+    let mut x = from.x + aside;
+    let mut y = from.bottom + STUB;
+    // Writing to a string cannot fail.
+    let _ = write!(path, "M{x} {}V{y}", from.bottom + above);
+    let target = Place { x: to.x, top: to.top - STUB, bottom: to.top - below };
+    for next in via.iter().chain([&target]) {
         let next_x = next.x + aside;
-        if next_x == x {
-            let _ = write!(path, "V{}", next.top);
-        } else {
-            let bend = (next.top - y) / 2;
+        if next_x != x {
+            let bend = (next.top - y) * 2 / 3;
             let _ = write!(path, "C{x} {} {next_x} {} {next_x} {}", y + bend, next.top - bend, next.top);
         }
-        (x, y) = (next_x, next.top);
-        if at < via.len() {
-            let _ = write!(path, "V{}", next.bottom);
-            y = next.bottom;
-        }
+        let _ = write!(path, "V{}", next.bottom);
+        (x, y) = (next_x, next.bottom);
     }
 }
 
