@@ -111,6 +111,15 @@ async fn release(order: Order, mut work: Work<Sqlite>) -> Result<(), StepError> 
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
+    for line in run().await? {
+        println!("{line}");
+    }
+    Ok(())
+}
+
+/// Runs two orders, and tells what became of them.
+pub async fn run() -> Result<Vec<String>, Error> {
+    let mut told = Vec::new();
     let folder = tempfile::tempdir()?;
     let path = |name: &str| format!("sqlite://{}?mode=rwc", folder.path().join(name).display());
     let shop = SqlitePool::connect(&path("shop.db")).await?;
@@ -142,16 +151,16 @@ async fn main() -> Result<(), Error> {
         let input = Payload::from(serde_json::to_value(order)?);
         let start = Start { saga: "small-order".to_owned(), version: None, input, key: None };
         let (StartOutcome::Started { id, .. } | StartOutcome::Exists { id }) = coordinator.start(start).await?;
-        println!("{order_id}: {}", end(&store, id).await?);
+        told.push(format!("{order_id}: {}", end(&store, id).await?));
     }
     let orders: Vec<String> = sqlx::query_scalar("select id from orders").fetch_all(&shop).await?;
     let free: u32 = sqlx::query_scalar("select free from stock").fetch_one(&shop).await?;
-    println!("orders: {}; on the shelf: {free}", orders.join(", "));
+    told.push(format!("orders: {}; on the shelf: {free}", orders.join(", ")));
 
     stop.cancel();
     serving.await??;
     coordinator.stop().await;
-    Ok(())
+    Ok(told)
 }
 
 /// How the saga ended.

@@ -1,6 +1,9 @@
 //! Definitions that are written in Rust.
 
-use std::process::Command;
+#[path = "../examples/code_first.rs"]
+#[allow(dead_code, reason = "its `main` is the example's")]
+mod code_first;
+
 use std::time::Duration;
 
 use amends::action::Action;
@@ -275,11 +278,8 @@ fn a_field_that_the_action_needs_must_be_given() {
     with(json!({ "orderId": "${ input.id }", "amount": 3 })).build().expect("the note is optional");
 }
 
-#[test]
-fn the_example_places_one_order_and_undoes_the_other() {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let ran = Command::new(cargo).args(["run", "--quiet", "--example", "code_first"]).output().expect("cargo runs");
-    let told = String::from_utf8_lossy(&ran.stdout);
-    assert!(ran.status.success(), "{told}{}", String::from_utf8_lossy(&ran.stderr));
-    assert_eq!(told, "o-1: COMPLETED\no-2: COMPENSATED\norders: o-1; on the shelf: 7\n");
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_example_places_one_order_and_undoes_the_other() {
+    let told = code_first::run().await.expect("it runs");
+    assert_eq!(told, ["o-1: COMPLETED", "o-2: COMPENSATED", "orders: o-1; on the shelf: 7"]);
 }

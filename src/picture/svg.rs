@@ -292,11 +292,13 @@ fn ways(out: &mut String, picture: &Picture, layout: &Layout, start: usize) {
 /// A way down from box to box, `aside` of the middle; straight past the boxes of the layers between. It keeps away from
 /// the ends where arrow heads stand.
 fn curve(path: &mut String, from: &Place, via: &[Place], to: &Place, (aside, above, below): (i32, i32, i32)) {
+    // The ways back bend a little lower: where they run level with the ways on, both can be seen.
+    let lower = if aside > 0 { STUB * 2 / 3 } else { 0 };
     let mut x = from.x + aside;
-    let mut y = from.bottom + STUB;
+    let mut y = from.bottom + STUB + lower;
     // Writing to a string cannot fail.
     let _ = write!(path, "M{x} {}V{y}", from.bottom + above);
-    let target = Place { x: to.x, top: to.top - STUB, bottom: to.top - below };
+    let target = Place { x: to.x, top: to.top - STUB + lower, bottom: to.top - below };
     for next in via.iter().chain([&target]) {
         let next_x = next.x + aside;
         if next_x != x {
