@@ -143,6 +143,12 @@ async fn a_refusal_is_undone_and_told(house: House) {
     assert_eq!(saga.cause.map(|cause| cause.kind).as_deref(), Some("out-of-stock"));
     assert_eq!(saga.steps[2].error.as_ref().map(|error| error.kind.as_str()), Some("out-of-stock"));
     assert_eq!(saga.steps[2].attempts, 2);
+    let drawn = house.get(&format!("/v1/sagas/{id}/graph.svg")).await;
+    assert_eq!((drawn.status.as_u16(), drawn.header("content-type")), (200, Some("image/svg+xml")));
+    assert!(drawn.header("content-security-policy").is_some_and(|policy| policy.contains("style-src 'unsafe-inline'")));
+    assert_eq!(drawn.header("cache-control"), Some("no-store"), "a saga's picture is old at once");
+    assert!(drawn.text.contains(">failed, 2 attempts: out-of-stock<"), "{}", drawn.text);
+    assert_eq!(drawn.text.matches(">compensated</text>").count(), 3, "two steps, and where the way back ends");
     let undone = saga.steps[0].compensation.as_ref().expect("a compensation");
     assert_eq!((undone.action.as_deref(), undone.status.as_str(), undone.attempts), (Some("cancel"), "verified", 1));
 
