@@ -273,7 +273,7 @@ fn a_field_that_the_action_needs_must_be_given() {
     let with = |input: Value| Saga::named("s").step(Step::named("a").does::<GiveBack>().input(input).nothing_to_undo());
     let error = with(json!({ "orderId": "${ input.id }" })).build().expect_err("the amount is missing");
     assert_eq!(error.0.len(), 1, "{error}");
-    assert_eq!((error.0[0].step.as_deref(), error.0[0].code), (Some("a"), "DEF_INPUT_FIELD_MISSING"));
+    assert_eq!((error.0[0].step.as_deref(), error.0[0].code), (Some("a"), "DEF_FIELD_MISSING"));
     assert!(error.0[0].message.contains("`amount`"), "{error}");
     with(json!({ "orderId": "${ input.id }", "amount": 3 })).build().expect("the note is optional");
 }

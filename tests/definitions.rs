@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use amends::definition::{Definition, Scope, Severity, Stage, json_schema, read, render};
+use amends::definition::{Definition, Scope, Severity, Stage, compile, json_schema, read, render};
 use serde_json::{Value, json};
 
 fn good(source: &str) -> std::sync::Arc<Definition> {
@@ -101,7 +101,9 @@ fn place_order_means_what_it_says() {
 
 #[test]
 fn every_fault_is_explained() {
-    for file in folder("tests/definitions/bad") {
+    let files = folder("tests/definitions/bad");
+    assert!(files.len() >= 60, "only {} files", files.len());
+    for file in files {
         let name = file.file_name().expect("a name").to_string_lossy().into_owned();
         let source = std::fs::read_to_string(&file).expect("readable");
         let checked = read(&source);
@@ -114,6 +116,30 @@ fn every_fault_is_explained() {
         }
         insta::assert_snapshot!(name.trim_end_matches(".yaml"), render(&name, &source, &checked.diagnostics, false));
     }
+}
+
+#[test]
+fn a_check_that_is_newer_than_a_registration_does_not_take_it_back() {
+    let source = include_str!("definitions/bad/contradiction.yaml");
+    assert!(read(source).definition.is_none());
+    assert!(compile(source).is_some());
+    assert!(compile(include_str!("definitions/bad/cycle.yaml")).is_none(), "what cannot run is refused all the same");
+}
+
+#[test]
+fn nothing_is_said_of_what_is_right() {
+    let files = folder("tests/definitions/good");
+    assert!(files.len() >= 20, "only {} files", files.len());
+    let mut wrong = Vec::new();
+    for file in files {
+        let source = std::fs::read_to_string(&file).expect("readable");
+        let checked = read(&source);
+        if checked.definition.is_none() || !checked.diagnostics.is_empty() {
+            let name = file.file_name().expect("a name").to_string_lossy().into_owned();
+            wrong.push(render(&name, &source, &checked.diagnostics, false));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]

@@ -332,6 +332,40 @@ async fn definitions_are_listed_shown_and_drawn() {
 }
 
 #[tokio::test]
+async fn warnings_are_told_at_registration_and_refuse_it_when_they_are_denied() {
+    let house = House::new().await;
+    let warned = json!({ "saga": "w", "version": 1, "steps": [
+        { "name": "a", "participant": "p", "action": "x", "compensation": { "action": "x" } },
+    ] });
+    let at = |path: &str| with_kind(path, "application/json", warned.to_string());
+    let answer = house.ask(at("/v1/definitions?denyWarnings=true")).await;
+    assert_eq!((answer.status.as_u16(), &answer.json()["code"]), (422, &json!("DEFINITION_INVALID")));
+    assert_eq!(answer.json()["errors"][0]["code"], "DEF_COMPENSATION_SAME");
+    assert_eq!(house.get("/v1/definitions/w").await.status.as_u16(), 404, "nothing was registered");
+    let answer = house.ask(at("/v1/definitions?denyWarnings=false")).await;
+    assert_eq!(answer.status.as_u16(), 201);
+    let warning = &answer.json()["warnings"][0];
+    assert_eq!(
+        (&warning["code"], &warning["pointer"]),
+        (&"DEF_COMPENSATION_SAME".into(), &"/steps/0/compensation/action".into())
+    );
+    let answer = house.ask(at("/v1/definitions?denyWarnings=perhaps")).await;
+    assert_eq!((answer.status.as_u16(), &answer.json()["code"]), (400, &json!("QUERY_INVALID")));
+}
+
+#[tokio::test]
+async fn a_definition_is_checked_with_the_registered_sagas_that_it_starts() {
+    let house = House::new().await;
+    let pay = "saga: pay\nversion: 1\nsteps:\n  - { name: charge, participant: p, action: charge, pivot: true, compensation: none }\n";
+    let parent = "saga: parent\nversion: 1\nsteps:\n  - { name: first, saga: pay }\n";
+    let yaml = |text: &str| with_kind("/v1/definitions", "application/yaml", text.to_owned());
+    assert_eq!(house.ask(yaml(pay)).await.status.as_u16(), 201);
+    let answer = house.ask(yaml(parent)).await;
+    assert_eq!(answer.status.as_u16(), 422);
+    assert_eq!(answer.json()["errors"][0]["code"], "DEF_SAGA_PIVOT");
+}
+
+#[tokio::test]
 async fn every_route_asks_every_role_for_its_right() {
     let tokens = Role::ALL.map(|role| TokenEntry::plain(role.as_str(), role, &format!("token of {}", role.as_str())));
     let house = House::with(AuthConfig::new(tokens.into())).await;
@@ -340,7 +374,7 @@ async fn every_route_asks_every_role_for_its_right() {
         let expected = match (route.method.as_str(), route.path) {
             ("GET", "/healthz" | "/readyz") => Right::Open,
             ("GET", _) => Right::Read,
-            (_, "/v1/definitions") => Right::Register,
+            (_, path) if path.starts_with("/v1/definitions") => Right::Register,
             (_, "/v1/sagas" | "/v1/sagas/batch") => Right::Start,
             _ => Right::Operate,
         };

@@ -11,28 +11,38 @@ use axum::response::{IntoResponse, Response};
 
 use crate::api::auth::Caller;
 use crate::api::body::DefinitionText;
-use crate::api::problem::{PATH_INVALID, Problem, VERSION_INVALID};
+use crate::api::problem::{PATH_INVALID, Problem, VERSION_INVALID, found};
+use crate::api::query::Query;
 use crate::api::{App, graph};
 use crate::client::views::{
-    CompensationView, DefinitionList, DefinitionSummary, DefinitionVersions, DefinitionView, RetryView,
-    StepOfDefinition,
+    CompensationView, DefinitionList, DefinitionSummary, DefinitionVersions, DefinitionView, DeprecationView,
+    RetryView, StepOfDefinition,
 };
 use crate::coordinator::CoordinatorError;
 use crate::definition::{Definition, RetryPolicy};
 use crate::id::{DefinitionRef, StepIndex};
 use crate::picture::Picture;
-use crate::store::DefinitionRecord;
+use crate::store::{DefinitionRecord, Deprecation};
 
 pub(super) async fn register(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
+    Extension(query): Extension<Query>,
     DefinitionText(source): DefinitionText,
 ) -> Result<Response, Problem> {
+    if query.flag("denyWarnings")? {
+        let checked = app.coordinator.check(&source).await?;
+        if !checked.diagnostics.is_empty() {
+            return Err(CoordinatorError::InvalidDefinition(checked.diagnostics).into());
+        }
+    }
     let registered = app.coordinator.register(&source, &caller.name).await?;
     let DefinitionRef { name, version } = &registered.definition.reference;
     let location = HeaderValue::from_str(&format!("/v1/definitions/{name}/{version}"));
     let location = location.map_err(|error| Problem::internal(error.to_string()))?;
-    let body = Answer(view(&registered.definition, record(&app, &registered.definition.reference).await?));
+    let mut view = view(&registered.definition, record(&app, &registered.definition.reference).await?);
+    view.warnings = registered.warnings.into_iter().map(found).collect();
+    let body = Answer(view);
     Ok(match registered.is_new {
         true => (StatusCode::CREATED, [(LOCATION, location)], body).into_response(),
         false => body.into_response(),
@@ -50,7 +60,8 @@ pub(super) async fn versions(
 ) -> Result<Answer<DefinitionVersions>, Problem> {
     let Path(name) = path.map_err(|error| Problem::new(PATH_INVALID, error.body_text()))?;
     let items = summaries(&app, app.coordinator.store().definitions(Some(&name)).await?).await?;
-    let Some(newest) = items.iter().map(|item| item.version).max() else {
+    let open = items.iter().filter(|item| item.deprecated.is_none()).map(|item| item.version).max();
+    let Some(newest) = open.or(items.iter().map(|item| item.version).max()) else {
         let mut known: Vec<String> =
             app.coordinator.store().definitions(None).await?.into_iter().map(|record| record.reference.name).collect();
         known.dedup();
@@ -59,12 +70,16 @@ pub(super) async fn versions(
     Ok(Answer(DefinitionVersions { name, newest, items }))
 }
 
-type NameAndVersion = Result<Path<(String, String)>, PathRejection>;
+pub(super) type NameAndVersion = Result<Path<(String, String)>, PathRejection>;
 
 pub(super) async fn version(State(app): State<App>, path: NameAndVersion) -> Result<Answer<DefinitionView>, Problem> {
-    let reference = reference(path)?;
-    let definition = app.coordinator.definition(&reference).await?;
-    Ok(Answer(view(&definition, record(&app, &reference).await?)))
+    Ok(Answer(whole(&app, &reference(path)?).await?))
+}
+
+/// A version with its source.
+pub(super) async fn whole(app: &App, reference: &DefinitionRef) -> Result<DefinitionView, Problem> {
+    let definition = app.coordinator.definition(reference).await?;
+    Ok(view(&definition, record(app, reference).await?))
 }
 
 pub(super) async fn graph(State(app): State<App>, path: NameAndVersion) -> Result<impl IntoResponse, Problem> {
@@ -74,7 +89,7 @@ pub(super) async fn graph(State(app): State<App>, path: NameAndVersion) -> Resul
     Ok((headers, Picture::of(&definition).svg()))
 }
 
-fn reference(path: NameAndVersion) -> Result<DefinitionRef, Problem> {
+pub(super) fn reference(path: NameAndVersion) -> Result<DefinitionRef, Problem> {
     let Path((name, given)) = path.map_err(|error| Problem::new(PATH_INVALID, error.body_text()))?;
     match given.parse() {
         Ok(version) if version > 0 => Ok(DefinitionRef { name, version }),
@@ -101,6 +116,7 @@ async fn summaries(app: &App, records: Vec<DefinitionRecord>) -> Result<Vec<Defi
             hash: hex::encode(record.hash),
             registered_at: record.registered_at,
             registered_by: record.registered_by,
+            deprecated: record.deprecated.map(deprecation),
         });
     }
     Ok(items)
@@ -118,7 +134,14 @@ fn view(definition: &Definition, record: DefinitionRecord) -> DefinitionView {
         source: record.source,
         registered_at: record.registered_at,
         registered_by: record.registered_by,
+        warnings: Vec::new(),
+        deprecated: record.deprecated.map(deprecation),
     }
+}
+
+fn deprecation(deprecation: Deprecation) -> DeprecationView {
+    let Deprecation { at, actor, reason } = deprecation;
+    DeprecationView { at, by: actor, reason }
 }
 
 fn step(definition: &Definition, index: StepIndex) -> StepOfDefinition {

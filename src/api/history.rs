@@ -4,6 +4,8 @@
 //! tell) and the audit log (who and why). Put together they are the events that the state machine saw; going through it
 //! once more tells what followed from each.
 
+use std::sync::Arc;
+
 use crate::api::saga_view::error;
 use crate::client::views::HistoryItem;
 use crate::clock::Timestamp;
@@ -12,7 +14,8 @@ use crate::definition::Definition;
 use crate::id::{Seq, StepIndex};
 use crate::payload::Payload;
 use crate::saga::{
-    Direction, Effect, Event, EventKind, Note, Outcome, Parent, Problem, ReplyOutcome, Saga, Settled, transition,
+    Direction, Effect, Event, EventKind, Note, Outcome, Parent, Problem, ReplyOutcome, Saga, Settled, migrate,
+    transition,
 };
 use crate::store::{AuditRecord, HistoryRecord, OutboxEntry, SagaRecord};
 
@@ -23,22 +26,42 @@ struct Told {
     kind: EventKind,
 }
 
-/// Everything that happened to the saga of `record`.
+/// The versions that a saga had before the one it has, oldest first.
+pub(super) fn earlier_versions(history: &[HistoryRecord]) -> Vec<u32> {
+    let from = |record: &HistoryRecord| match record.event {
+        EventKind::Migrated { from, .. } => Some(from),
+        _ => None,
+    };
+    history.iter().filter_map(from).collect()
+}
+
+/// Everything that happened to the saga of `record`. `versions` are the definitions that it had, the present one last.
 pub(super) fn tell(
-    definition: &Definition,
+    versions: &[Arc<Definition>],
     record: &SagaRecord,
     history: &[HistoryRecord],
     audit: &[AuditRecord],
 ) -> Vec<HistoryItem> {
     let stored = &record.saga;
-    let mut teller = Teller { definition, record, audit, items: Vec::new() };
-    let mut fresh = Saga::new(stored.id, definition, stored.key.clone(), stored.input.clone(), stored.created_at);
+    let mut versions = versions.iter();
+    let Some(first) = versions.next() else { return Vec::new() };
+    let mut teller = Teller { definition: first, record, audit, items: Vec::new() };
+    let mut fresh = Saga::new(stored.id, first, stored.key.clone(), stored.input.clone(), stored.created_at);
+    // A later version may read what was put out under an earlier one that did not.
+    fresh.reads_outputs |= stored.reads_outputs;
     // As it was at the start: what it became later is part of the history.
     fresh.parent = stored.parent.clone().map(|parent| Parent { undo: None, held: None, ..parent });
     let mut replayed = Some(fresh);
     for told in events(record, history) {
         let event = Event { now: told.at, kind: told.kind.clone() };
-        let next = replayed.take().and_then(|saga| transition(definition, &saga, &event).ok());
+        let definition = teller.definition;
+        if let EventKind::Migrated { .. } = told.kind {
+            teller.definition = versions.next().map_or(definition, |next| next);
+        }
+        let next = replayed.take().and_then(|saga| match told.kind {
+            EventKind::Migrated { .. } => migrate(definition, teller.definition, &saga, told.at).ok(),
+            _ => transition(definition, &saga, &event).ok(),
+        });
         match next.filter(|(saga, _)| saga.revision == told.revision) {
             Some((saga, effects)) => {
                 teller.explained(&told, &effects);
@@ -96,7 +119,10 @@ impl Teller<'_> {
         }
         for effect in effects {
             match effect {
-                Effect::Decide { seq, step, direction, .. } => self.decided(told, *seq, *step, *direction),
+                Effect::Decide { seq, step, direction, .. } => {
+                    let step = self.definition.step(*step);
+                    self.decided(told, *seq, &step.name, &step.participant, *direction);
+                }
                 Effect::Publish { seq, attempt } => {
                     let text = format!("attempt {attempt} of {} is sent", self.name(*seq));
                     let item = HistoryItem { attempt: Some(*attempt), ..self.of_command(told, "sent", *seq, text) };
@@ -115,7 +141,7 @@ impl Teller<'_> {
         let here = told.revision;
         for entry in &self.record.commands {
             if entry.decided_revision == here {
-                self.decided(told, entry.id.seq, StepIndex(entry.step_index), entry.direction);
+                self.decided(told, entry.id.seq, &entry.step, &entry.participant, entry.direction);
             }
             if let Some(verified) = entry.verified.as_ref().filter(|verified| verified.revision == here) {
                 let settled = Settled {
@@ -176,25 +202,32 @@ impl Teller<'_> {
             }
             EventKind::Operated { operation } => {
                 let word = operation.as_str();
-                let row = self.audit_of(told, word);
-                let who = row.map_or("an operator", |row| row.actor.as_str());
-                let why = row.map(|row| format!(": {}", row.reason)).unwrap_or_default();
-                HistoryItem {
-                    actor: row.map(|row| row.actor.clone()),
-                    reason: row.map(|row| row.reason.clone()),
-                    ..plain(told, "operated", format!("{who} asks for `{word}`{why}"))
-                }
+                self.by_operator(told, "operated", word, &format!("asks for `{word}`"))
+            }
+            EventKind::Migrated { from, to } => {
+                let what = format!("moves the saga from version {from} to version {to}");
+                self.by_operator(told, "migrated", "migrate", &what)
             }
         };
         self.items.push(item);
     }
 
-    fn decided(&mut self, told: &Told, seq: Seq, step: StepIndex, direction: Direction) {
-        let step = self.definition.step(step);
-        let name = command_name(&step.name, direction);
-        let text = format!("{name} is decided as command {seq}, for {}", step.participant);
+    fn by_operator(&self, told: &Told, kind: &str, action: &str, what: &str) -> HistoryItem {
+        let row = self.audit_of(told, action);
+        let who = row.map_or("an operator", |row| row.actor.as_str());
+        let why = row.map(|row| format!(": {}", row.reason)).unwrap_or_default();
+        HistoryItem {
+            actor: row.map(|row| row.actor.clone()),
+            reason: row.map(|row| row.reason.clone()),
+            ..plain(told, kind, format!("{who} {what}{why}"))
+        }
+    }
+
+    fn decided(&mut self, told: &Told, seq: Seq, step: &str, participant: &str, direction: Direction) {
+        let name = command_name(step, direction);
+        let text = format!("{name} is decided as command {seq}, for {participant}");
         let item = HistoryItem {
-            step: Some(step.name.clone()),
+            step: Some(step.to_owned()),
             direction: Some(direction.to_string()),
             attempt: Some(1),
             ..plain(told, "decided", text)
@@ -235,6 +268,7 @@ impl Teller<'_> {
             | Note::StepCompensated(_)
             | Note::StepUnknown(..)
             | Note::RetryAsked(..)
+            | Note::Migrated { .. }
             | Note::Duplicate => return,
             Note::StepFailed(_, _) if has_settled => return,
             Note::StepFailed(step, problem) => {
@@ -351,7 +385,7 @@ mod tests {
             reason: "lunch".to_owned(),
             detail: serde_json::json!({ "toRevision": revision }).into(),
         };
-        tell(&definition, &SagaRecord { saga, commands: Vec::new() }, &history, &[audit])
+        tell(&[definition], &SagaRecord { saga, commands: Vec::new() }, &history, &[audit])
     }
 
     fn kinds(items: &[HistoryItem]) -> Vec<&str> {

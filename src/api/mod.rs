@@ -10,6 +10,7 @@
 //! Every route is one row of `routes::ROUTES`: its right, its query parameters, its handler and its documentation.
 //! What is not in the table is not served, and what is in it cannot be forgotten.
 
+mod advice;
 mod auth;
 mod body;
 mod definitions;
@@ -28,6 +29,7 @@ mod saga_view;
 mod sagas;
 mod serve;
 mod start;
+mod versions;
 
 pub use auth::{AuthConfig, Right, Role, TokenEntry, check_bind};
 pub use graph::look;

@@ -10,6 +10,7 @@ use crate::client::views;
 
 #[derive(OpenApi)]
 #[openapi(components(schemas(
+    views::AdviceView,
     views::BatchRequest,
     views::BatchResult,
     views::DefinitionList,
@@ -17,9 +18,13 @@ use crate::client::views;
     views::DefinitionView,
     views::HealthView,
     views::HistoryView,
+    views::MigrateRequest,
+    views::MigrationItem,
+    views::MigrationPage,
     views::OperateRequest,
     views::OutboxPage,
     views::ProblemDocument,
+    views::ReasonRequest,
     views::SagaPage,
     views::SagaView,
     views::StartBody,

@@ -36,11 +36,7 @@ pub(super) async fn operate(
     let step = fields.text("step");
     fields.finish()?;
     let action = action(word, step).ok_or_else(|| Problem::new(ROUTE_UNKNOWN, format!("`{word}` is no action")))?;
-    let reason = reason.as_deref().map(str::trim).unwrap_or_default().to_owned();
-    if reason.is_empty() || reason.chars().count() > MAX_REASON {
-        let detail = format!("`reason` says why, in 1 to {MAX_REASON} characters; it is kept in the audit log");
-        return Err(Problem::new(REASON_REQUIRED, detail.clone()).errors(vec![FieldProblem::at("/reason", detail)]));
-    }
+    let reason = self::reason(reason)?;
     let saga = app.coordinator.operate(Operate { id, action, actor: caller.name, reason, expected_revision }).await?;
     // The saga as it was right after the action, even if it has moved on since. The action is done: should its outputs
     // not be there to read, the answer does without them.
@@ -48,6 +44,16 @@ pub(super) async fn operate(
     let definition = sagas::expanded(&saga, &app.coordinator.definition(&saga.definition).await?)?;
     let record = SagaRecord { saga, commands: commands.unwrap_or_default() };
     Ok((etag(&record.saga), Answer(saga_view(&definition, &record))).into_response())
+}
+
+/// An operator's reason, which must be there.
+pub(super) fn reason(given: Option<String>) -> Result<String, Problem> {
+    let reason = given.as_deref().map(str::trim).unwrap_or_default().to_owned();
+    if reason.is_empty() || reason.chars().count() > MAX_REASON {
+        let detail = format!("`reason` says why, in 1 to {MAX_REASON} characters; it is kept in the audit log");
+        return Err(Problem::new(REASON_REQUIRED, detail.clone()).errors(vec![FieldProblem::at("/reason", detail)]));
+    }
+    Ok(reason)
 }
 
 fn action(word: &str, step: Option<String>) -> Option<OperatorAction> {
@@ -64,7 +70,7 @@ fn action(word: &str, step: Option<String>) -> Option<OperatorAction> {
 }
 
 /// The revision that the operator looked at, as the ETag gave it.
-fn if_match(headers: &HeaderMap) -> Result<Option<u32>, Problem> {
+pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<u32>, Problem> {
     let Some(given) = headers.get(IF_MATCH) else { return Ok(None) };
     let given = given.to_str().unwrap_or_default().trim();
     if given == "*" {

@@ -56,6 +56,7 @@ kinds! {
     KEY_INVALID = 422 "the key is not usable";
     LIMIT_INVALID = 400 "the limit is out of range";
     METHOD_NOT_ALLOWED = 405 "this route does not know this method";
+    MIGRATION_REFUSED = 409 "the saga cannot be moved to this version";
     NOT_READY = 503 "the coordinator cannot do its work at the moment";
     NUMBER_INVALID = 422 "a number cannot be kept exactly";
     ORIGIN_NOT_ALLOWED = 403 "the request comes from another site";
@@ -74,6 +75,7 @@ kinds! {
     STORE_REFUSED = 500 "the store could not do it";
     STORE_UNAVAILABLE = 503 "the store does not answer at the moment";
     UNAUTHENTICATED = 401 "a valid token is needed";
+    VERSION_DEPRECATED = 409 "nothing new is started with this version";
     VERSION_IMMUTABLE = 409 "versions are immutable";
     VERSION_INVALID = 400 "the version is no number from 1";
     VERSION_UNKNOWN = 404 "the definition has no such version";
@@ -205,6 +207,17 @@ impl From<CoordinatorError> for Problem {
             E::VersionImmutable { .. } => {
                 Self::new(VERSION_IMMUTABLE, format!("{told}; raise `version` to register this content"))
             }
+            E::VersionDeprecated { .. } => {
+                let detail = format!("{told}; name another version, or leave it out where a newer one is registered");
+                Self::new(VERSION_DEPRECATED, detail)
+            }
+            E::MigrationRefused { reasons, .. } => {
+                let errors = reasons.into_iter().map(|reason| FieldProblem {
+                    code: Some(reason.code.to_owned()),
+                    ..FieldProblem::at("", reason.why)
+                });
+                Self::new(MIGRATION_REFUSED, told).errors(errors.collect())
+            }
             E::InvalidDefinition(diagnostics) => {
                 let detail = match diagnostics.len() {
                     1 => "the definition has an error".to_owned(),
@@ -265,7 +278,8 @@ impl From<StoreError> for Problem {
     }
 }
 
-fn found(diagnostic: Diagnostic) -> FieldProblem {
+/// A finding about a definition, in the form that problems have.
+pub(super) fn found(diagnostic: Diagnostic) -> FieldProblem {
     let Diagnostic { code, message, suggestion, pointer, line, column, text, .. } = diagnostic;
     FieldProblem {
         code: Some(code.to_owned()),
@@ -295,11 +309,14 @@ mod tests {
     #[test]
     fn every_code_of_the_coordinator_has_one_status_here() {
         let id = SagaId(uuid::Uuid::nil());
+        let definition = crate::id::DefinitionRef { name: "a".to_owned(), version: 1 };
         let errors = [
             CoordinatorError::UnknownDefinition { name: "a".to_owned(), known: Vec::new() },
             CoordinatorError::UnknownVersion { name: "a".to_owned(), version: 2, known: vec![1] },
             CoordinatorError::InvalidKey("no".to_owned()),
             CoordinatorError::KeyConflict { definition: "a".to_owned(), key: "k".to_owned(), existing: id },
+            CoordinatorError::VersionDeprecated { definition: definition.clone(), reason: "no".to_owned() },
+            CoordinatorError::MigrationRefused { id, to: definition, reasons: Vec::new() },
             CoordinatorError::InvalidDefinition(Vec::new()),
             CoordinatorError::UnknownSaga(id),
             CoordinatorError::UnknownStep { message: "no".to_owned(), known: Vec::new() },

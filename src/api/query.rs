@@ -71,6 +71,18 @@ impl Query {
         Ok(words)
     }
 
+    /// `true` or `false`; absent is `false`.
+    pub(super) fn flag(&self, name: &str) -> Result<bool, Problem> {
+        match self.get(name) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(other) => {
+                let told: String = other.chars().take(60).collect();
+                Err(Problem::new(QUERY_INVALID, format!("`{name}` is `true` or `false`, not `{told}`")))
+            }
+        }
+    }
+
     /// How many items the page shall have.
     pub(super) fn limit(&self) -> Result<u32, Problem> {
         let Some(given) = self.get("limit") else { return Ok(DEFAULT_LIMIT) };

@@ -12,7 +12,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::api::auth::{AuthConfig, Right};
 use crate::api::problem::{METHOD_NOT_ALLOWED, Problem, ROUTE_UNKNOWN};
-use crate::api::{App, definitions, guard, health, openapi, operate, outbox, sagas, start};
+use crate::api::{App, advice, definitions, guard, health, openapi, operate, outbox, sagas, start, versions};
 use crate::clock::Clock;
 use crate::coordinator::Coordinator;
 
@@ -60,6 +60,12 @@ impl Route {
         self
     }
 
+    const fn served_by(mut self, takes: Takes, handler: fn() -> MethodRouter<App>) -> Self {
+        self.takes = takes;
+        self.handler = handler;
+        self
+    }
+
     const fn open(mut self) -> Self {
         self.right = Right::Open;
         self
@@ -93,14 +99,28 @@ const fn operation(path: &'static str, summary: &'static str) -> Route {
     }
 }
 
+const fn deprecation(path: &'static str, summary: &'static str, handler: fn() -> MethodRouter<App>) -> Route {
+    Route {
+        method: Method::POST,
+        path,
+        right: Right::Register,
+        query: &[],
+        summary,
+        takes: Takes::Json("ReasonRequest"),
+        gives: &[(200, Gives::Json("DefinitionView"))],
+        problems: &[404, 413, 415, 422],
+        handler,
+    }
+}
+
 /// Every route that there is.
 pub(super) const ROUTES: &[Route] = &[
     Route {
         method: Method::POST,
         path: "/v1/definitions",
         right: Right::Register,
-        query: &[],
-        summary: "Registers a definition: 201 new, 200 registered before with the same content",
+        query: &["denyWarnings"],
+        summary: "Registers a definition: 201 new, 200 registered before with the same content; with denyWarnings=true, warnings refuse it too",
         takes: Takes::Definition,
         gives: &[(201, Gives::Json("DefinitionView")), (200, Gives::Json("DefinitionView"))],
         problems: &[409, 413, 415, 422],
@@ -121,6 +141,14 @@ pub(super) const ROUTES: &[Route] = &[
         || get(definitions::versions),
     ),
     read(
+        "/v1/definitions/{name}/advice",
+        "Tells what the recorded outcomes say: order, time-outs and retries that would serve better",
+        &[(200, Gives::Json("AdviceView"))],
+        &[404, 422],
+        || get(advice::show),
+    )
+    .asking(&["version", "since"]),
+    read(
         "/v1/definitions/{name}/{version}",
         "Shows one definition version with its source",
         &[(200, Gives::Json("DefinitionView"))],
@@ -134,6 +162,20 @@ pub(super) const ROUTES: &[Route] = &[
         &[404],
         || get(definitions::graph),
     ),
+    deprecation(
+        "/v1/definitions/{name}/{version}/deprecate",
+        "Stops new starts of a version; running sagas go on",
+        || post(versions::deprecate),
+    ),
+    deprecation("/v1/definitions/{name}/{version}/undeprecate", "Undoes a deprecation", || post(versions::undeprecate)),
+    read(
+        "/v1/definitions/{name}/{version}/migration",
+        "Tells which sagas in flight of a version could be moved to version `to`, and why the others could not",
+        &[(200, Gives::Json("MigrationPage"))],
+        &[404, 409],
+        || get(versions::plan_all),
+    )
+    .asking(&["to", "limit", "cursor"]),
     Route {
         method: Method::POST,
         path: "/v1/sagas",
@@ -173,6 +215,19 @@ pub(super) const ROUTES: &[Route] = &[
         &[404],
         || get(sagas::graph),
     ),
+    read(
+        "/v1/sagas/{id}/migration",
+        "Tells whether a saga could be moved to version `to` of its definition, and why not",
+        &[(200, Gives::Json("MigrationItem"))],
+        &[404, 409],
+        || get(versions::plan_one),
+    )
+    .asking(&["to"]),
+    operation(
+        "/v1/sagas/{id}/migrate",
+        "Moves a saga to another version of its definition, if what was sent allows it",
+    )
+    .served_by(Takes::Json("MigrateRequest"), || post(versions::migrate)),
     operation("/v1/sagas/{id}/retry", "Sends again what is stuck or backing off, with a fresh count of attempts"),
     operation("/v1/sagas/{id}/skip", "Passes over a step, or over its compensation"),
     operation("/v1/sagas/{id}/compensate", "Sends a saga back: what was done is undone"),

@@ -18,7 +18,7 @@ use crate::api::{App, graph, history};
 use crate::client::views::{HistoryView, SagaPage};
 use crate::coordinator::view::awaited;
 use crate::definition::Definition;
-use crate::id::SagaId;
+use crate::id::{DefinitionRef, SagaId};
 use crate::picture::Picture;
 use crate::saga::Saga;
 use crate::store::{Page, SagaFilter, SagaRecord};
@@ -101,7 +101,15 @@ pub(super) async fn history(State(app): State<App>, Id(id): Id) -> Result<Answer
     let store = app.coordinator.store();
     let events = store.history(id).await?;
     let audit = store.audit(Some(id), &Page { after: None, limit: MAX_AUDIT }).await?;
-    Ok(Answer(HistoryView { items: history::tell(&definition, &record, &events, &audit) }))
+    let mut versions = Vec::new();
+    for version in history::earlier_versions(&events) {
+        let reference = DefinitionRef { version, ..record.saga.definition.clone() };
+        let definition = app.coordinator.definition(&reference).await?;
+        let expanded = definition.expanded(&record.saga.input);
+        versions.push(expanded.map_err(|error| Problem::internal(error.to_string()))?);
+    }
+    versions.push(definition);
+    Ok(Answer(HistoryView { items: history::tell(&versions, &record, &events, &audit) }))
 }
 
 /// The definition is drawn as it is written: a `forEach` step is one box, whatever its list holds.

@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 use super::error::{CliError, Exit};
 use super::remote::Remote;
 use super::sagas::text;
-use super::{Context, graph, output};
+use super::{Context, advise, check, graph, output, versions};
 use crate::definition::{self, Diagnostic, Severity};
 
 /// `amends definitions ...`
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// Find everything that is wrong with definition files; needs no server
-    Check(Files),
+    Check(check::Args),
     /// Register definition files with the server
     Register(Files),
     /// List what is registered
@@ -23,6 +23,14 @@ pub enum Command {
     Show(Show),
     /// Draw a definition, from a file or as it is registered
     Graph(graph::Args),
+    /// Show what changed from one definition to another, step by step
+    Diff(versions::DiffArgs),
+    /// Stop new starts of a version; running sagas go on
+    Deprecate(versions::DeprecateArgs),
+    /// Allow new starts of a version again
+    Undeprecate(versions::DeprecateArgs),
+    /// Say what the recorded outcomes advise: order of steps, time-outs, retries
+    Advise(advise::Args),
     /// Print the JSON Schema of definitions, for editors
     Schema,
 }
@@ -33,6 +41,9 @@ pub struct Files {
     /// Files in YAML or JSON; `-` is standard input
     #[arg(required = true, value_name = "FILE")]
     files: Vec<String>,
+    /// Let warnings refuse the registration too
+    #[arg(long)]
+    deny_warnings: bool,
 }
 
 /// Which definition.
@@ -47,11 +58,15 @@ pub struct Show {
 /// Runs one of them.
 pub async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
     match command {
-        Command::Check(args) => check(&args.files, context),
-        Command::Register(args) => register(&args.files, context).await,
+        Command::Check(args) => check::run(&args, context),
+        Command::Register(args) => register(&args, context).await,
         Command::List => list(context).await,
         Command::Show(args) => show(&args, context).await,
         Command::Graph(args) => graph::run(&args, context).await,
+        Command::Diff(args) => versions::diff(args, context).await,
+        Command::Deprecate(args) => versions::deprecate(args, true, context).await,
+        Command::Undeprecate(args) => versions::deprecate(args, false, context).await,
+        Command::Advise(args) => advise::run(args, context).await,
         Command::Schema => {
             let schema = definition::json_schema();
             context.output.one(&schema, || serde_json::to_string_pretty(&schema).unwrap_or_default())?;
@@ -76,55 +91,23 @@ pub(super) fn read(file: &str) -> Result<Source, CliError> {
     Ok(Source { name: if file == "-" { "(standard input)".to_owned() } else { file.to_owned() }, text })
 }
 
-fn check(files: &[String], context: &Context) -> Result<Exit, CliError> {
-    let sources = files.iter().map(|file| read(file)).collect::<Result<Vec<_>, _>>()?;
-    let mut documents: Vec<Value> = Vec::new();
-    let mut errors = 0;
-    for source in &sources {
-        let checked = definition::read(&source.text);
-        errors += count(&checked.diagnostics, Severity::Error);
-        if context.output.is_for_people() {
-            if !checked.diagnostics.is_empty() {
-                output::note(render(source, &checked.diagnostics));
-            }
-            if let Some(definition) = &checked.definition {
-                let warnings = match count(&checked.diagnostics, Severity::Warning) {
-                    0 => String::new(),
-                    1 => ", 1 warning".to_owned(),
-                    many => format!(", {many} warnings"),
-                };
-                let steps = definition.steps.len();
-                output::line(&format!("{}: {}, {steps} steps{warnings}", source.name, definition.reference))?;
-            }
-        }
-        documents.push(json!({
-            "file": source.name,
-            "valid": checked.definition.is_some(),
-            "saga": checked.definition.as_ref().map(|definition| &definition.reference.name),
-            "version": checked.definition.as_ref().map(|definition| definition.reference.version),
-            "diagnostics": checked.diagnostics,
-        }));
-    }
-    if !context.output.is_for_people() {
-        context.output.list(&json!({ "items": documents }), &documents, String::new)?;
-    }
-    if errors == 0 {
-        output::next(&[format!("amends definitions register {}", files.join(" "))]);
-        return Ok(Exit::Done);
-    }
-    output::note(format!("{errors} {} in {} checked", plural(errors, "error"), files_word(files.len())));
-    Ok(Exit::Failed)
+/// The text of a definition file, or of standard input.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn text_of(file: &str) -> Result<String, CliError> {
+    read(file).map(|source| source.text)
 }
 
-fn plural(count: usize, word: &str) -> String {
+pub(super) fn plural(count: usize, word: &str) -> String {
     if count == 1 { word.to_owned() } else { format!("{word}s") }
 }
 
-fn files_word(count: usize) -> String {
+pub(super) fn files_word(count: usize) -> String {
     format!("{count} {}", plural(count, "file"))
 }
 
-fn count(diagnostics: &[Diagnostic], severity: Severity) -> usize {
+pub(super) fn count(diagnostics: &[Diagnostic], severity: Severity) -> usize {
     diagnostics.iter().filter(|found| found.severity == severity).count()
 }
 
@@ -133,29 +116,37 @@ pub(super) fn render(source: &Source, diagnostics: &[Diagnostic]) -> String {
 }
 
 /// All files are checked here first: with one that is wrong nothing is sent.
-async fn register(files: &[String], context: &Context) -> Result<Exit, CliError> {
-    let sources = files.iter().map(|file| read(file)).collect::<Result<Vec<_>, _>>()?;
-    let mut errors = 0;
-    for source in &sources {
-        let checked = definition::read(&source.text);
-        let found = count(&checked.diagnostics, Severity::Error);
-        if found > 0 {
+async fn register(args: &Files, context: &Context) -> Result<Exit, CliError> {
+    let sources = args.files.iter().map(|file| read(file)).collect::<Result<Vec<_>, _>>()?;
+    let (mut errors, mut warnings, mut told) = (0, 0, Vec::new());
+    for (source, checked) in sources.iter().zip(check::together(&sources)) {
+        if !checked.diagnostics.is_empty() {
             output::note(render(source, &checked.diagnostics));
         }
-        errors += found;
+        errors += count(&checked.diagnostics, Severity::Error);
+        warnings += count(&checked.diagnostics, Severity::Warning);
+        told.extend(checked.diagnostics.iter().map(|found| (found.code, found.line)));
     }
     if errors > 0 {
         return Err(CliError::failed(format!("{errors} {}; nothing was registered", plural(errors, "error"))));
     }
+    if warnings > 0 && args.deny_warnings {
+        let message = format!("{warnings} {}; nothing was registered", plural(warnings, "warning"));
+        return Err(CliError::failed(message).help("mend them, or leave --deny-warnings out"));
+    }
     let remote = Remote::new(context)?;
     let mut items = Vec::new();
     for source in sources {
-        let (is_new, answer) = remote
-            .post_text(&["v1", "definitions"], "application/yaml", source.text)
-            .await
-            .map_err(|error| CliError { message: format!("{}: {}", source.name, error.message), ..error })?;
+        let query: &[(&str, &str)] = if args.deny_warnings { &[("denyWarnings", "true")] } else { &[] };
+        let (is_new, answer) =
+            remote
+                .post_text(&["v1", "definitions"], query, "application/yaml", source.text)
+                .await
+                .map_err(|error| CliError { message: format!("{}: {}", source.name, error.message), ..error })?;
+        tell_new(&source.name, &answer["warnings"], &told);
         items.push(json!({
             "file": source.name, "saga": name(&answer), "version": answer["version"], "new": is_new,
+            "warnings": answer["warnings"].as_array().cloned().unwrap_or_default(),
         }));
     }
     context.output.list(&json!({ "items": items }), &items, || {
@@ -172,6 +163,16 @@ async fn register(files: &[String], context: &Context) -> Result<Exit, CliError>
         output::next(&[format!("amends sagas start {} --input '{{...}}' --watch", text(&first["saga"]))]);
     }
     Ok(Exit::Done)
+}
+
+/// What only the server could see: it knows the other definitions.
+fn tell_new(file: &str, warnings: &Value, told: &[(&'static str, u32)]) {
+    for warning in warnings.as_array().into_iter().flatten() {
+        let (code, line) = (text(&warning["code"]), warning["line"].as_u64().unwrap_or_default());
+        if !told.iter().any(|(known, at)| *known == code && u64::from(*at) == line) {
+            output::note(output::escape(&format!("{file}:{line}: {code}: {}", text(&warning["detail"]))));
+        }
+    }
 }
 
 fn name(definition: &Value) -> Value {
@@ -191,7 +192,7 @@ async fn list(context: &Context) -> Result<Exit, CliError> {
 fn print(context: &Context, whole: &Value, items: &[Value]) -> Result<(), CliError> {
     context.output.list(whole, items, || {
         output::table(
-            &["saga", "version", "owner", "hash", "registered", "by"],
+            &["saga", "version", "owner", "hash", "registered", "by", "deprecated"],
             items.iter().map(|item| {
                 let hash = text(&item["hash"]);
                 vec![
@@ -201,6 +202,7 @@ fn print(context: &Context, whole: &Value, items: &[Value]) -> Result<(), CliErr
                     hash.get(..12).unwrap_or(&hash).to_owned(),
                     text(&item["registeredAt"]),
                     text(&item["registeredBy"]),
+                    text(&item["deprecated"]["reason"]),
                 ]
             }),
         )

@@ -4,12 +4,15 @@
 //! `Exit` or a `CliError`. Data goes to stdout, everything else to stderr
 //! ([`output`]).
 
+mod advise;
+mod check;
 mod completions;
 mod connect;
 mod definitions;
 pub mod demo;
 mod doctor;
 pub mod error;
+mod explain;
 mod graph;
 mod migrate;
 mod outbox;
@@ -19,6 +22,7 @@ mod sagas;
 mod serve;
 pub mod settings;
 mod stuck;
+mod versions;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -55,6 +59,8 @@ enum Command {
     /// Check, register and read saga definitions
     #[command(subcommand)]
     Definitions(definitions::Command),
+    /// Explain an error code, with an example of the mistake and how it is mended; list all without one
+    Explain(explain::Args),
     /// Start sagas, see what they do, and step in
     #[command(subcommand)]
     Sagas(sagas::Command),
@@ -117,6 +123,7 @@ impl Cli {
             Command::Demo(args) => demo::run(args, &context).await,
             Command::Migrate(args) => migrate::run(args, &context).await,
             Command::Definitions(command) => definitions::run(command, &context).await,
+            Command::Explain(args) => explain::run(&args, &context),
             Command::Sagas(command) => sagas::run(command, &context).await,
             Command::Stuck(args) => stuck::run(args, &context).await,
             Command::Outbox(args) => outbox::run(args, &context).await,

@@ -72,8 +72,18 @@ impl Remote {
     ///
     /// # Errors
     /// When the server cannot be reached or says no.
-    pub async fn post_text(&self, path: &[&str], kind: &str, text: String) -> Result<(bool, Value), CliError> {
-        let request = self.http.request(Method::POST, self.url(path)).header("content-type", kind).body(text);
+    pub async fn post_text(
+        &self,
+        path: &[&str],
+        query: &[(&str, &str)],
+        kind: &str,
+        text: String,
+    ) -> Result<(bool, Value), CliError> {
+        let mut url = self.url(path);
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        let request = self.http.request(Method::POST, url).header("content-type", kind).body(text);
         self.send(request).await.map(|(status, body)| (status == StatusCode::CREATED, body))
     }
 

@@ -177,6 +177,9 @@ async fn register(coordinator: &Coordinator, file: &Path) -> Result<(), CliError
     match coordinator.register(&source, "serve --definitions").await {
         Ok(registered) => {
             tracing::info!(definition = %registered.definition.reference, new = registered.is_new, "registered");
+            for found in registered.warnings {
+                tracing::warn!(file = name, line = found.line, code = found.code, "{}", found.message);
+            }
             Ok(())
         }
         Err(CoordinatorError::InvalidDefinition(diagnostics)) => {

@@ -26,8 +26,8 @@ use connection::{Body, Connection};
 pub use error::{ClientError, Refusal};
 pub use request::{Action, OutboxQuery, SagaQuery};
 use views::{
-    BatchRequest, BatchResult, DefinitionList, DefinitionVersions, DefinitionView, HealthView, HistoryView,
-    OperateRequest, OutboxPage, SagaPage, SagaView, StartBody,
+    AdviceView, BatchRequest, BatchResult, DefinitionList, DefinitionVersions, DefinitionView, HealthView, HistoryView,
+    MigrateRequest, MigrationItem, OperateRequest, OutboxPage, ReasonRequest, SagaPage, SagaView, StartBody,
 };
 
 /// A coordinator's HTTP interface, as a caller uses it. Cheap to clone.
@@ -101,6 +101,49 @@ impl Client {
     /// `DEFINITION_UNKNOWN` or `VERSION_UNKNOWN`, with those there are.
     pub async fn definition(&self, name: &str, version: u32) -> Result<DefinitionView, ClientError> {
         self.get(&["v1", "definitions", name, &version.to_string()], &[]).await
+    }
+
+    /// Stops new starts of a version, or allows them again; running sagas go on.
+    ///
+    /// # Errors
+    /// `DEFINITION_UNKNOWN`, `VERSION_UNKNOWN`, `REASON_REQUIRED`, and others.
+    pub async fn deprecate(
+        &self,
+        name: &str,
+        version: u32,
+        is_deprecated: bool,
+        reason: &str,
+    ) -> Result<DefinitionView, ClientError> {
+        let word = if is_deprecated { "deprecate" } else { "undeprecate" };
+        let body = Body::json(&ReasonRequest { reason: reason.to_owned() })?;
+        let path = ["v1", "definitions", name, &version.to_string(), word];
+        Ok(self.connection.send(Method::POST, &path, &[], body, None).await?.1)
+    }
+
+    /// What the recorded outcomes say about a version; about what a start without a version gets, when none is named.
+    ///
+    /// # Errors
+    /// `DEFINITION_UNKNOWN` or `VERSION_UNKNOWN`, with those there are.
+    pub async fn advice(&self, name: &str, version: Option<u32>) -> Result<AdviceView, ClientError> {
+        let query: Vec<_> = version.map(|version| ("version", version.to_string())).into_iter().collect();
+        self.get(&["v1", "definitions", name, "advice"], &query).await
+    }
+
+    /// Whether a saga could be moved to another version of its definition, and why not.
+    ///
+    /// # Errors
+    /// `SAGA_UNKNOWN`, `VERSION_UNKNOWN`, `VERSION_DEPRECATED`.
+    pub async fn migration(&self, id: &str, to: u32) -> Result<MigrationItem, ClientError> {
+        self.get(&["v1", "sagas", id, "migration"], &[("to", to.to_string())]).await
+    }
+
+    /// Moves a saga to another version of its definition; returns the saga as it is then.
+    ///
+    /// # Errors
+    /// `MIGRATION_REFUSED` with every reason, and as [`Client::migration`].
+    pub async fn migrate(&self, id: &str, to: u32, reason: &str) -> Result<SagaView, ClientError> {
+        let body = Body::json(&MigrateRequest { to, reason: reason.to_owned() })?;
+        Ok(self.connection.send(Method::POST, &["v1", "sagas", id, "migrate"], &[], body, None).await?.1)
     }
 
     /// A drawing of one definition version, as SVG.

@@ -20,15 +20,17 @@ use crate::coordinator::work::{Heard, Item, StartItem, TellItem, Waiting, Work};
 use crate::coordinator::{
     CoordinatorError, Operate, Registered, Start, StartOutcome, children, declare, recovery, requests,
 };
-use crate::definition::{self, Definition, Severity};
+use crate::definition::{self, Checked, Definition, Diagnostic, Severity};
 use crate::id::{self, DefinitionRef, SagaId};
 use crate::message::TokenKeys;
 use crate::payload::Payload;
 use crate::saga::{EventKind, Parent, Saga};
-use crate::store::{AuditRecord, Changes, DefinitionRecord, Registration, Store, StoreError, Wants};
+use crate::store::{AuditRecord, Changes, DefinitionRecord, Deprecation, Registration, Store, StoreError, Wants};
 
 /// What waits for a commit at once; beyond it callers are told to come back.
 const MAX_WAITING: usize = 8_192;
+/// How many sagas that start one another are looked at together.
+const MAX_RELATED: usize = 64;
 /// When to come back.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -47,13 +49,13 @@ impl Default for CoordinatorOptions {
 
 /// A running coordinator. Clones are handles to the same one, which runs until [`Coordinator::stop`].
 #[derive(Clone)]
-pub struct Coordinator(Arc<Inner>);
+pub struct Coordinator(pub(super) Arc<Inner>);
 
-struct Inner {
+pub(super) struct Inner {
     store: Arc<dyn Store>,
     broker: Arc<dyn Broker>,
     metrics: Metrics,
-    registry: Arc<Registry>,
+    pub(super) registry: Arc<Registry>,
     declared: declare::Declared,
     /// Emptied by `stop`, so that the committer sees the end of its work.
     work: std::sync::Mutex<Option<mpsc::Sender<Work>>>,
@@ -153,7 +155,7 @@ impl Coordinator {
     pub async fn start_many(&self, starts: Vec<Start>) -> Vec<Result<StartOutcome, CoordinatorError>> {
         let mut answers = Vec::with_capacity(starts.len());
         for start in starts {
-            answers.push(match self.prepare(start).await {
+            answers.push(match self.prepare(start, false).await {
                 Ok(item) => {
                     let (sender, receiver) = oneshot::channel();
                     self.submit(Item::Start(item), Waiting::Starter(sender)).map(|()| receiver)
@@ -171,20 +173,30 @@ impl Coordinator {
         results
     }
 
-    async fn prepare(&self, start: Start) -> Result<StartItem, CoordinatorError> {
+    async fn prepare(&self, start: Start, is_child: bool) -> Result<StartItem, CoordinatorError> {
         if self.0.stop.is_cancelled() {
             return Err(CoordinatorError::Stopping);
         }
         let Start { saga, version, input, key } = start;
-        let definition = self.0.registry.resolve(&saga, version).await?;
+        let (definition, deprecated) = self.0.registry.resolve_open(&saga, version).await?;
         let errors = definition.check_input(&input);
         if !errors.is_empty() {
             return Err(CoordinatorError::InvalidInput { definition: definition.reference.clone(), errors });
         }
         let key = match key {
-            Some(key) => Some(key),
+            Some(key) => definition::check_key(&key).map(|()| Some(key)).map_err(CoordinatorError::InvalidKey)?,
             None => definition.key_of(&input).map_err(|error| CoordinatorError::InvalidKey(error.to_string()))?,
         };
+        if let Some(Deprecation { reason, .. }) = deprecated.filter(|_| !is_child) {
+            // A key that has a saga still gives that saga, and the commit will find so: sagas are never deleted.
+            let has_saga = match &key {
+                Some(key) => self.0.store.saga_by_key(&definition.reference.name, key).await?.is_some(),
+                None => false,
+            };
+            if !has_saga {
+                return Err(CoordinatorError::VersionDeprecated { definition: definition.reference.clone(), reason });
+            }
+        }
         let definition = definition.expanded(&input).map_err(|error| CoordinatorError::InvalidInput {
             definition: definition.reference.clone(),
             errors: vec![(String::new(), error.to_string())],
@@ -195,7 +207,8 @@ impl Coordinator {
 
     /// Starts a sub-saga, whose key is that of the command that asks for it.
     pub(super) async fn start_child(&self, start: Start, parent: Parent) -> Result<StartOutcome, CoordinatorError> {
-        let mut item = self.prepare(start).await?;
+        // A running saga goes on, although nothing else is started with a version that is deprecated.
+        let mut item = self.prepare(start, true).await?;
         item.parent = Some(parent);
         self.submit_start(item).await
     }
@@ -203,7 +216,7 @@ impl Coordinator {
     /// Records that a sub-saga that was never started must never start.
     pub(super) async fn entomb(&self, start: Start, parent: Parent) -> Result<StartOutcome, CoordinatorError> {
         let Start { saga, version, input, key } = start;
-        let definition = self.0.registry.resolve(&saga, version).await?;
+        let (definition, _) = self.0.registry.resolve_open(&saga, version).await?;
         // Without an input there is no list to expand it for; and nothing of it is ever sent.
         let tombstone = Some(parent.start.clone());
         let (id, input_hash) = (SagaId::fresh(), input.canonical_hash());
@@ -241,7 +254,7 @@ impl Coordinator {
         receiver.await.unwrap_or(Err(CoordinatorError::Stopping))
     }
 
-    fn submit(&self, item: Item, waiting: Waiting) -> Result<(), CoordinatorError> {
+    pub(super) fn submit(&self, item: Item, waiting: Waiting) -> Result<(), CoordinatorError> {
         let work = self.0.work.lock().ok().and_then(|work| work.clone()).ok_or(CoordinatorError::Stopping)?;
         work.try_send(Work { item, waiting }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => CoordinatorError::Busy { retry_after: RETRY_AFTER },
@@ -254,14 +267,17 @@ impl Coordinator {
     /// # Errors
     /// [`CoordinatorError::InvalidDefinition`], [`CoordinatorError::VersionImmutable`], or what the store says.
     pub async fn register(&self, source: &str, actor: &str) -> Result<Registered, CoordinatorError> {
-        let checked = definition::read(source);
-        let Some(definition) = checked.definition else {
-            let is_error = |found: &definition::Diagnostic| found.severity == Severity::Error;
-            return Err(CoordinatorError::InvalidDefinition(
-                checked.diagnostics.into_iter().filter(is_error).collect(),
-            ));
-        };
         let inner = &self.0;
+        let Checked { definition, diagnostics } = self.check(source).await?;
+        let (errors, warnings): (Vec<Diagnostic>, Vec<Diagnostic>) =
+            diagnostics.into_iter().partition(|found| found.severity == Severity::Error);
+        let definition = match definition {
+            Some(definition) => definition,
+            None => match self.registered_before(source).await? {
+                Some(definition) => return Ok(Registered { definition, is_new: false, warnings: errors }),
+                None => return Err(CoordinatorError::InvalidDefinition(errors)),
+            },
+        };
         let reference = definition.reference.clone();
         let record = DefinitionRecord {
             reference: reference.clone(),
@@ -269,6 +285,7 @@ impl Coordinator {
             source: source.to_owned(),
             registered_at: inner.store.health().await?.now,
             registered_by: actor.to_owned(),
+            deprecated: None,
         };
         let is_new = match inner.store.register(&record).await? {
             Registration::New => true,
@@ -281,7 +298,46 @@ impl Coordinator {
         if is_new {
             self.audit(actor, "register", &reference, record.registered_at).await?;
         }
-        Ok(Registered { definition, is_new })
+        Ok(Registered { definition, is_new, warnings })
+    }
+
+    /// Everything that is wrong with a definition's text, also together with the registered sagas that it starts.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn check(&self, source: &str) -> Result<Checked, StoreError> {
+        let mut checked = definition::read(source);
+        let Some(definition) = checked.definition.clone() else { return Ok(checked) };
+        let mut others: Vec<Arc<Definition>> = Vec::new();
+        let mut asked: Vec<(String, Option<u32>)> = Vec::new();
+        let mut todo = definition.children();
+        while let Some(child) = todo.pop() {
+            if asked.contains(&child) || asked.len() == MAX_RELATED {
+                continue;
+            }
+            // One that is not there yet may be registered later.
+            if let Ok(found) = self.0.registry.resolve(&child.0, child.1).await {
+                todo.extend(found.children());
+                others.push(found);
+            }
+            asked.push(child);
+        }
+        for found in definition::relations(source, &definition, &others) {
+            if !checked.diagnostics.contains(&found) {
+                checked.diagnostics.push(found);
+            }
+        }
+        if checked.diagnostics.iter().any(|found| found.severity == Severity::Error) {
+            checked.definition = None;
+        }
+        Ok(checked)
+    }
+
+    /// The definition, if exactly this was registered: a check that is newer than that does not take it back.
+    async fn registered_before(&self, source: &str) -> Result<Option<Arc<Definition>>, StoreError> {
+        let Some(definition) = definition::compile(source) else { return Ok(None) };
+        let record = self.0.store.definition(&definition.reference).await?;
+        Ok(record.filter(|record| record.hash == definition.hash).map(|_| definition))
     }
 
     async fn audit(

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::definition::Definition;
+use crate::definition::{Definition, Diagnostic};
 use crate::id::{DefinitionRef, SagaId};
 use crate::payload::Payload;
-use crate::saga::{Operation, Saga};
+use crate::saga::{Operation, Reason, Saga};
 use crate::store::StoreError;
 
 /// A saga to start.
@@ -75,6 +75,8 @@ pub struct Registered {
     pub definition: Arc<Definition>,
     /// Whether it is new; otherwise it was registered before with the same content.
     pub is_new: bool,
+    /// What did not stand in its way.
+    pub warnings: Vec<Diagnostic>,
 }
 
 /// The coordinator could not do as asked.
@@ -124,6 +126,24 @@ pub enum CoordinatorError {
     VersionImmutable {
         /// The definition.
         definition: DefinitionRef,
+    },
+    /// The version is deprecated, or all of them are: nothing new is started with it.
+    #[error("{definition} is deprecated: {reason}")]
+    VersionDeprecated {
+        /// The version; the newest, where none was named.
+        definition: DefinitionRef,
+        /// Why it is deprecated.
+        reason: String,
+    },
+    /// The saga cannot be moved to that version without changing what was sent.
+    #[error("saga {id} cannot be moved to {to}: {}", told(.reasons))]
+    MigrationRefused {
+        /// The saga.
+        id: SagaId,
+        /// The version.
+        to: DefinitionRef,
+        /// Every reason.
+        reasons: Vec<Reason>,
     },
     /// The definition's text has errors.
     #[error("the definition has errors")]
@@ -193,6 +213,8 @@ impl CoordinatorError {
             Self::InvalidKey(_) => "KEY_INVALID",
             Self::KeyConflict { .. } => "KEY_CONFLICT",
             Self::VersionImmutable { .. } => "VERSION_IMMUTABLE",
+            Self::VersionDeprecated { .. } => "VERSION_DEPRECATED",
+            Self::MigrationRefused { .. } => "MIGRATION_REFUSED",
             Self::InvalidDefinition(_) => "DEFINITION_INVALID",
             Self::UnknownSaga(_) => "SAGA_UNKNOWN",
             Self::UnknownStep { .. } => "STEP_UNKNOWN",
@@ -214,6 +236,10 @@ impl CoordinatorError {
             _ => false,
         }
     }
+}
+
+fn told(reasons: &[Reason]) -> String {
+    reasons.iter().map(|reason| reason.why.as_str()).collect::<Vec<_>>().join("; ")
 }
 
 impl OperatorAction {

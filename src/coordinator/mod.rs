@@ -24,10 +24,12 @@ mod replies;
 mod requests;
 mod telling;
 mod timer;
+mod versions;
 pub mod view;
 mod work;
 
 pub use coordinator::{Coordinator, CoordinatorOptions};
 pub use handle::{CoordinatorError, Operate, OperatorAction, Registered, Start, StartOutcome};
 pub use metrics::Metrics;
+pub use versions::{Deprecate, Migrate, MigrationPlan};
 pub use work::Heard;

@@ -8,15 +8,20 @@ use crate::clock::Timestamp;
 use crate::coordinator::confirms::Confirms;
 use crate::coordinator::outbound::{Outbound, answer, first_attempt};
 use crate::coordinator::registry::Registry;
-use crate::coordinator::work::{Heard, Item, StartItem, TellItem};
+use crate::coordinator::work::{Heard, Item, MigrateItem, StartItem, TellItem};
 use crate::coordinator::{CoordinatorError, Operate};
 use crate::definition::{Definition, Work};
 use crate::id::{CommandId, DefinitionRef, SagaId};
 use crate::message::TokenKeys;
 use crate::message::command::idempotency_key;
 use crate::payload::Payload;
-use crate::saga::{Direction, Effect, Event, EventKind, Note, Phase, ReplyOutcome, Saga, Skip, StepState, transition};
-use crate::store::{AuditRecord, Changes, HistoryRecord, Loaded, NewCommand, NewSaga, SagaUpdate, SettledCommand};
+use crate::saga::{
+    Direction, Effect, Event, EventKind, Note, Phase, Reason, ReplyOutcome, Saga, Skip, StepState, expanded_for,
+    migrate, transition,
+};
+use crate::store::{
+    AuditRecord, Changes, HistoryRecord, Loaded, NewCommand, NewSaga, SagaMigration, SagaUpdate, SettledCommand,
+};
 
 /// What the plan draws on besides the sagas.
 pub(super) struct Sources {
@@ -89,10 +94,10 @@ pub(super) fn plan(items: &[Item], loaded: Loaded, sources: &Sources) -> (Change
         planner.plan.verdicts.push(Verdict::Dead("REPLY_SAGA_UNKNOWN"));
         match item {
             Item::Start(start) => planner.start(at, start),
-            Item::Operate(operate) => {
-                let unknown = Err(CoordinatorError::UnknownSaga(operate.id));
+            Item::Operate(Operate { id, .. }) | Item::Migrate(MigrateItem { id, .. }) => {
+                let unknown = Err(CoordinatorError::UnknownSaga(*id));
                 planner.plan.verdicts[at] = Verdict::Operated(Box::new(unknown));
-                by_saga.entry(operate.id).or_default().push(at);
+                by_saga.entry(*id).or_default().push(at);
             }
             Item::Tell(tell) => {
                 let unknown = Err(CoordinatorError::UnknownSaga(tell.id));
@@ -161,7 +166,7 @@ impl Planner<'_> {
             }
             return;
         };
-        let Some(definition) = stored.expand(&definition) else {
+        let Some(mut definition) = stored.expand(&definition) else {
             // It was expanded when the saga was started, and neither has changed.
             tracing::error!(saga = %stored.id, definition = %stored.definition, "its list is no longer one");
             return;
@@ -181,6 +186,10 @@ impl Planner<'_> {
                 }
                 Item::Operate(operate) => {
                     Verdict::Operated(Box::new(self.operate(&definition, &mut saga, operate).map(|()| saga.clone())))
+                }
+                Item::Migrate(item) => {
+                    let moved = self.migrate(&mut definition, &mut saga, item);
+                    Verdict::Operated(Box::new(moved.map(|()| saga.clone())))
                 }
                 Item::Tell(tell) => Verdict::Told(Box::new(self.told(&definition, &mut saga, tell))),
                 Item::Start(_) => Verdict::Deferred,
@@ -265,6 +274,56 @@ impl Planner<'_> {
         Ok(())
     }
 
+    /// Moves the saga to another version; `definition` is that one from then on.
+    fn migrate(
+        &mut self,
+        definition: &mut Arc<Definition>,
+        saga: &mut Saga,
+        item: &MigrateItem,
+    ) -> Result<(), CoordinatorError> {
+        let (id, before) = (saga.id, saga.revision);
+        let refused =
+            |reasons: Vec<Reason>| CoordinatorError::MigrationRefused { id, to: item.to.reference.clone(), reasons };
+        let to = &expanded_for(&item.to, saga).map_err(refused)?;
+        let must_be_as_seen = to.reads_outputs && !saga.reads_outputs;
+        let expected = item.expected_revision.or(must_be_as_seen.then_some(item.seen_revision));
+        if let Some(expected) = expected.filter(|expected| *expected != before) {
+            return Err(CoordinatorError::Moved { id, expected, found: before });
+        }
+        let mut given = saga.clone();
+        if must_be_as_seen {
+            given.outputs.clone_from(&item.outputs);
+        }
+        let (next, effects) = migrate(definition, to, &given, self.now).map_err(refused)?;
+        let (old, new) = (definition.reference.version, to.reference.version);
+        *saga = next;
+        *definition = to.clone();
+        self.carry_out(definition, saga, effects);
+        let event = EventKind::Migrated { from: old, to: new };
+        self.changes.history.push(HistoryRecord { saga: id, revision: saga.revision, at: self.now, event });
+        // Of two moves in one batch the last one counts.
+        self.changes.migrations.retain(|migration| migration.saga != id);
+        self.changes.migrations.push(SagaMigration {
+            saga: id,
+            version: new,
+            reads_outputs: saga.reads_outputs,
+            steps: to.indices().map(|index| (to.step(index).name.clone(), index.0)).collect(),
+        });
+        let detail = serde_json::json!({
+            "fromVersion": old, "toVersion": new, "fromRevision": before, "toRevision": saga.revision,
+        });
+        self.changes.audits.push(AuditRecord {
+            id: 0,
+            at: self.now,
+            actor: item.actor.clone(),
+            saga: Some(id),
+            action: "migrate".to_owned(),
+            reason: item.reason.clone(),
+            detail: Payload::from(detail),
+        });
+        Ok(())
+    }
+
     /// Writes down which publishes were confirmed since, as long as the saga is being written anyway.
     fn confirm(&mut self, definition: &Arc<Definition>, saga: &mut Saga) {
         let sending: Vec<_> = saga
@@ -293,6 +352,16 @@ impl Planner<'_> {
         let (next, effects) = transition(definition, saga, &event)?;
         let has_changed = next.revision > saga.revision;
         *saga = next;
+        let notes = self.carry_out(definition, saga, effects);
+        if has_changed && !is_told_by_outbox {
+            let revision = saga.revision;
+            self.changes.history.push(HistoryRecord { saga: saga.id, revision, at: self.now, event: event.kind });
+        }
+        Ok(notes)
+    }
+
+    /// Writes down what followed from an event that left the saga as it is now.
+    fn carry_out(&mut self, definition: &Arc<Definition>, saga: &Saga, effects: Vec<Effect>) -> Vec<Note> {
         let mut notes = Vec::new();
         for effect in effects {
             match effect {
@@ -319,11 +388,7 @@ impl Planner<'_> {
                 }
             }
         }
-        if has_changed && !is_told_by_outbox {
-            let revision = saga.revision;
-            self.changes.history.push(HistoryRecord { saga: saga.id, revision, at: self.now, event: event.kind });
-        }
-        Ok(notes)
+        notes
     }
 
     fn decided(

@@ -8,10 +8,10 @@ use crate::clock::Stopwatch;
 use crate::coordinator::CoordinatorError;
 use crate::definition::{self, Definition};
 use crate::id::DefinitionRef;
-use crate::store::{Store, StoreError};
+use crate::store::{Deprecation, Store, StoreError};
 
-/// For so long a start without a version goes by the newest version that was last seen. What this coordinator registers
-/// itself counts at once.
+/// For so long starts go by what was last seen: which version is the newest, and which are deprecated. What this
+/// coordinator registers and deprecates itself counts at once.
 const NEWEST_IS_FRESH: Duration = Duration::from_millis(500);
 
 /// Compiled definitions, loaded from the store as they are needed.
@@ -19,11 +19,13 @@ pub(super) struct Registry {
     store: Arc<dyn Store>,
     known: RwLock<HashMap<DefinitionRef, Arc<Definition>>>,
     newest: RwLock<HashMap<String, (DefinitionRef, Stopwatch)>>,
+    /// Whether versions that starts name are deprecated, as it was last seen.
+    deprecated: RwLock<HashMap<DefinitionRef, (Option<Deprecation>, Stopwatch)>>,
 }
 
 impl Registry {
     pub(super) fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, known: RwLock::default(), newest: RwLock::default() }
+        Self { store, known: RwLock::default(), newest: RwLock::default(), deprecated: RwLock::default() }
     }
 
     /// The definition, if it is in memory.
@@ -79,7 +81,53 @@ impl Registry {
         Ok(reference)
     }
 
-    /// The definition that a start names: this version, or the newest.
+    /// A version was deprecated, or no longer is.
+    pub(super) fn forget_standing(&self, reference: &DefinitionRef) {
+        if let Ok(mut newest) = self.newest.write() {
+            newest.remove(&reference.name);
+        }
+        if let Ok(mut deprecated) = self.deprecated.write() {
+            deprecated.remove(reference);
+        }
+    }
+
+    async fn deprecation(&self, reference: &DefinitionRef) -> Result<Option<Deprecation>, StoreError> {
+        let seen = self.deprecated.read().ok().and_then(|deprecated| deprecated.get(reference).cloned());
+        if let Some((deprecation, since)) = seen
+            && since.elapsed() < NEWEST_IS_FRESH
+        {
+            return Ok(deprecation);
+        }
+        let deprecation = self.store.definition(reference).await?.and_then(|record| record.deprecated);
+        if let Ok(mut deprecated) = self.deprecated.write() {
+            deprecated.insert(reference.clone(), (deprecation.clone(), Stopwatch::start()));
+        }
+        Ok(deprecation)
+    }
+
+    /// The definition that a start names, and why nothing new may be started with it, if so: this version, or the newest
+    /// that is not deprecated. When all are, the newest of them.
+    pub(super) async fn resolve_open(
+        &self,
+        name: &str,
+        version: Option<u32>,
+    ) -> Result<(Arc<Definition>, Option<Deprecation>), CoordinatorError> {
+        if version.is_none() && self.newest(name).await?.is_none() {
+            let all = self.store.definitions(Some(name)).await?;
+            if let Some(last) = all.into_iter().max_by_key(|record| record.reference.version) {
+                let definition = self.resolve(name, Some(last.reference.version)).await?;
+                return Ok((definition, last.deprecated));
+            }
+        }
+        let definition = self.resolve(name, version).await?;
+        let deprecation = match version {
+            Some(_) => self.deprecation(&definition.reference).await?,
+            None => None,
+        };
+        Ok((definition, deprecation))
+    }
+
+    /// The definition of this version, or the newest that is not deprecated.
     pub(super) async fn resolve(&self, name: &str, version: Option<u32>) -> Result<Arc<Definition>, CoordinatorError> {
         let reference = match version {
             Some(version) => Some(DefinitionRef { name: name.to_owned(), version }),
@@ -107,7 +155,6 @@ impl Registry {
 }
 
 fn compile(reference: &DefinitionRef, source: &str) -> Result<Arc<Definition>, StoreError> {
-    definition::read(source)
-        .definition
+    definition::compile(source)
         .ok_or_else(|| StoreError::Corrupt(format!("definition {reference} was registered but no longer compiles")))
 }

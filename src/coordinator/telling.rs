@@ -34,6 +34,7 @@ pub(super) fn tell(noted: &Noted, metrics: &Metrics) -> Option<LifecycleEvent> {
         Note::Abandoned => saga("abandoned", json!({})),
         Note::Paused => saga("paused", json!({})),
         Note::Resumed => saga("resumed", json!({})),
+        Note::Migrated { from } => saga("migrated", json!({ "fromVersion": from })),
         Note::StepVerified(at) => step("verified", "step-verified", of_step(definition, *at, None)),
         Note::StepFailed(at, problem) => step("failed", "step-failed", of_step(definition, *at, Some(problem))),
         Note::StepUnknown(at, problem) => step("unknown", "step-unknown", of_step(definition, *at, Some(problem))),

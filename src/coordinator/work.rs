@@ -1,5 +1,6 @@
 //! What waits to be committed.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
@@ -7,7 +8,7 @@ use tokio::sync::oneshot;
 use crate::broker::{Delivery, DeliveryTag};
 use crate::coordinator::{CoordinatorError, Operate, StartOutcome};
 use crate::definition::Definition;
-use crate::id::{CommandId, SagaId};
+use crate::id::{CommandId, SagaId, StepIndex};
 use crate::payload::Payload;
 use crate::saga::{EventKind, Parent, ReplyAddress, ReplyOutcome, Saga};
 
@@ -23,6 +24,7 @@ pub(super) enum Item {
     Reply(ReplyItem),
     Start(StartItem),
     Operate(Operate),
+    Migrate(MigrateItem),
     Tell(TellItem),
 }
 
@@ -53,6 +55,19 @@ pub(super) struct TellItem {
     pub(super) event: EventKind,
 }
 
+#[derive(Clone)]
+pub(super) struct MigrateItem {
+    pub(super) id: SagaId,
+    pub(super) to: Arc<Definition>,
+    /// What the steps had put out when the saga was at `seen_revision`: those of a saga whose own definition does not
+    /// read them are not loaded with it.
+    pub(super) outputs: BTreeMap<StepIndex, Payload>,
+    pub(super) seen_revision: u32,
+    pub(super) actor: String,
+    pub(super) reason: String,
+    pub(super) expected_revision: Option<u32>,
+}
+
 /// Who waits for it.
 pub(super) enum Waiting {
     /// The broker, for an acknowledgement. The message is kept, in case it belongs in the dead letters.
@@ -80,6 +95,7 @@ impl Item {
         match self {
             Self::Reply(reply) => Some(reply.command.saga),
             Self::Operate(operate) => Some(operate.id),
+            Self::Migrate(migrate) => Some(migrate.id),
             Self::Tell(tell) => Some(tell.id),
             Self::Start(_) => None,
         }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use crate::definition::budget::told;
 use crate::definition::fields::{Findings, Reader, nearest};
 use crate::definition::steps::{Draft, DraftCompensation};
 use crate::definition::{Graph, OnTimeout, Severity, Work};
@@ -178,18 +179,26 @@ fn times(
         if matches!(draft.work, Some(Work::Saga { .. })) {
             continue;
         }
-        if draft.retry.max_attempts.is_none() && !draft.pivot && timeout.is_none() {
+        let is_command = matches!(draft.work, Some(Work::Command) | None);
+        if is_command && draft.retry.max_attempts.is_none() && !draft.pivot && timeout.is_none() {
             let message = format!("`{name}` retries without limit and the saga has no time-out, so it may never end");
             let place = draft.retry_place.unwrap_or(draft.name_place);
             findings.error("DEF_RETRY_UNBOUNDED", place, &format!("{}/retry", draft.pointer), message).suggestion =
                 Some("give the saga a `timeout` or the step a `maxAttempts`".to_owned());
         }
-        if let Some(whole) = timeout.filter(|&whole| draft.timeout > whole) {
-            let message =
-                format!("one attempt of `{name}` may take {:?}, but the whole saga only {whole:?}", draft.timeout);
+        // The saga's time-out is over once the pivot is sent, so the pivot itself may take longer.
+        if let Some(whole) = timeout.filter(|&whole| draft.timeout > whole && !draft.pivot) {
+            let (own, whole) = (told(draft.timeout), told(whole));
+            let (key, message) = match &draft.work {
+                Some(Work::Wait { .. }) => ("wait/timeout", format!("`{name}` waits for up to {own}")),
+                Some(Work::Delay) => ("delay", format!("`{name}` waits for {own}")),
+                _ => ("timeout", format!("one attempt of `{name}` may take {own}")),
+            };
             let place = draft.timeout_place.unwrap_or(draft.name_place);
-            findings.error("DEF_TIMEOUT_ORDER", place, &format!("{}/timeout", draft.pointer), message).suggestion =
-                Some("shorten the step's time-out or lengthen the saga's".to_owned());
+            let pointer = format!("{}/{key}", draft.pointer);
+            let message = format!("{message}, but the saga gives up after {whole}");
+            findings.error("DEF_TIMEOUT_ORDER", place, &pointer, message).suggestion =
+                Some("shorten the step's time or lengthen the saga's `timeout`".to_owned());
         }
     }
 }
@@ -204,8 +213,9 @@ fn waits(findings: &mut Findings<'_>, drafts: &[Draft], graph: &Graph, pivot: Op
         match seen.get(signal.as_str()) {
             Some(&first) => {
                 let message = format!("`{}` waits for the signal `{signal}` already", name_at(drafts, first));
-                findings.error("DEF_SIGNAL_TWICE", draft.name_place, &pointer, message).suggestion =
-                    Some("give each signal a name of its own".to_owned());
+                findings
+                    .error("DEF_SIGNAL_TWICE", draft.work_place, &format!("{pointer}/signal"), message)
+                    .suggestion = Some("give each signal a name of its own".to_owned());
             }
             None => {
                 seen.insert(signal, at);
@@ -214,7 +224,7 @@ fn waits(findings: &mut Findings<'_>, drafts: &[Draft], graph: &Graph, pivot: Op
         if *on_timeout == OnTimeout::Fail && is_after_pivot(graph, pivot, at) {
             let message =
                 format!("`{name}` comes after the pivot, where the saga only goes forward, but may fail by waiting");
-            findings.error("DEF_WAIT", draft.name_place, &pointer, message).suggestion =
+            findings.error("DEF_WAIT", draft.work_place, &pointer, message).suggestion =
                 Some("write `onTimeout: continue`, or move the step before the pivot".to_owned());
         }
     }

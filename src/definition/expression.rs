@@ -65,7 +65,7 @@ enum Program {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Root {
+pub(super) enum Root {
     Input,
     Steps,
     Saga,
@@ -74,7 +74,7 @@ enum Root {
 }
 
 #[derive(Clone, Debug)]
-enum Segment {
+pub(super) enum Segment {
     Key(String),
     Index(usize),
 }
@@ -89,7 +89,7 @@ impl fmt::Display for Segment {
 }
 
 impl Root {
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Input => "input",
             Self::Steps => "steps",
@@ -114,17 +114,7 @@ impl Expression {
         if text.len() > MAX_LENGTH {
             return Err(refuse(format!("it has {} bytes; at most {MAX_LENGTH} are read", text.len())));
         }
-        let parser = PrattParser::new()
-            .max_recursion_depth(MAX_RECURSION)
-            .max_expression_node_count(MAX_NODES)
-            .error_reporting_limit(1)
-            .error_recovery_limit(1);
-        let parsed = catch_unwind(AssertUnwindSafe(|| parser.parse(text)))
-            .map_err(|_| refuse("it cannot be parsed".to_owned()))?
-            .map_err(|errors| {
-                let first = errors.errors.first().map_or("", |error| error.msg.lines().next().unwrap_or_default());
-                refuse(format!("it cannot be parsed: {first}"))
-            })?;
+        let parsed = parse(text).map_err(refuse)?;
         let mut reader = Reader {
             bound: Vec::new(),
             depth: 0,
@@ -223,8 +213,26 @@ impl Expression {
     }
 }
 
+/// The syntax tree of an expression.
+///
+/// # Errors
+/// When it is none.
+pub(super) fn parse(text: &str) -> Result<IdedExpr, String> {
+    let parser = PrattParser::new()
+        .max_recursion_depth(MAX_RECURSION)
+        .max_expression_node_count(MAX_NODES)
+        .error_reporting_limit(1)
+        .error_recovery_limit(1);
+    catch_unwind(AssertUnwindSafe(|| parser.parse(text))).map_err(|_| "it cannot be parsed".to_owned())?.map_err(
+        |errors| {
+            let first = errors.errors.first().map_or("", |error| error.msg.lines().next().unwrap_or_default());
+            format!("it cannot be parsed: {first}")
+        },
+    )
+}
+
 /// The segments of a plain selection, last first.
-fn path_of(expr: &Expr) -> Option<(Root, Vec<Segment>)> {
+pub(super) fn path_of(expr: &Expr) -> Option<(Root, Vec<Segment>)> {
     let mut segments = Vec::new();
     let mut at = expr;
     loop {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::definition::Severity;
 use crate::definition::diagnostic::{Diagnostic, Place};
 use crate::definition::node::{Data, Node};
 use crate::definition::template::{ExpressionError, Template};
@@ -32,19 +33,31 @@ pub(super) struct Use {
     pub pointer: String,
 }
 
+/// One expression as it stands in the text.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub reader: Reader,
+    pub text: String,
+    /// Whether there is text around it, so that what it gives becomes text.
+    pub is_piece: bool,
+    pub place: Place,
+    pub pointer: String,
+}
+
 /// The source and what was found in it.
 #[derive(Debug)]
 pub(super) struct Findings<'a> {
     pub source: &'a str,
     pub list: Vec<Diagnostic>,
     pub uses: Vec<Use>,
+    pub written: Vec<Written>,
     /// Whether the step being read has `forEach`, so that its expressions may read `item` and `index`.
     pub has_item: bool,
 }
 
 impl<'a> Findings<'a> {
     pub fn new(source: &'a str) -> Self {
-        Self { source, list: Vec::new(), uses: Vec::new(), has_item: false }
+        Self { source, list: Vec::new(), uses: Vec::new(), written: Vec::new(), has_item: false }
     }
 
     pub fn error(
@@ -57,6 +70,19 @@ impl<'a> Findings<'a> {
         self.list.push(Diagnostic::error(code, self.source, place, pointer.to_owned(), message.into()));
         let last = self.list.len() - 1;
         &mut self.list[last]
+    }
+
+    /// What does not forbid registration.
+    pub fn warning(
+        &mut self,
+        code: &'static str,
+        place: Place,
+        pointer: &str,
+        message: impl Into<String>,
+    ) -> &mut Diagnostic {
+        let found = self.error(code, place, pointer, message);
+        found.severity = Severity::Warning;
+        found
     }
 
     fn wrong_type(&mut self, node: &Node, pointer: &str, wanted: &str) {
@@ -210,7 +236,8 @@ impl<'a> Findings<'a> {
                 }
                 Err(error) => {
                     let place = self.place_within(node, &error);
-                    self.error("DEF_EXPRESSION", place, pointer, error.message);
+                    let advice = dashed_step(&error.expression);
+                    self.error("DEF_EXPRESSION", place, pointer, error.message).suggestion = advice;
                     None
                 }
             },
@@ -256,6 +283,13 @@ impl<'a> Findings<'a> {
                 let message = "there is no `item` or `index` here: only a step with `forEach` has them";
                 self.error("DEF_EXPRESSION", place, pointer, message);
             }
+            self.written.push(Written {
+                reader,
+                text: expression.text.clone(),
+                is_piece: template.is_text(),
+                place: self.place_within(node, &error),
+                pointer: pointer.to_owned(),
+            });
             for name in &expression.steps {
                 let place = self.place_within(node, &error);
                 self.uses.push(Use { reader, name: name.clone(), place, pointer: pointer.to_owned() });
@@ -265,21 +299,33 @@ impl<'a> Findings<'a> {
 
     /// Where in the node's text the expression stands; the whole node when escapes hide it.
     fn place_within(&self, node: &Node, error: &ExpressionError) -> Place {
-        let written = self.source.get(node.place.start..node.place.end).unwrap_or_default();
-        match written.find(&error.expression) {
-            Some(at) if !error.expression.is_empty() => {
-                let before = written.get(..at).unwrap_or_default();
-                let lines = before.matches('\n').count();
-                let column = match before.rfind('\n') {
-                    Some(newline) => before.get(newline + 1..).unwrap_or_default().chars().count() + 1,
-                    None => node.place.column as usize + before.chars().count(),
-                };
-                let start = node.place.start + at;
-                Place::new(start, start + error.expression.len(), node.place.line as usize + lines, column)
-            }
-            _ => node.place,
-        }
+        self.find(node.place, &error.expression).unwrap_or(node.place)
     }
+
+    /// The first of these spellings that stands at this place; the whole place when there is none.
+    pub fn focus(&self, place: Place, spellings: &[String]) -> Place {
+        spellings.iter().find_map(|spelling| self.find(place, spelling)).unwrap_or(place)
+    }
+
+    fn find(&self, place: Place, text: &str) -> Option<Place> {
+        let written = self.source.get(place.start..place.end)?;
+        let at = written.find(text).filter(|_| !text.is_empty())?;
+        let before = written.get(..at)?;
+        let lines = before.matches('\n').count();
+        let column = match before.rfind('\n') {
+            Some(newline) => before.get(newline + 1..)?.chars().count() + 1,
+            None => place.column as usize + before.chars().count(),
+        };
+        let start = place.start + at;
+        Some(Place::new(start, start + text.len(), place.line as usize + lines, column))
+    }
+}
+
+/// A step whose name has a dash is no plain member: `steps.pick-up` is a subtraction.
+fn dashed_step(expression: &str) -> Option<String> {
+    let (_, rest) = expression.split_once("steps.")?;
+    let name = rest.split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))).next()?;
+    name.contains('-').then(|| format!("write `steps['{name}']`: a dash is a subtraction"))
 }
 
 /// The JSON pointer of a member.

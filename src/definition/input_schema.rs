@@ -1,4 +1,4 @@
-//! The JSON Schema of a saga's input: bounded, then compiled.
+//! The JSON Schemas of a saga's input and of steps' outputs: bounded, then compiled.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,24 +14,25 @@ const MAX_PARTS: usize = 20_000;
 const MAX_CHAIN: usize = 16;
 
 /// Keywords whose value maps names to schemas, so that the names are no keywords.
-const NAMED: [&str; 6] =
+pub(super) const NAMED: [&str; 6] =
     ["properties", "patternProperties", "dependentSchemas", "dependencies", "$defs", "definitions"];
 /// Keywords whose value is data, not a schema.
-const DATA: [&str; 4] = ["const", "enum", "default", "examples"];
+pub(super) const DATA: [&str; 4] = ["const", "enum", "default", "examples"];
 
-/// Compiles the schema under the definition's `input`.
-pub(super) fn read(findings: &mut Findings<'_>, node: &Node) -> Option<Arc<jsonschema::Validator>> {
-    if !findings.mapping(node, "/input", &["schema"]) {
+/// Compiles the schema under `node`, the definition's `input` or a step's `output`.
+pub(super) fn read(findings: &mut Findings<'_>, node: &Node, pointer: &str) -> Option<Arc<jsonschema::Validator>> {
+    if !findings.mapping(node, pointer, &["schema"]) {
         return None;
     }
-    let schema = findings.required(node, "/input", "schema", "schema: { type: object }")?;
+    let schema = findings.required(node, pointer, "schema", "schema: { type: object }")?;
+    let pointer = format!("{pointer}/schema");
     if !matches!(schema.value, Data::Map(_) | Data::Bool(_)) {
-        findings.error("DEF_SCHEMA", schema.place, "/input/schema", "a JSON Schema is a mapping");
+        findings.error("DEF_SCHEMA", schema.place, &pointer, "a JSON Schema is a mapping");
         return None;
     }
     let mut written_out = WrittenOut { schema, sizes: HashMap::new(), chain: 0 };
     if let Err((place, message)) = written_out.size(schema) {
-        findings.error("DEF_SCHEMA", place, "/input/schema", message);
+        findings.error("DEF_SCHEMA", place, &pointer, message);
         return None;
     }
     // Patterns run in linear time, so that no input can hold a thread for long.
@@ -42,7 +43,7 @@ pub(super) fn read(findings: &mut Findings<'_>, node: &Node) -> Option<Arc<jsons
             let path = error.instance_path().as_str().to_owned();
             let place = at_pointer(schema, &path).unwrap_or(schema).place;
             let message = format!("not a valid JSON Schema: {error}");
-            findings.error("DEF_SCHEMA", place, &format!("/input/schema{path}"), message);
+            findings.error("DEF_SCHEMA", place, &format!("{pointer}{path}"), message);
             None
         }
     }

@@ -281,6 +281,15 @@ impl Definition {
         }
     }
 
+    /// The sagas that it starts, with their versions where they are given.
+    pub fn children(&self) -> Vec<(String, Option<u32>)> {
+        let children = self.steps.iter().filter_map(|step| match &step.work {
+            Work::Saga { name, version } => Some((name.clone(), *version)),
+            _ => None,
+        });
+        children.collect()
+    }
+
     /// The services that take part, each once, in the order of the file. The coordinator is none.
     pub fn participants(&self) -> Vec<&str> {
         let mut seen = Vec::new();

@@ -61,6 +61,23 @@ impl Node {
         }
     }
 
+    /// The item at `at`, if this is a list that has it.
+    pub fn item(&self, at: usize) -> Option<&Node> {
+        match &self.value {
+            Data::List(items) => items.get(at),
+            _ => None,
+        }
+    }
+
+    /// The number, if it is one.
+    pub fn number(&self) -> Option<f64> {
+        match self.value {
+            Data::Int(value) => i32::try_from(value).ok().map(f64::from),
+            Data::Float(value) => Some(value),
+            _ => None,
+        }
+    }
+
     /// The same value without places.
     pub fn to_json(&self) -> Value {
         match &self.value {

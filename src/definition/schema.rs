@@ -106,6 +106,12 @@ fn step() -> Value {
                 ]
             },
             "input": { "description": "The command's body, or the other saga's input; this saga's input if not given." },
+            "output": {
+                "type": "object",
+                "required": ["schema"],
+                "additionalProperties": false,
+                "properties": { "schema": { "type": ["object", "boolean"], "description": "What the step puts out, of a forEach step each item. Expressions that read it are checked against it; replies are not." } }
+            },
             "when": { "type": ["string", "boolean"], "description": "A step whose condition is false is skipped." },
             "after": { "type": "array", "items": { "$ref": "#/$defs/name" }, "description": "The steps it waits for. Default: the step before; [] starts at once." },
             "timeout": { "$ref": "#/$defs/duration", "description": "How long one attempt may take." },

@@ -10,7 +10,7 @@ use crate::definition::node::{Node, Parsed};
 use crate::definition::steps::{Defaults, Draft, DraftCompensation};
 use crate::definition::{
     Compensation, CompensationAction, Definition, Diagnostic, ExpressionError, Graph, RetryPolicy, Scope, Severity,
-    Step, Template, Work, check, expansion, expression, input_schema, node, steps,
+    Step, Template, Work, check, checks, expansion, expression, input_schema, node, relations, steps,
 };
 use crate::id::DefinitionRef;
 use crate::payload::Payload;
@@ -31,14 +31,27 @@ pub struct Checked {
 
 /// Reads YAML or JSON (JSON is YAML), finds everything that is wrong with it at once, and compiles it.
 pub fn read(source: &str) -> Checked {
+    read_with(source, true)
+}
+
+/// Compiles a text that was registered before. Only what makes it impossible to run stands in the way: a check that is
+/// newer than the registration does not.
+pub fn compile(source: &str) -> Option<Arc<Definition>> {
+    read_with(source, false).definition
+}
+
+fn read_with(source: &str, with_checks: bool) -> Checked {
     let Parsed { root, duplicates } = match node::parse(source) {
         Ok(parsed) => parsed,
         Err(diagnostic) => return Checked { definition: None, diagnostics: vec![*diagnostic] },
     };
     let mut findings = Findings::new(source);
     findings.list = duplicates;
-    let definition = build(&mut findings, &root);
+    let definition = build(&mut findings, &root, with_checks);
     let mut diagnostics = findings.list;
+    if let Some(definition) = definition.as_ref().filter(|_| with_checks) {
+        diagnostics.extend(relations(source, definition, &[]));
+    }
     diagnostics.sort_by_key(|diagnostic| diagnostic.span.0);
     let definition =
         definition.filter(|_| diagnostics.iter().all(|found| found.severity != Severity::Error)).map(Arc::new);
@@ -50,7 +63,7 @@ pub fn to_json(source: &str) -> Option<Value> {
     node::parse(source).ok().map(|parsed| parsed.root.to_json())
 }
 
-fn build(findings: &mut Findings<'_>, root: &Node) -> Option<Definition> {
+fn build(findings: &mut Findings<'_>, root: &Node, with_checks: bool) -> Option<Definition> {
     if !findings.mapping(root, "", &KEYS) {
         return None;
     }
@@ -70,7 +83,7 @@ fn build(findings: &mut Findings<'_>, root: &Node) -> Option<Definition> {
         }
         Some(template)
     });
-    let input_schema = root.get("input").and_then(|node| input_schema::read(findings, node));
+    let input_schema = root.get("input").and_then(|node| input_schema::read(findings, node, "/input"));
     let timeout = root.get("timeout").and_then(|node| findings.duration(node, "/timeout", false));
     let defaults = Defaults::read(findings, root);
     let drafts = drafts(findings, root, &defaults);
@@ -78,6 +91,9 @@ fn build(findings: &mut Findings<'_>, root: &Node) -> Option<Definition> {
     let reads_outputs = !findings.uses.is_empty();
     let graph = drafts.as_deref().and_then(|drafts| check::whole(findings, drafts, timeout));
     let (drafts, graph): (Vec<Draft>, Graph) = drafts.zip(graph)?;
+    if with_checks {
+        checks::all(findings, &checks::Whole { root, drafts: &drafts, graph: &graph, timeout });
+    }
     let pivot = check::pivot_of(&drafts);
     let steps = drafts.into_iter().enumerate().map(|(at, draft)| {
         let is_compensable = !draft.pivot && !check::is_after_pivot(&graph, pivot, at);
@@ -188,14 +204,22 @@ impl Definition {
             Value::Number(number) if number.is_i64() || number.is_u64() => number.to_string(),
             _ => return Err(refuse("a key is text or a whole number".to_owned())),
         };
-        // Databases refuse a zero character, and the others make one key look like another in a log.
-        if text.chars().any(|character| character.is_control() || is_deceptive(character)) {
-            return Err(refuse("a key has no control characters".to_owned()));
-        }
-        match text.chars().count() {
-            1..=MAX_KEY => Ok(Some(text)),
-            length => Err(refuse(format!("a key has 1 to {MAX_KEY} characters, not {length}"))),
-        }
+        check_key(&text).map(|()| Some(text)).map_err(refuse)
+    }
+}
+
+/// Whether a saga can have this key, wherever it comes from; otherwise why not.
+///
+/// # Errors
+/// When it has not 1 to 256 characters, or has control characters or deceptive ones.
+pub fn check_key(key: &str) -> Result<(), String> {
+    // Databases refuse a zero character, and the others make one key look like another in a log.
+    if key.chars().any(|character| character.is_control() || is_deceptive(character)) {
+        return Err("a key has no control characters and none that change how others are shown".to_owned());
+    }
+    match key.chars().count() {
+        1..=MAX_KEY => Ok(()),
+        length => Err(format!("a key has 1 to {MAX_KEY} characters, not {length}")),
     }
 }
 

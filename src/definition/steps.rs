@@ -5,9 +5,9 @@ use std::time::Duration;
 use crate::definition::diagnostic::Place;
 use crate::definition::fields::{Findings, Reader, child};
 use crate::definition::node::{Data, Node};
-use crate::definition::{COORDINATOR, Condition, ForEach, OnTimeout, RetryPolicy, Template, Work};
+use crate::definition::{COORDINATOR, Condition, ForEach, OnTimeout, RetryPolicy, Template, Work, input_schema};
 
-const STEP_KEYS: [&str; 15] = [
+const STEP_KEYS: [&str; 16] = [
     "name",
     "participant",
     "action",
@@ -17,6 +17,7 @@ const STEP_KEYS: [&str; 15] = [
     "delay",
     "forEach",
     "input",
+    "output",
     "when",
     "after",
     "timeout",
@@ -66,7 +67,11 @@ pub(super) struct Draft {
     pub retry_place: Option<Place>,
     pub pivot: bool,
     pub pivot_place: Place,
+    /// Of what says which kind of work it is: the signal, the other saga.
+    pub work_place: Place,
     pub compensation: DraftCompensation,
+    /// What the step's output is said to be; the checks hold expressions against it.
+    pub output_schema: Option<serde_json::Value>,
 }
 
 pub(super) enum DraftCompensation {
@@ -372,6 +377,10 @@ pub(super) fn read(findings: &mut Findings<'_>, node: &Node, at: usize, defaults
                 _ => {}
             }
         }
+        // What it is is known, though not all about it.
+        None if node.get("wait").is_some() || node.get("delay").is_some() || node.get("saga").is_some() => {
+            compensation = DraftCompensation::None;
+        }
         Some(Work::Command) | None => {}
     }
     let timeout = match timeout {
@@ -394,15 +403,33 @@ pub(super) fn read(findings: &mut Findings<'_>, node: &Node, at: usize, defaults
         when,
         after: after(findings, node, &pointer),
         timeout,
-        timeout_place: node.get("timeout").map(|node| node.place),
+        timeout_place: node
+            .get("timeout")
+            .or_else(|| node.get("delay"))
+            .or_else(|| node.get("wait").and_then(|wait| wait.get("timeout")))
+            .map(|node| node.place),
         retry,
         retry_place: node.get("retry").map(|node| node.get("maxAttempts").unwrap_or(node).place),
         pivot,
+        work_place: work_place(node),
         pivot_place: node.get("pivot").map_or(node.place, |node| node.place),
         compensation,
+        output_schema: output_schema(findings, node, &pointer),
         name,
         pointer,
     })
+}
+
+fn work_place(step: &Node) -> Place {
+    let signal = step.get("wait").and_then(|wait| wait.get("signal"));
+    let kinds = ["wait", "saga", "delay", "participant"].into_iter().filter_map(|key| step.get(key));
+    signal.into_iter().chain(kinds).next().unwrap_or(step).place
+}
+
+fn output_schema(findings: &mut Findings<'_>, step: &Node, pointer: &str) -> Option<serde_json::Value> {
+    let node = step.get("output")?;
+    input_schema::read(findings, node, &child(pointer, "output"))?;
+    node.get("schema").map(Node::to_json)
 }
 
 /// The body of the command that starts a sub-saga.

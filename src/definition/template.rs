@@ -109,6 +109,11 @@ impl Template {
         matches!(self.0, Part::Expression(_) | Part::Literal(Value::Bool(_)))
     }
 
+    /// Whether it is text with expressions in it, each of which becomes text.
+    pub(super) fn is_text(&self) -> bool {
+        matches!(self.0, Part::Text(_))
+    }
+
     /// The names of the steps whose output it reads.
     pub fn steps_read(&self) -> Vec<&str> {
         let mut names: Vec<&str> = Vec::new();
@@ -130,6 +135,12 @@ impl Template {
         all
     }
 
+    /// The value as it is written in a definition, with spaces around expressions evened out: templates that mean the
+    /// same in the same words give the same.
+    pub fn to_json(&self) -> Value {
+        self.0.to_json()
+    }
+
     /// The value, with every expression replaced by what it gives.
     ///
     /// # Errors
@@ -140,6 +151,27 @@ impl Template {
 }
 
 impl Part {
+    fn to_json(&self) -> Value {
+        match self {
+            Self::Literal(value) => escaped(value),
+            Self::Input => Value::String("${ input }".to_owned()),
+            Self::Expression(expression) => Value::String(format!("${{ {} }}", expression.text)),
+            Self::Text(pieces) => Value::String(
+                pieces
+                    .iter()
+                    .map(|piece| match piece {
+                        Piece::Literal(literal) => literal.replace("${", "$${"),
+                        Piece::Expression(expression) => format!("${{ {} }}", expression.text),
+                    })
+                    .collect(),
+            ),
+            Self::List(items) => Value::Array(items.iter().map(Self::to_json).collect()),
+            Self::Map(entries) => {
+                Value::Object(entries.iter().map(|(key, item)| (key.clone(), item.to_json())).collect())
+            }
+        }
+    }
+
     fn visit<'a>(&'a self, seen: &mut impl FnMut(&'a Expression)) {
         match self {
             Self::Literal(_) | Self::Input => {}
@@ -197,6 +229,18 @@ impl Part {
                     .collect::<Result<_, ExpressionError>>()?,
             ),
         })
+    }
+}
+
+/// A literal, so that no text in it reads as an expression.
+fn escaped(value: &Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(text.replace("${", "$${")),
+        Value::Array(items) => Value::Array(items.iter().map(escaped).collect()),
+        Value::Object(entries) => {
+            Value::Object(entries.iter().map(|(key, item)| (key.clone(), escaped(item))).collect())
+        }
+        scalar => scalar.clone(),
     }
 }
 
@@ -277,6 +321,19 @@ impl Condition {
     /// The expression's source text; `None` for a plain `true` or `false`.
     pub fn text(&self) -> Option<String> {
         self.0.text()
+    }
+
+    /// The truth that it was written as, if it is no expression.
+    pub(super) fn literal(&self) -> Option<bool> {
+        match self.0.0 {
+            Part::Literal(Value::Bool(truth)) => Some(truth),
+            _ => None,
+        }
+    }
+
+    /// The condition as it is written in a definition.
+    pub fn to_json(&self) -> Value {
+        self.0.to_json()
     }
 
     /// Whether it holds.

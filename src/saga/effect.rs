@@ -138,6 +138,11 @@ pub enum Note {
     Paused,
     /// An operator resumed it.
     Resumed,
+    /// An operator moved it to another version of its definition.
+    Migrated {
+        /// The version that it had.
+        from: u32,
+    },
     /// An attempt timed out.
     TimedOut(StepIndex, Direction),
     /// A participant asked for another attempt.

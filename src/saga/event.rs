@@ -68,6 +68,14 @@ pub enum EventKind {
         /// What the operator asked for.
         operation: Operation,
     },
+    /// An operator moved the saga to another version of its definition: [`migrate()`](crate::saga::migrate()), since a
+    /// transition knows one definition only.
+    Migrated {
+        /// The version that it had.
+        from: u32,
+        /// The version that it has.
+        to: u32,
+    },
 }
 
 /// What a reply says.

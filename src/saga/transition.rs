@@ -58,13 +58,9 @@ pub fn transition(
         EventKind::Entombed { answer } => machine.entombed(answer)?,
         EventKind::ParentEnded => machine.parent_ended()?,
         EventKind::Operated { operation } => machine.operated(operation)?,
+        EventKind::Migrated { .. } => return Err(machine.illegal("migrate", "that takes both definitions")),
     }
-    if machine.has_changed {
-        machine.advance();
-        machine.saga.revision += 1;
-        machine.saga.updated_at = machine.now;
-    }
-    Ok((machine.saga, machine.effects))
+    Ok(machine.finish())
 }
 
 /// A transition under way.
@@ -79,6 +75,16 @@ pub(super) struct Machine<'a> {
 }
 
 impl Machine<'_> {
+    /// Decides whatever the state now allows, if anything has changed.
+    pub(super) fn finish(mut self) -> (Saga, Vec<Effect>) {
+        if self.has_changed {
+            self.advance();
+            self.saga.revision += 1;
+            self.saga.updated_at = self.now;
+        }
+        (self.saga, self.effects)
+    }
+
     fn started(&mut self) -> Result<(), IllegalTransition> {
         if self.saga.revision > 0 {
             return Err(self.illegal("started", "it was started before"));

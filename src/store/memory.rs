@@ -10,11 +10,13 @@ use crate::clock::{Clock, Timestamp};
 use crate::id::{CommandId, DefinitionRef, SagaId, Seq, StepIndex};
 use crate::message::TokenKey;
 use crate::payload::Payload;
-use crate::saga::{Direction, Outcome, Saga, Settled};
+use crate::saga::{Direction, Figures, Outcome, Saga, Settled};
+use crate::store::counter::Counter;
 use crate::store::{
-    AuditRecord, Changes, Committed, Decide, DefinitionRecord, HistoryRecord, Loaded, Migration, NewCommand, NewSaga,
-    OutboxEntry, OutboxFilter, Page, Registration, SagaCount, SagaFilter, SagaRecord, SagaSummary, SagaUpdate,
-    SettledCommand, Started, Store, StoreError, StoreHealth, Verified, Wants, in_flight, put_outputs,
+    AuditRecord, Changes, Committed, Decide, DefinitionRecord, Deprecation, DeprecationChange, HistoryRecord, Loaded,
+    Migration, NewCommand, NewSaga, OutboxEntry, OutboxFilter, Page, Registration, SagaCount, SagaFilter,
+    SagaMigration, SagaRecord, SagaSummary, SagaUpdate, SettledCommand, Started, Store, StoreError, StoreHealth,
+    Verified, Wants, in_flight, put_outputs,
 };
 
 /// A store that forgets everything when it is dropped.
@@ -31,6 +33,7 @@ struct State {
     history: BTreeMap<(SagaId, u32), HistoryRecord>,
     audit: Vec<AuditRecord>,
     definitions: BTreeMap<DefinitionRef, DefinitionRecord>,
+    deprecations: Vec<DeprecationChange>,
     token_keys: Vec<TokenKey>,
 }
 
@@ -150,6 +153,11 @@ impl State {
                 return Err(StoreError::Refused(format!("command {} of saga {} failed with output", id.seq, id.saga)));
             }
         }
+        for SagaMigration { saga, .. } in &changes.migrations {
+            if !updated.contains(saga) {
+                return Err(StoreError::Conflict(format!("saga {saga} is moved without being updated")));
+            }
+        }
         let mut history = HashSet::new();
         for HistoryRecord { saga, revision, .. } in &changes.history {
             if self.history.contains_key(&(*saga, *revision)) || !history.insert((*saga, *revision)) {
@@ -157,6 +165,31 @@ impl State {
             }
         }
         Ok(())
+    }
+
+    fn migrate(&mut self, migrations: Vec<SagaMigration>) {
+        for SagaMigration { saga: id, version, reads_outputs, steps } in migrations {
+            let Some((saga, _)) = self.sagas.get_mut(&id) else { continue };
+            saga.definition.version = version;
+            saga.reads_outputs = reads_outputs;
+            let of = |seq| CommandId { saga: id, seq: Seq(seq) };
+            for (_, entry) in self.outbox.range_mut(of(0)..=of(u32::MAX)) {
+                entry.definition.version = version;
+                if let Some((_, index)) = steps.iter().find(|(name, _)| *name == entry.step) {
+                    entry.step_index = *index;
+                }
+            }
+        }
+    }
+
+    fn deprecation(&self, reference: &DefinitionRef) -> Option<Deprecation> {
+        let last = self.deprecations.iter().rev().find(|change| change.reference == *reference)?;
+        let DeprecationChange { at, actor, reason, .. } = last.clone();
+        last.is_deprecated.then_some(Deprecation { at, actor, reason })
+    }
+
+    fn with_deprecation(&self, record: &DefinitionRecord) -> DefinitionRecord {
+        DefinitionRecord { deprecated: self.deprecation(&record.reference), ..record.clone() }
     }
 
     fn write(&mut self, changes: Changes) -> Result<Committed, StoreError> {
@@ -176,9 +209,12 @@ impl State {
         }
         for update in plan.updates {
             if let Some((saga, _)) = self.sagas.get_mut(&update.saga.id) {
-                *saga = stored(update.saga);
+                let (definition, reads_outputs) = (saga.definition.clone(), saga.reads_outputs);
+                *saga = Saga { definition, reads_outputs, ..stored(update.saga) };
             }
         }
+        self.migrate(plan.migrations);
+        self.deprecations.extend(plan.deprecations);
         for SettledCommand { saga, settled, revision, at } in plan.settled {
             if let Some(entry) = self.outbox.get_mut(&CommandId { saga, seq: settled.seq }) {
                 let Settled { outcome, attempt, output, problem, .. } = settled;
@@ -204,11 +240,13 @@ struct Plan {
     settled: Vec<SettledCommand>,
     history: Vec<HistoryRecord>,
     audits: Vec<AuditRecord>,
+    migrations: Vec<SagaMigration>,
+    deprecations: Vec<DeprecationChange>,
 }
 
 impl Plan {
     fn of(changes: Changes, outcomes: &[Started]) -> Self {
-        let Changes { starts, updates, commands, settled, history, audits } = changes;
+        let Changes { starts, updates, commands, settled, history, audits, migrations, deprecations } = changes;
         let (mut new, mut first_commands, mut first_history) = (Vec::new(), Vec::new(), Vec::new());
         for (mut start, _) in starts.into_iter().zip(outcomes).filter(|(_, outcome)| **outcome == Started::New) {
             first_commands.append(&mut start.commands);
@@ -217,7 +255,8 @@ impl Plan {
         }
         first_commands.extend(commands);
         first_history.extend(history);
-        Self { starts: new, updates, commands: first_commands, settled, history: first_history, audits }
+        let (commands, history) = (first_commands, first_history);
+        Self { starts: new, updates, commands, settled, history, audits, migrations, deprecations }
     }
 }
 
@@ -348,6 +387,18 @@ impl Store for MemoryStore {
         Ok(counts.into_iter().map(count).collect())
     }
 
+    async fn figures(&self, definition: &DefinitionRef, since: Option<Timestamp>) -> Result<Figures, StoreError> {
+        let state = self.state.lock().await;
+        let mut counter = Counter::default();
+        for (saga, _) in state.sagas.values() {
+            let is_wanted = saga.definition == *definition && since.is_none_or(|since| saga.created_at >= since);
+            if is_wanted && saga.ended_at.is_some() {
+                counter.count(saga, &state.entries(saga.id).collect::<Vec<_>>());
+            }
+        }
+        Ok(counter.figures())
+    }
+
     async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
         Ok(self.state.lock().await.sagas.values().filter_map(|(saga, _)| saga.due()).min())
     }
@@ -355,8 +406,8 @@ impl Store for MemoryStore {
     async fn register(&self, definition: &DefinitionRecord) -> Result<Registration, StoreError> {
         let mut state = self.state.lock().await;
         Ok(match state.definitions.get(&definition.reference) {
-            Some(known) if known.hash == definition.hash => Registration::Same(known.clone()),
-            Some(known) => Registration::Different(known.clone()),
+            Some(known) if known.hash == definition.hash => Registration::Same(state.with_deprecation(known)),
+            Some(known) => Registration::Different(state.with_deprecation(known)),
             None => {
                 state.definitions.insert(definition.reference.clone(), definition.clone());
                 Registration::New
@@ -365,18 +416,21 @@ impl Store for MemoryStore {
     }
 
     async fn definition(&self, reference: &DefinitionRef) -> Result<Option<DefinitionRecord>, StoreError> {
-        Ok(self.state.lock().await.definitions.get(reference).cloned())
+        let state = self.state.lock().await;
+        Ok(state.definitions.get(reference).map(|record| state.with_deprecation(record)))
     }
 
     async fn definitions(&self, name: Option<&str>) -> Result<Vec<DefinitionRecord>, StoreError> {
         let state = self.state.lock().await;
         let is_wanted = |record: &&DefinitionRecord| name.is_none_or(|name| record.reference.name == name);
-        Ok(state.definitions.values().filter(is_wanted).cloned().collect())
+        Ok(state.definitions.values().filter(is_wanted).map(|record| state.with_deprecation(record)).collect())
     }
 
     async fn newest(&self, names: &[String]) -> Result<Vec<DefinitionRef>, StoreError> {
         let state = self.state.lock().await;
-        let newest = |name: &String| state.definitions.keys().filter(|known| known.name == *name).max().cloned();
+        let is_open = |known: &&DefinitionRef| state.deprecation(known).is_none();
+        let newest =
+            |name: &String| state.definitions.keys().filter(|known| known.name == *name).filter(is_open).max().cloned();
         Ok(names.iter().filter_map(newest).collect())
     }
 

@@ -3,6 +3,7 @@
 //! Everything that changes a saga goes through [`Store::commit`]: it locks the sagas concerned in id order, hands them
 //! to `decide` together with the database's time, and writes what `decide` returns, whole or not at all.
 
+mod counter;
 pub mod memory;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod migrations;
@@ -23,7 +24,7 @@ use crate::clock::Timestamp;
 use crate::id::{CommandId, DefinitionRef, SagaId, Seq};
 use crate::message::TokenKey;
 use crate::payload::Payload;
-use crate::saga::{Direction, EventKind, Outcome, Problem, Saga, Settled};
+use crate::saga::{Direction, EventKind, Figures, Outcome, Problem, Saga, Settled};
 
 /// The store at an address: `postgres://…`, `sqlite://FILE`, or `memory:` for tests.
 ///
@@ -85,6 +86,10 @@ pub trait Store: Send + Sync + 'static {
     /// How many sagas there are per definition and state. Terminal ones may be left out where counting them is slow.
     async fn counts(&self) -> Result<Vec<SagaCount>, StoreError>;
 
+    /// The sagas of one definition version that have ended, in numbers; only those started at or after `since`, if given.
+    /// Reads every one of them and their commands.
+    async fn figures(&self, definition: &DefinitionRef, since: Option<Timestamp>) -> Result<Figures, StoreError>;
+
     /// The earliest due time of any saga.
     async fn next_due(&self) -> Result<Option<Timestamp>, StoreError>;
 
@@ -97,7 +102,7 @@ pub trait Store: Send + Sync + 'static {
     /// All versions of `name`, or of all definitions, by name and version.
     async fn definitions(&self, name: Option<&str>) -> Result<Vec<DefinitionRecord>, StoreError>;
 
-    /// The newest version of each of `names` that is registered.
+    /// The newest version of each of `names` that is registered and not deprecated.
     async fn newest(&self, names: &[String]) -> Result<Vec<DefinitionRef>, StoreError>;
 
     /// The keys that sign attempt tokens; makes the first one where there is none. `fresh` is random.
@@ -153,6 +158,38 @@ pub struct Changes {
     pub history: Vec<HistoryRecord>,
     /// What operators did.
     pub audits: Vec<AuditRecord>,
+    /// Those of [`Changes::updates`] that have moved to another version of their definition.
+    pub migrations: Vec<SagaMigration>,
+    /// Definition versions that are deprecated from now on, or no longer.
+    pub deprecations: Vec<DeprecationChange>,
+}
+
+/// A saga that moves to another version of its definition, besides its [`SagaUpdate`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SagaMigration {
+    /// The saga.
+    pub saga: SagaId,
+    /// The version that it has from now on.
+    pub version: u32,
+    /// Whether outputs are loaded with it from now on.
+    pub reads_outputs: bool,
+    /// The new version's steps with their indices: the saga's outbox entries follow by name.
+    pub steps: Vec<(String, u16)>,
+}
+
+/// A definition version that is deprecated, or no longer. Kept for good; the last one of a version counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeprecationChange {
+    /// The version.
+    pub reference: DefinitionRef,
+    /// Whether it is deprecated from now on.
+    pub is_deprecated: bool,
+    /// When.
+    pub at: Timestamp,
+    /// By whom.
+    pub actor: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// A saga to start.
@@ -171,7 +208,8 @@ pub struct NewSaga {
 /// A saga that has changed.
 #[derive(Clone, Debug)]
 pub struct SagaUpdate {
-    /// The saga as it is now. Id, definition, key, input and creation time never change.
+    /// The saga as it is now. Id, definition's name, key, input and creation time never change, and the definition's
+    /// version only with a [`SagaMigration`].
     pub saga: Saga,
     /// The stored revision that the change was made from.
     pub from_revision: u32,
@@ -411,6 +449,19 @@ pub struct DefinitionRecord {
     pub registered_at: Timestamp,
     /// By whom.
     pub registered_by: String,
+    /// Set while the version is deprecated: nothing new is started with it. Not written by [`Store::register`].
+    pub deprecated: Option<Deprecation>,
+}
+
+/// Since when, by whom and why a definition version is deprecated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deprecation {
+    /// Since when.
+    pub at: Timestamp,
+    /// By whom.
+    pub actor: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// What became of a registration.

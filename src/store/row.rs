@@ -1,6 +1,7 @@
 //! Between rows and values, the same for every database: enums as words, structures as JSON text.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -9,8 +10,9 @@ use uuid::Uuid;
 use crate::clock::Timestamp;
 use crate::id::{CommandId, DefinitionRef, SagaId, Seq, StepIndex};
 use crate::payload::Payload;
+use crate::saga::figures::{CommandCount, Figures, Latency, Undone};
 use crate::saga::{Direction, Outcome, Saga, SagaState, StepState};
-use crate::store::{HistoryRecord, InFlight, NewSaga, OutboxEntry, Started, StoreError, Verified};
+use crate::store::{Deprecation, HistoryRecord, InFlight, NewSaga, OutboxEntry, Started, StoreError, Verified};
 
 /// A row of `saga`, each column as the database gives it.
 pub(super) struct SagaRow {
@@ -163,6 +165,48 @@ fn flight(steps: &str, seq: Seq) -> Result<Option<InFlight>, StoreError> {
 
 pub(super) fn history(saga: Uuid, revision: i32, at: Timestamp, event: &str) -> Result<HistoryRecord, StoreError> {
     Ok(HistoryRecord { saga: SagaId(saga), revision: number(revision)?, at, event: parse(event)? })
+}
+
+/// All three columns are there, or none.
+pub(super) fn deprecation(at: Option<Timestamp>, actor: Option<String>, reason: Option<String>) -> Option<Deprecation> {
+    Some(Deprecation { at: at?, actor: actor?, reason: reason? })
+}
+
+/// A row of `figures_commands.sql`.
+pub(super) type CommandRow = (String, String, String, i32, i64);
+/// A row of `figures_latencies.sql`: the quantiles, then the longest, in microseconds.
+pub(super) type LatencyRow = (String, String, i64, Vec<i64>);
+
+/// What the aggregates gave.
+pub(super) fn figures(
+    ended: Vec<(String, i64)>,
+    commands: Vec<CommandRow>,
+    latencies: Vec<LatencyRow>,
+    turned: Vec<(String, i64)>,
+    undone: Vec<(String, String, i64)>,
+) -> Result<Figures, StoreError> {
+    let counted = |(name, count)| Ok((name, number(count)?));
+    let command = |(step, direction, outcome, attempt, count): CommandRow| {
+        let (direction, outcome) = (word(&direction)?, word(&outcome)?);
+        Ok(CommandCount { step, direction, outcome, attempt: number(attempt)?, count: number(count)? })
+    };
+    let latency = |(step, direction, count, micros): LatencyRow| {
+        let mut took = micros
+            .into_iter()
+            .map(|micros| Ok(Duration::from_micros(number(micros)?)))
+            .collect::<Result<Vec<_>, _>>()?;
+        let (longest, quantiles) = (took.pop().unwrap_or_default(), took.try_into());
+        let quantiles = quantiles.map_err(|_| StoreError::Corrupt("quantiles are missing".to_owned()))?;
+        Ok(Latency { step, direction: word(&direction)?, count: number(count)?, quantiles, longest })
+    };
+    let pair = |(because, step, sagas)| Ok(Undone { because, step, sagas: number(sagas)? });
+    Ok(Figures {
+        ended: ended.into_iter().map(counted).collect::<Result<_, StoreError>>()?,
+        commands: commands.into_iter().map(command).collect::<Result<_, StoreError>>()?,
+        latencies: latencies.into_iter().map(latency).collect::<Result<_, StoreError>>()?,
+        turned: turned.into_iter().map(counted).collect::<Result<_, StoreError>>()?,
+        undone: undone.into_iter().map(pair).collect::<Result<_, StoreError>>()?,
+    })
 }
 
 /// An output to be put into [`Saga::outputs`].

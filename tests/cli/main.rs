@@ -2,6 +2,9 @@
 
 mod bad_input;
 mod canned;
+mod check;
 mod commands;
+mod demo;
 mod graph;
 mod program;
+mod versions;

@@ -66,6 +66,7 @@ async fn batch(rig: &Rig) -> Batch {
         settled: vec![settled(&old, 1, Outcome::Success, Some("1"))],
         history: vec![told(&old, 2)],
         audits: vec![audited(Some(old.id), "because")],
+        ..Changes::default()
     };
     Batch { old, fresh, changes }
 }

@@ -8,13 +8,14 @@ use rstest::rstest;
 use crate::rig::Kind::{self, Memory, Postgres, Sqlite};
 use crate::rig::{on, side_by_side};
 
-fn definition(name: &str, version: u32, content: u8) -> DefinitionRecord {
+pub fn definition(name: &str, version: u32, content: u8) -> DefinitionRecord {
     DefinitionRecord {
         reference: DefinitionRef { name: name.to_owned(), version },
         hash: [content; 32],
         source: format!("saga: {name}\nversion: {version} # {content}\n"),
         registered_at: Clock::System.now(),
         registered_by: "anna".to_owned(),
+        deprecated: None,
     }
 }
 

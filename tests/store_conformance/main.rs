@@ -4,6 +4,7 @@
 mod commits;
 mod definitions;
 mod due;
+mod figures;
 mod lists;
 mod make;
 mod postgres;
@@ -12,3 +13,4 @@ mod rig;
 mod schema;
 mod sqlite;
 mod starts;
+mod versions;

@@ -411,8 +411,18 @@ async fn run_as(url: String) {
         source: String::new(),
         registered_at: one.created_at,
         registered_by: "anna".to_owned(),
+        deprecated: None,
     };
     store.register(&definition).await.expect("registration");
+    let deprecation = amends::store::DeprecationChange {
+        reference: one.definition.clone(),
+        is_deprecated: true,
+        at: one.created_at,
+        actor: "anna".to_owned(),
+        reason: "too slow".to_owned(),
+    };
+    let deprecate = Changes { deprecations: vec![deprecation], ..Changes::default() };
+    rig.write(deprecate).await.expect("a commit");
     store.definitions(None).await.expect("a list");
     store.newest(std::slice::from_ref(&one.definition.name)).await.expect("a read");
 
@@ -429,6 +439,8 @@ async fn run_as(url: String) {
         "delete from audit",
         "truncate audit",
         "update definition set source = ''",
+        "update deprecation set is_deprecated = false",
+        "delete from deprecation",
         "update token_key set secret = sha256('')",
         "insert into amends_migration (version, name) values (2, 'mine')",
     ] {

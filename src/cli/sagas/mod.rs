@@ -2,6 +2,7 @@
 
 mod history;
 mod list;
+pub mod migrate;
 mod operate;
 mod show;
 mod start;
@@ -43,6 +44,8 @@ pub enum Command {
     Cancel(operate::Args),
     /// Give up: nothing is undone, nothing more is sent
     Abandon(operate::Args),
+    /// Move to another version of the definition, where what was sent allows it
+    Migrate(migrate::Args),
 }
 
 /// Runs one of them.
@@ -61,6 +64,7 @@ pub async fn run(command: Command, context: &Context) -> Result<Exit, CliError> 
         Command::Resume(args) => operate::run("resume", args, context).await,
         Command::Cancel(args) => operate::run("cancel", args, context).await,
         Command::Abandon(args) => operate::run("abandon", args, context).await,
+        Command::Migrate(args) => migrate::run(args, context).await,
     }
 }
 

@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::client::views::FieldProblem;
+
+use crate::client::views::DeprecationView;
 use chrono::{DateTime, Utc};
 
 /// `GET /v1/definitions`: every version of every definition, by name and version.
@@ -20,7 +23,7 @@ pub struct DefinitionList {
 pub struct DefinitionVersions {
     /// The definition's name.
     pub name: String,
-    /// Its newest version: what a start without a version gets.
+    /// Its newest version that is not deprecated: what a start without a version gets. The newest, when all are.
     pub newest: u32,
     /// The versions, oldest first.
     pub items: Vec<DefinitionSummary>,
@@ -43,6 +46,9 @@ pub struct DefinitionSummary {
     pub registered_at: DateTime<Utc>,
     /// By whom.
     pub registered_by: String,
+    /// Set while nothing new is started with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deprecated: Option<DeprecationView>,
 }
 
 /// `GET /v1/definitions/{name}/{version}`, and the answer to a registration.
@@ -70,6 +76,12 @@ pub struct DefinitionView {
     pub registered_at: DateTime<Utc>,
     /// By whom.
     pub registered_by: String,
+    /// Told when it is registered: what does not forbid that, and probably should be mended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<FieldProblem>,
+    /// Set while nothing new is started with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deprecated: Option<DeprecationView>,
 }
 
 /// A step of a definition.

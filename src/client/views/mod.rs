@@ -3,14 +3,17 @@
 //! Fields are only ever added, so readers ignore what they do not know. States, statuses and outcomes are words of the
 //! contract, kept as text for the same reason.
 
+mod advice;
 mod definitions;
 mod history;
 mod outbox;
 mod problem;
 mod sagas;
+mod versions;
 
 use serde::{Deserialize, Serialize};
 
+pub use advice::{AdviceView, MoveView, RetriesView, TimeoutView};
 pub use definitions::{
     CompensationView, DefinitionList, DefinitionSummary, DefinitionVersions, DefinitionView, RetryView,
     StepOfDefinition,
@@ -22,6 +25,7 @@ pub use sagas::{
     BatchItem, BatchRequest, BatchResult, CompensationOfStep, OperateRequest, SagaPage, SagaSummaryView, SagaView,
     StartBody, StepError, StepView, StuckView,
 };
+pub use versions::{DeprecationView, MigrateRequest, MigrationItem, MigrationPage, MigrationReason, ReasonRequest};
 
 /// The answer of `/healthz` and `/readyz` when all is well.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -221,7 +221,7 @@ fn missing_fields(step: &Step) -> Vec<Finding> {
             findings.push(Finding {
                 step: step.name(),
                 pointer: pointer.to_owned(),
-                code: "DEF_INPUT_FIELD_MISSING",
+                code: "DEF_FIELD_MISSING",
                 message: format!("the action's input has a field `{field}`, which is not given"),
                 suggestion: Some(format!("add `{field}`, or make it an `Option` where it is declared")),
             });

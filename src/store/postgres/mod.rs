@@ -1,6 +1,7 @@
 //! State in PostgreSQL, shared by any number of coordinators. READ COMMITTED; the row lock and the revision are the
 //! arbiter.
 
+mod figures;
 mod read;
 mod write;
 
@@ -15,6 +16,7 @@ use sqlx::{Connection, Executor};
 use crate::clock::Timestamp;
 use crate::id::{CommandId, DefinitionRef, SagaId};
 use crate::message::TokenKey;
+use crate::saga::Figures;
 use crate::store::migrations::{self, Known};
 use crate::store::task::to_the_end;
 use crate::store::{
@@ -29,6 +31,7 @@ const MIGRATIONS: &[Known] = &[
         name: "signals_and_parents",
         sql: include_str!("../../../migrations/postgres/0002_signals_and_parents.sql"),
     },
+    Known { version: 3, name: "deprecations", sql: include_str!("../../../migrations/postgres/0003_deprecations.sql") },
 ];
 
 /// Connections to the database: batches need few.
@@ -255,6 +258,10 @@ impl Store for PostgresStore {
         read::counts(&self.0.pool).await
     }
 
+    async fn figures(&self, definition: &DefinitionRef, since: Option<Timestamp>) -> Result<Figures, StoreError> {
+        figures::figures(&self.0.pool, definition, since).await
+    }
+
     async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
         sqlx::query_scalar("select min(due_at) from saga where due_at is not null")
             .fetch_one(&self.0.pool)
@@ -296,12 +303,11 @@ impl Store for PostgresStore {
     }
 
     async fn newest(&self, names: &[String]) -> Result<Vec<DefinitionRef>, StoreError> {
-        let rows: Vec<(String, i32)> =
-            sqlx::query_as("select name, max(version) from definition where name = any($1) group by name")
-                .bind(names)
-                .fetch_all(&self.0.pool)
-                .await
-                .map_err(refused)?;
+        let rows: Vec<(String, i32)> = sqlx::query_as(include_str!("sql/newest.sql"))
+            .bind(names)
+            .fetch_all(&self.0.pool)
+            .await
+            .map_err(refused)?;
         let newest =
             |(name, version)| Ok(DefinitionRef { name, version: crate::store::row::number::<i32, u32>(version)? });
         rows.into_iter().map(newest).collect()

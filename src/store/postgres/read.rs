@@ -155,23 +155,18 @@ pub(super) async fn counts(pool: &PgPool) -> Result<Vec<SagaCount>, StoreError> 
 }
 
 pub(super) async fn definitions(pool: &PgPool, name: Option<&str>) -> Result<Vec<DefinitionRecord>, StoreError> {
-    type Columns = (String, i32, Vec<u8>, String, Timestamp, String);
-    let rows: Vec<Columns> = sqlx::query_as(
-        "select name, version, hash, source, registered_at, registered_by from definition
-         where $1::text is null or name = $1 order by name, version",
-    )
-    .bind(name)
-    .fetch_all(pool)
-    .await
-    .map_err(refused)?;
+    type Columns = (String, i32, Vec<u8>, String, Timestamp, String, Option<Timestamp>, Option<String>, Option<String>);
+    let rows: Vec<Columns> =
+        sqlx::query_as(include_str!("sql/definitions.sql")).bind(name).fetch_all(pool).await.map_err(refused)?;
     rows.into_iter()
-        .map(|(name, version, hash, source, registered_at, registered_by)| {
+        .map(|(name, version, hash, source, registered_at, registered_by, at, actor, reason)| {
             Ok(DefinitionRecord {
                 reference: DefinitionRef { name, version: row::number(version)? },
                 hash: hash.try_into().map_err(|_| StoreError::Corrupt("a definition's hash".to_owned()))?,
                 source,
                 registered_at,
                 registered_by,
+                deprecated: row::deprecation(at, actor, reason),
             })
         })
         .collect()

@@ -12,8 +12,8 @@ use crate::id::SagaId;
 use crate::saga::Saga;
 use crate::store::row::{self, SagaRow, SagaText, Taken, int, started};
 use crate::store::{
-    AuditRecord, Changes, Committed, HistoryRecord, Loaded, NewCommand, NewSaga, SagaUpdate, SettledCommand, Started,
-    StoreError, Wants, latest,
+    AuditRecord, Changes, Committed, DeprecationChange, HistoryRecord, Loaded, NewCommand, NewSaga, SagaMigration,
+    SagaUpdate, SettledCommand, Started, StoreError, Wants, latest,
 };
 
 /// The wanted sagas and the due ones that nobody else holds, in the order of their ids; and the time once all are held.
@@ -100,6 +100,8 @@ pub(super) async fn write(connection: &mut PgConnection, changes: &Changes) -> R
     let history: Vec<&HistoryRecord> = written().flat_map(|start| &start.history).chain(&changes.history).collect();
     insert_history(connection, &history).await?;
     insert_audit(connection, &changes.audits).await?;
+    migrate(connection, &changes.migrations).await?;
+    deprecate(connection, &changes.deprecations).await?;
     Ok(Committed { starts })
 }
 
@@ -268,6 +270,48 @@ async fn insert_audit(connection: &mut PgConnection, audits: &[AuditRecord]) -> 
         .bind(audits.iter().map(|record| record.action.as_str()).collect::<Vec<_>>())
         .bind(audits.iter().map(|record| record.reason.as_str()).collect::<Vec<_>>())
         .bind(audits.iter().map(|record| record.detail.text()).collect::<Vec<_>>())
+        .execute(&mut *connection)
+        .await
+        .map_err(refused)?;
+    Ok(())
+}
+
+async fn migrate(connection: &mut PgConnection, migrations: &[SagaMigration]) -> Result<(), StoreError> {
+    if migrations.is_empty() {
+        return Ok(());
+    }
+    let done = sqlx::query(include_str!("sql/migrate_sagas.sql"))
+        .bind(migrations.iter().map(|migration| migration.saga.0).collect::<Vec<_>>())
+        .bind(migrations.iter().map(|migration| int(migration.version)).collect::<Vec<_>>())
+        .bind(migrations.iter().map(|migration| migration.reads_outputs).collect::<Vec<_>>())
+        .execute(&mut *connection)
+        .await
+        .map_err(refused)?;
+    if done.rows_affected() != migrations.len() as u64 {
+        return Err(StoreError::Conflict("a saga to be moved is not there".to_owned()));
+    }
+    let steps = || migrations.iter().flat_map(|of| of.steps.iter().map(move |(name, index)| (of.saga.0, name, *index)));
+    sqlx::query(include_str!("sql/reindex_commands.sql"))
+        .bind(steps().map(|(saga, ..)| saga).collect::<Vec<_>>())
+        .bind(steps().map(|(_, name, _)| name.as_str()).collect::<Vec<_>>())
+        .bind(steps().map(|(.., index)| i32::from(index)).collect::<Vec<_>>())
+        .execute(&mut *connection)
+        .await
+        .map_err(refused)?;
+    Ok(())
+}
+
+async fn deprecate(connection: &mut PgConnection, changes: &[DeprecationChange]) -> Result<(), StoreError> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(include_str!("sql/insert_deprecations.sql"))
+        .bind(changes.iter().map(|change| change.reference.name.as_str()).collect::<Vec<_>>())
+        .bind(changes.iter().map(|change| int(change.reference.version)).collect::<Vec<_>>())
+        .bind(changes.iter().map(|change| change.is_deprecated).collect::<Vec<_>>())
+        .bind(changes.iter().map(|change| change.at).collect::<Vec<_>>())
+        .bind(changes.iter().map(|change| change.actor.as_str()).collect::<Vec<_>>())
+        .bind(changes.iter().map(|change| change.reason.as_str()).collect::<Vec<_>>())
         .execute(&mut *connection)
         .await
         .map_err(refused)?;

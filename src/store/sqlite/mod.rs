@@ -1,6 +1,7 @@
 //! State in SQLite: the embedded mode. One writer, whose batches are one statement per table over `json_each`; readers
 //! beside it see the last commit.
 
+mod figures;
 mod read;
 mod write;
 mod writer;
@@ -19,6 +20,7 @@ use self::writer::Writer;
 use crate::clock::{Clock, Timestamp};
 use crate::id::{CommandId, DefinitionRef, SagaId};
 use crate::message::TokenKey;
+use crate::saga::Figures;
 use crate::store::migrations::{self, Known};
 use crate::store::task::to_the_end;
 use crate::store::{
@@ -33,6 +35,7 @@ const MIGRATIONS: &[Known] = &[
         name: "signals_and_parents",
         sql: include_str!("../../../migrations/sqlite/0002_signals_and_parents.sql"),
     },
+    Known { version: 3, name: "deprecations", sql: include_str!("../../../migrations/sqlite/0003_deprecations.sql") },
 ];
 
 /// How long to wait for another process that holds the file.
@@ -261,6 +264,10 @@ impl Store for SqliteStore {
         read::counts(&self.0.readers).await
     }
 
+    async fn figures(&self, definition: &DefinitionRef, since: Option<Timestamp>) -> Result<Figures, StoreError> {
+        figures::figures(&self.0.readers, definition, since).await
+    }
+
     async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
         let due: Option<i64> = sqlx::query_scalar("select min(due_at) from saga where due_at is not null")
             .fetch_one(&self.0.readers)
@@ -298,7 +305,7 @@ impl Store for SqliteStore {
     async fn newest(&self, names: &[String]) -> Result<Vec<DefinitionRef>, StoreError> {
         let mut newest = Vec::new();
         for name in names {
-            let version: Option<u32> = sqlx::query_scalar("select max(version) from definition where name = $1")
+            let version: Option<u32> = sqlx::query_scalar(include_str!("sql/newest.sql"))
                 .bind(name)
                 .fetch_one(&self.0.readers)
                 .await

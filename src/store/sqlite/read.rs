@@ -164,23 +164,18 @@ pub(super) async fn counts(pool: &SqlitePool) -> Result<Vec<SagaCount>, StoreErr
 }
 
 pub(super) async fn definitions(pool: &SqlitePool, name: Option<&str>) -> Result<Vec<DefinitionRecord>, StoreError> {
-    type Columns = (String, u32, Vec<u8>, String, i64, String);
-    let rows: Vec<Columns> = sqlx::query_as(
-        "select name, version, hash, source, registered_at, registered_by from definition
-         where $1 is null or name = $1 order by name, version",
-    )
-    .bind(name)
-    .fetch_all(pool)
-    .await
-    .map_err(refused)?;
+    type Columns = (String, u32, Vec<u8>, String, i64, String, Option<i64>, Option<String>, Option<String>);
+    let rows: Vec<Columns> =
+        sqlx::query_as(include_str!("sql/definitions.sql")).bind(name).fetch_all(pool).await.map_err(refused)?;
     rows.into_iter()
-        .map(|(name, version, hash, source, registered_at, registered_by)| {
+        .map(|(name, version, hash, source, registered_at, registered_by, at, actor, reason)| {
             Ok(DefinitionRecord {
                 reference: DefinitionRef { name, version },
                 hash: hash.try_into().map_err(|_| StoreError::Corrupt("a definition's hash".to_owned()))?,
                 source,
                 registered_at: time(registered_at)?,
                 registered_by,
+                deprecated: row::deprecation(at.map(time).transpose()?, actor, reason),
             })
         })
         .collect()

@@ -12,7 +12,9 @@ use crate::clock::Timestamp;
 use crate::id::SagaId;
 use crate::saga::Saga;
 use crate::store::row::{self, SagaRow, SagaText, Taken, started};
-use crate::store::{Changes, Committed, NewCommand, Started, StoreError, Wants, latest};
+use crate::store::{
+    Changes, Committed, DeprecationChange, NewCommand, SagaMigration, Started, StoreError, Wants, latest,
+};
 
 /// The wanted sagas, and the due ones, in the order of their ids.
 pub(super) async fn load(
@@ -144,7 +146,43 @@ pub(super) async fn write(connection: &mut SqliteConnection, changes: &Changes) 
         })
         .collect();
     batch(connection, include_str!("sql/insert_audit.sql"), &audits).await?;
+    migrate(connection, &changes.migrations).await?;
+    deprecate(connection, &changes.deprecations).await?;
     Ok(Committed { starts })
+}
+
+async fn migrate(connection: &mut SqliteConnection, migrations: &[SagaMigration]) -> Result<(), StoreError> {
+    let id = |migration: &SagaMigration| migration.saga.0.simple().to_string();
+    let sagas: Vec<Value> = migrations
+        .iter()
+        .map(|of| json!({ "saga": id(of), "version": of.version, "reads": i32::from(of.reads_outputs) }))
+        .collect();
+    if batch(connection, include_str!("sql/migrate_sagas.sql"), &sagas).await? != sagas.len() as u64 {
+        return Err(StoreError::Conflict("a saga to be moved is not there".to_owned()));
+    }
+    let steps = migrations.iter().flat_map(|of| of.steps.iter().map(move |(name, index)| (of, name, index)));
+    let steps: Vec<Value> =
+        steps.map(|(of, name, index)| json!({ "saga": id(of), "step": name, "index": index })).collect();
+    batch(connection, include_str!("sql/reindex_commands.sql"), &steps).await?;
+    Ok(())
+}
+
+async fn deprecate(connection: &mut SqliteConnection, changes: &[DeprecationChange]) -> Result<(), StoreError> {
+    let rows: Vec<Value> = changes
+        .iter()
+        .map(|change| {
+            json!({
+                "name": change.reference.name,
+                "version": change.reference.version,
+                "deprecated": i32::from(change.is_deprecated),
+                "at": change.at.timestamp_micros(),
+                "actor": change.actor,
+                "reason": change.reason,
+            })
+        })
+        .collect();
+    batch(connection, include_str!("sql/insert_deprecations.sql"), &rows).await?;
+    Ok(())
 }
 
 /// Inserts the sagas whose keys are free. Returns what became of each, and the ids of the new ones.
