@@ -25,3 +25,5 @@ pub mod picture;
 pub mod saga;
 #[cfg(feature = "coordinator")]
 pub mod store;
+#[cfg(feature = "testkit")]
+pub mod testkit;

@@ -17,11 +17,11 @@ const ORDER: &[&str] = &[
     "broker",
     "coordinator",
     "participant",
+    "testkit",
     "client",
     "api",
     "console",
     "cli",
-    "testkit",
 ];
 
 /// Modules without IO.

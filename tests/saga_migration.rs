@@ -3,7 +3,7 @@
 
 #[path = "support/sagas.rs"]
 mod sagas;
-#[path = "support/world.rs"]
+#[path = "support/moving_world.rs"]
 mod world;
 
 use std::collections::BTreeMap;

@@ -33,6 +33,8 @@ pub enum Command {
     Advise(advise::Args),
     /// Print the JSON Schema of definitions, for editors
     Schema,
+    /// Run a definition on virtual time with planned faults; needs no server
+    Simulate(super::simulate::Args),
 }
 
 /// Definition files.
@@ -67,6 +69,7 @@ pub async fn run(command: Command, context: &Context) -> Result<Exit, CliError> 
         Command::Deprecate(args) => versions::deprecate(args, true, context).await,
         Command::Undeprecate(args) => versions::deprecate(args, false, context).await,
         Command::Advise(args) => advise::run(args, context).await,
+        Command::Simulate(args) => super::simulate::run(args, context).await,
         Command::Schema => {
             let schema = definition::json_schema();
             context.output.one(&schema, || serde_json::to_string_pretty(&schema).unwrap_or_default())?;
@@ -91,12 +94,12 @@ pub(super) fn read(file: &str) -> Result<Source, CliError> {
     Ok(Source { name: if file == "-" { "(standard input)".to_owned() } else { file.to_owned() }, text })
 }
 
-/// The text of a definition file, or of standard input.
+/// A file's name as it is shown, and its text; `-` is standard input.
 ///
 /// # Errors
 /// When it cannot be read.
-pub fn text_of(file: &str) -> Result<String, CliError> {
-    read(file).map(|source| source.text)
+pub fn text_of(file: &str) -> Result<(String, String), CliError> {
+    read(file).map(|source| (source.name, source.text))
 }
 
 pub(super) fn plural(count: usize, word: &str) -> String {

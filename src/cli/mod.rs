@@ -21,6 +21,7 @@ mod remote;
 mod sagas;
 mod serve;
 pub mod settings;
+mod simulate;
 mod stuck;
 mod versions;
 
@@ -64,6 +65,8 @@ enum Command {
     /// Start sagas, see what they do, and step in
     #[command(subcommand)]
     Sagas(sagas::Command),
+    /// Run plans (YAML): a definition, an input, faults, and what should come of it; needs no server
+    Simulate(simulate::Plans),
     /// List the sagas that cannot go on without a person; exit code 3 when there are any
     Stuck(stuck::Args),
     /// List commands in the outbox; those whose outcome is not known yet unless told otherwise
@@ -125,6 +128,7 @@ impl Cli {
             Command::Definitions(command) => definitions::run(command, &context).await,
             Command::Explain(args) => explain::run(&args, &context),
             Command::Sagas(command) => sagas::run(command, &context).await,
+            Command::Simulate(args) => simulate::run_plans(args, &context).await,
             Command::Stuck(args) => stuck::run(args, &context).await,
             Command::Outbox(args) => outbox::run(args, &context).await,
             Command::Doctor => doctor::run(&context).await,

@@ -62,7 +62,7 @@ async fn read(given: &str, context: &Context) -> Result<Read, CliError> {
             let answer = Remote::new(context)?.get(&["v1", "definitions", name, &version.to_string()], &[]).await?;
             answer["source"].as_str().map(str::to_owned).ok_or_else(|| CliError::failed("the server gave no source"))?
         }
-        None => definitions::text_of(given)?,
+        None => definitions::text_of(given)?.1,
     };
     let checked = definition::read(&source);
     let Some(definition) = checked.definition else {

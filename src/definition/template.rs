@@ -128,6 +128,13 @@ impl Template {
         self.expressions().first().map(|first| first.text.clone())
     }
 
+    /// The text of its expressions, in order.
+    pub fn texts(&self) -> Vec<&str> {
+        let mut texts: Vec<&str> = Vec::new();
+        self.0.visit(&mut |expression| texts.push(&expression.text));
+        texts
+    }
+
     /// Its expressions, in order.
     pub(super) fn expressions(&self) -> Vec<&Expression> {
         let mut all = Vec::new();
@@ -334,6 +341,11 @@ impl Condition {
     /// The condition as it is written in a definition.
     pub fn to_json(&self) -> Value {
         self.0.to_json()
+    }
+
+    /// The expression.
+    pub fn template(&self) -> &Template {
+        &self.0
     }
 
     /// Whether it holds.

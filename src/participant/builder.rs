@@ -141,6 +141,12 @@ impl<DB: Inbox> Participant<DB> {
         self
     }
 
+    /// Its name and handlers, for whoever runs them without a broker.
+    #[cfg(feature = "testkit")]
+    pub(crate) fn into_handlers(self) -> (String, HashMap<String, Handler<DB>>) {
+        (self.name, self.handlers)
+    }
+
     /// Connects it to its database and the broker. Nothing happens before [`RunningParticipant::run`].
     ///
     /// # Errors

@@ -70,6 +70,11 @@ mod runner;
 pub mod stats;
 pub mod work;
 
+#[cfg(feature = "testkit")]
+pub(crate) use rules::{Handler, How, perform, unavailable};
+#[cfg(feature = "testkit")]
+pub(crate) use work::Pulse;
+
 pub use builder::{InvalidParticipant, Participant};
 pub use error::{Refusal, RetryLater, StepError, refuse, retry_after};
 pub use inbox::{Inbox, migrate, purge};

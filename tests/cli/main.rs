@@ -7,4 +7,5 @@ mod commands;
 mod demo;
 mod graph;
 mod program;
+mod simulate;
 mod versions;

@@ -1,0 +1,86 @@
+//! A plan: what a simulation is run with. As a value, as YAML, and as the command line that replays it.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::testkit::Fault;
+
+/// What a simulation is run with; everything else follows from it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Plan {
+    /// The definition's file, relative to the plan's. Only in files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub definition: Option<String>,
+    /// What the saga is started with; made up from the input's schema when it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<Value>,
+    /// What participants put out, by step; made up when it is not given.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub outputs: serde_json::Map<String, Value>,
+    /// What goes wrong.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<Fault>,
+    /// Draws how long messages take, and with it the order of what happens side by side.
+    #[serde(default)]
+    pub seed: u64,
+    /// What should come of it; any end that is no breach when it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expect: Option<Expectation>,
+}
+
+/// What should come of a plan. What is not given is not asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Expectation {
+    /// The saga's state in the words of the contract, for example `COMPENSATED`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// The steps that were undone, in this order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undone: Option<Vec<String>>,
+    /// The problem type that a stuck saga gives as its reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stuck: Option<String>,
+}
+
+impl Plan {
+    /// Nothing goes wrong.
+    pub fn quiet() -> Self {
+        Self::default()
+    }
+
+    /// With one more fault.
+    #[must_use]
+    pub fn with(mut self, fault: Fault) -> Self {
+        self.faults.push(fault);
+        self
+    }
+
+    /// With this seed.
+    #[must_use]
+    pub fn seed(self, seed: u64) -> Self {
+        Self { seed, ..self }
+    }
+
+    /// The faults in one line; `no faults` when there are none.
+    pub fn in_words(&self) -> String {
+        if self.faults.is_empty() {
+            return "no faults".to_owned();
+        }
+        self.faults.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    }
+
+    /// The command line that runs this plan on the definition in `file`.
+    pub fn replay_line(&self, file: &str, input: &Value) -> String {
+        let quoted = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
+        let mut line = format!("amends definitions simulate {file} --input {}", quoted(&input.to_string()));
+        for fault in &self.faults {
+            line.push_str(&format!(" --fault '{fault}'"));
+        }
+        if self.seed != 0 {
+            line.push_str(&format!(" --seed {}", self.seed));
+        }
+        line
+    }
+}
