@@ -1,5 +1,7 @@
 //! amends: a saga coordinator.
 
+#[cfg(feature = "typed")]
+pub mod action;
 #[cfg(feature = "server")]
 pub mod api;
 pub mod broker;
@@ -17,6 +19,8 @@ pub mod message;
 #[cfg(feature = "participant")]
 pub mod participant;
 pub mod payload;
+#[cfg(feature = "coordinator")]
+pub mod picture;
 #[cfg(feature = "coordinator")]
 pub mod saga;
 #[cfg(feature = "coordinator")]

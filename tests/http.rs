@@ -143,6 +143,12 @@ async fn a_refusal_is_undone_and_told(house: House) {
     assert_eq!(saga.cause.map(|cause| cause.kind).as_deref(), Some("out-of-stock"));
     assert_eq!(saga.steps[2].error.as_ref().map(|error| error.kind.as_str()), Some("out-of-stock"));
     assert_eq!(saga.steps[2].attempts, 2);
+    let drawn = house.get(&format!("/v1/sagas/{id}/graph.svg")).await;
+    assert_eq!((drawn.status.as_u16(), drawn.header("content-type")), (200, Some("image/svg+xml")));
+    assert!(drawn.header("content-security-policy").is_some_and(|policy| policy.contains("style-src 'unsafe-inline'")));
+    assert_eq!(drawn.header("cache-control"), Some("no-store"), "a saga's picture is old at once");
+    assert!(drawn.text.contains(">failed, 2 attempts: out-of-stock<"), "{}", drawn.text);
+    assert_eq!(drawn.text.matches(">compensated</text>").count(), 3, "two steps, and where the way back ends");
     let undone = saga.steps[0].compensation.as_ref().expect("a compensation");
     assert_eq!((undone.action.as_deref(), undone.status.as_str(), undone.attempts), (Some("cancel"), "verified", 1));
 
@@ -314,9 +320,9 @@ async fn definitions_are_listed_shown_and_drawn() {
     assert!(shown.steps[3].pivot && shown.steps[3].compensation.is_none());
 
     let drawn = client.graph("place", 1).await.expect("a drawing");
-    assert_eq!(drawn.matches("<g>").count(), 4);
-    assert_eq!(drawn.matches("marker-end").count(), 3);
-    assert!(drawn.contains("pivot: only forward now"));
+    // A group of its own for each step.
+    assert_eq!(drawn.matches("<g><title>").count(), 4);
+    assert!(drawn.contains("pivot: once sent, only forward"));
 
     let as_json = json!({ "saga": "j", "version": 1, "steps": [
         { "name": "a", "participant": "p", "action": "x", "compensation": "none" },

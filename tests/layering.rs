@@ -8,8 +8,10 @@ const ORDER: &[&str] = &[
     "id",
     "clock",
     "payload",
+    "action",
     "definition",
     "saga",
+    "picture",
     "message",
     "store",
     "broker",
@@ -23,7 +25,7 @@ const ORDER: &[&str] = &[
 ];
 
 /// Modules without IO.
-const PURE: &[&str] = &["id", "clock", "payload", "definition", "saga", "message"];
+const PURE: &[&str] = &["id", "clock", "payload", "action", "definition", "saga", "picture", "message"];
 
 /// What pure modules do not know.
 const IO: &[&str] = &["tokio", "sqlx", "lapin", "axum", "reqwest"];

@@ -21,6 +21,7 @@ use crate::client::views::{
 use crate::coordinator::CoordinatorError;
 use crate::definition::{Definition, RetryPolicy};
 use crate::id::{DefinitionRef, StepIndex};
+use crate::picture::Picture;
 use crate::store::{DefinitionRecord, Deprecation};
 
 pub(super) async fn register(
@@ -84,8 +85,8 @@ pub(super) async fn whole(app: &App, reference: &DefinitionRef) -> Result<Defini
 pub(super) async fn graph(State(app): State<App>, path: NameAndVersion) -> Result<impl IntoResponse, Problem> {
     let definition = app.coordinator.definition(&reference(path)?).await?;
     // A version never changes, so what was drawn once may be kept.
-    let headers = [(CONTENT_TYPE, "image/svg+xml"), (CACHE_CONTROL, "private, max-age=86400")];
-    Ok((headers, graph::svg(&definition)))
+    let headers = [(CONTENT_TYPE, "image/svg+xml"), (CACHE_CONTROL, "private, max-age=86400"), graph::POLICY];
+    Ok((headers, Picture::of(&definition).svg()))
 }
 
 pub(super) fn reference(path: NameAndVersion) -> Result<DefinitionRef, Problem> {

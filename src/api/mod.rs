@@ -33,6 +33,7 @@ mod start;
 mod versions;
 
 pub use auth::{AuthConfig, Right, Role, TokenEntry, check_bind};
+pub use graph::look;
 pub use routes::{RouteInfo, route_table, router};
 pub use serve::serve;
 

@@ -228,6 +228,13 @@ pub(super) const ROUTES: &[Route] = &[
         || get(sagas::history),
     ),
     read(
+        "/v1/sagas/{id}/graph.svg",
+        "Draws the steps of a saga with their states",
+        &[(200, Gives::Other("image/svg+xml"))],
+        &[404],
+        || get(sagas::graph),
+    ),
+    read(
         "/v1/sagas/{id}/migration",
         "Tells whether a saga could be moved to version `to` of its definition, and why not",
         &[(200, Gives::Json("MigrationItem"))],

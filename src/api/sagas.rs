@@ -7,19 +7,20 @@ use std::time::Duration;
 use axum::Json as Answer;
 use axum::extract::{Extension, FromRequestParts, Path, State};
 use axum::http::HeaderValue;
-use axum::http::header::{ETAG, HeaderName};
+use axum::http::header::{CONTENT_TYPE, ETAG, HeaderName};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 
 use crate::api::problem::{PATH_INVALID, Problem, SAGA_ID_INVALID};
 use crate::api::query::Query;
 use crate::api::saga_view::{saga_view, summary};
-use crate::api::{App, history};
+use crate::api::{App, graph, history};
 use crate::client::views::{ChildView, HistoryView, SagaPage, SagaView};
 use crate::coordinator::view::awaited;
 use crate::definition::{Definition, Work};
 use crate::id::{DefinitionRef, SagaId};
 use crate::message::command::idempotency_key;
+use crate::picture::Picture;
 use crate::saga::{Direction, Saga};
 use crate::store::{Page, SagaFilter, SagaRecord};
 
@@ -127,6 +128,15 @@ pub(super) async fn history(State(app): State<App>, Id(id): Id) -> Result<Answer
     }
     versions.push(definition);
     Ok(Answer(HistoryView { items: history::tell(&versions, &record, &events, &audit) }))
+}
+
+/// The definition is drawn as it is written: a `forEach` step is one box, whatever its list holds.
+pub(super) async fn graph(State(app): State<App>, Id(id): Id) -> Result<impl IntoResponse, Problem> {
+    let (definition, record) = load(&app, id).await?;
+    let look = graph::look(&saga_view(&definition, &record));
+    let whole = app.coordinator.definition(&record.saga.definition).await?;
+    let headers = [(CONTENT_TYPE, "image/svg+xml"), graph::POLICY];
+    Ok((etag(&record.saga), headers, Picture::of(&whole).with_states(look).svg()))
 }
 
 /// A saga with its commands and its definition.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::error::{CliError, Exit};
 use super::remote::Remote;
 use super::sagas::text;
-use super::{Context, advise, check, output, versions};
+use super::{Context, advise, check, graph, output, versions};
 use crate::definition::{self, Diagnostic, Severity};
 
 /// `amends definitions ...`
@@ -21,6 +21,8 @@ pub enum Command {
     List,
     /// Show a registered definition
     Show(Show),
+    /// Draw a definition, from a file or as it is registered
+    Graph(graph::Args),
     /// Show what changed from one definition to another, step by step
     Diff(versions::DiffArgs),
     /// Stop new starts of a version; running sagas go on
@@ -62,6 +64,7 @@ pub async fn run(command: Command, context: &Context) -> Result<Exit, CliError> 
         Command::Register(args) => register(&args, context).await,
         Command::List => list(context).await,
         Command::Show(args) => show(&args, context).await,
+        Command::Graph(args) => graph::run(&args, context).await,
         Command::Diff(args) => versions::diff(args, context).await,
         Command::Deprecate(args) => versions::deprecate(args, true, context).await,
         Command::Undeprecate(args) => versions::deprecate(args, false, context).await,

@@ -13,6 +13,7 @@ pub mod demo;
 mod doctor;
 pub mod error;
 mod explain;
+mod graph;
 mod migrate;
 mod outbox;
 pub mod output;

@@ -1,6 +1,8 @@
 //! What a saga is: the model, how it is read from YAML or JSON, and how it is checked. Pure: no tokio, sqlx or lapin.
 
 mod budget;
+#[cfg(feature = "typed")]
+pub mod build;
 mod check;
 mod checks;
 mod codes;

@@ -123,6 +123,11 @@ impl Template {
         names
     }
 
+    /// The source text of its first expression, if it has any.
+    pub fn text(&self) -> Option<String> {
+        self.expressions().first().map(|first| first.text.clone())
+    }
+
     /// The text of its expressions, in order.
     pub fn texts(&self) -> Vec<&str> {
         let mut texts: Vec<&str> = Vec::new();
@@ -318,6 +323,11 @@ impl Condition {
     /// The names of the steps whose output it reads.
     pub fn steps_read(&self) -> Vec<&str> {
         self.0.steps_read()
+    }
+
+    /// The expression's source text; `None` for a plain `true` or `false`.
+    pub fn text(&self) -> Option<String> {
+        self.0.text()
     }
 
     /// The truth that it was written as, if it is no expression.

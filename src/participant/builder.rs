@@ -21,6 +21,8 @@ pub struct Participant<DB: Inbox> {
     name: String,
     handlers: HashMap<String, Handler<DB>>,
     duplicate: Option<String>,
+    /// The first action of another participant that it was given.
+    foreign: Option<String>,
     pub(crate) limits: Limits,
 }
 
@@ -39,6 +41,7 @@ impl<DB: Inbox> Participant<DB> {
             name: name.into(),
             handlers: HashMap::new(),
             duplicate: None,
+            foreign: None,
             limits: Limits { concurrency: 16, heartbeat: None, grace: Duration::from_secs(30) },
         }
     }
@@ -59,6 +62,61 @@ impl<DB: Inbox> Participant<DB> {
             self.duplicate = Some(action);
         }
         self
+    }
+
+    /// Carries out a typed action, which definitions written in Rust name by the same type. Handler and definition
+    /// cannot disagree on names and types: a handler of anything else does not compile.
+    ///
+    /// ```compile_fail,E0631
+    /// # use amends::{action::Action, participant::{Participant, StepError, Work}};
+    /// struct Pick;
+    /// impl Action for Pick {
+    ///     const PARTICIPANT: &'static str = "warehouse";
+    ///     const NAME: &'static str = "pick";
+    ///     type Input = String;
+    ///     type Output = u64;
+    /// }
+    /// async fn pick(sku: bool, work: Work<sqlx::Sqlite>) -> Result<u64, StepError> { Ok(1) } // takes something else
+    /// let warehouse = Participant::named("warehouse").handles::<Pick, _, _>(pick);
+    /// ```
+    ///
+    /// ```compile_fail,E0271
+    /// # use amends::{action::Action, participant::{Participant, StepError, Work}};
+    /// # struct Pick;
+    /// # impl Action for Pick {
+    /// #     const PARTICIPANT: &'static str = "warehouse";
+    /// #     const NAME: &'static str = "pick";
+    /// #     type Input = String;
+    /// #     type Output = u64;
+    /// # }
+    /// async fn pick(sku: String, work: Work<sqlx::Sqlite>) -> Result<bool, StepError> { Ok(true) } // gives something else
+    /// let warehouse = Participant::named("warehouse").handles::<Pick, _, _>(pick);
+    /// ```
+    ///
+    /// ```
+    /// # use amends::{action::Action, participant::{Participant, StepError, Work}};
+    /// # struct Pick;
+    /// # impl Action for Pick {
+    /// #     const PARTICIPANT: &'static str = "warehouse";
+    /// #     const NAME: &'static str = "pick";
+    /// #     type Input = String;
+    /// #     type Output = u64;
+    /// # }
+    /// async fn pick(sku: String, work: Work<sqlx::Sqlite>) -> Result<u64, StepError> { Ok(1) }
+    /// let warehouse = Participant::named("warehouse").handles::<Pick, _, _>(pick);
+    /// ```
+    #[cfg(feature = "typed")]
+    #[must_use]
+    pub fn handles<A, F, Fut>(mut self, handler: F) -> Self
+    where
+        A: crate::action::Action,
+        F: Fn(A::Input, Work<DB>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<A::Output, StepError>> + Send + 'static,
+    {
+        if self.name != A::PARTICIPANT {
+            self.foreign.get_or_insert(format!("{}.{}", A::PARTICIPANT, A::NAME));
+        }
+        self.action(A::NAME, handler)
     }
 
     /// At most this many commands at once; 16 unless said. The pool should have as many connections. SQLite has one
@@ -105,6 +163,9 @@ impl<DB: Inbox> Participant<DB> {
         if let Some(action) = self.duplicate {
             return Err(InvalidParticipant::DuplicateAction(action));
         }
+        if let Some(action) = self.foreign {
+            return Err(InvalidParticipant::ForeignAction { participant: self.name, action });
+        }
         if self.limits.concurrency == 0 || self.limits.heartbeat.is_some_and(|every| every.is_zero()) {
             return Err(InvalidParticipant::Zero);
         }
@@ -131,6 +192,14 @@ pub enum InvalidParticipant {
     /// Two handlers were given for one action.
     #[error("action `{0}` has two handlers")]
     DuplicateAction(String),
+    /// A typed action belongs to another participant.
+    #[error("participant `{participant}` cannot carry out `{action}`: name it as the action does")]
+    ForeignAction {
+        /// The participant's name.
+        participant: String,
+        /// The action, with the name of the participant that it belongs to.
+        action: String,
+    },
     /// Concurrency or heartbeat interval is zero.
     #[error("concurrency and heartbeat must be more than zero")]
     Zero,

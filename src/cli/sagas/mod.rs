@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::error::{CliError, Exit};
 use super::remote::Remote;
-use super::{Context, output};
+use super::{Context, graph, output};
 use crate::id::SagaId;
 
 /// `amends sagas ...`
@@ -27,6 +27,8 @@ pub enum Command {
     Show(show::Args),
     /// Show what happened to a saga, in order
     History(show::Args),
+    /// Draw a saga's definition with its states
+    Graph(graph::SagaArgs),
     /// Follow a saga until it ends or is stuck; exit code 3 unless it completed
     Watch(watch::Args),
     /// Tell a saga of a signal that one of its steps waits for
@@ -56,6 +58,7 @@ pub async fn run(command: Command, context: &Context) -> Result<Exit, CliError> 
         Command::List(args) => list::run(args, context).await,
         Command::Show(args) => show::run(&args, context).await,
         Command::History(args) => history::run(&args, context).await,
+        Command::Graph(args) => graph::saga(&args, context).await,
         Command::Watch(args) => watch::run(&args, context).await,
         Command::Signal(args) => signal::run(args, context).await,
         Command::Retry(args) => operate::stepwise("retry", args, context).await,
