@@ -17,9 +17,9 @@ use crate::coordinator::replies::DeadLetters;
 use crate::coordinator::telling::tell;
 use crate::coordinator::timer::Timer;
 use crate::coordinator::work::{Item, ReplyItem, TellItem, Waiting, Work};
-use crate::coordinator::{CoordinatorError, StartOutcome};
+use crate::coordinator::{CoordinatorError, Ended, StartOutcome};
 use crate::id::{CommandId, SagaId};
-use crate::saga::{EventKind, Outcome, ReplyOutcome};
+use crate::saga::{EventKind, Note, Outcome, ReplyOutcome};
 use crate::store::{Committed, OutboxEntry, SagaRecord, Started, Store, StoreError, Wants};
 
 /// How many replies, starts and operator actions one transaction takes at most. A bound for memory and lock time, far
@@ -44,6 +44,7 @@ pub(super) struct Committer {
     pub(super) again: mpsc::WeakSender<Work>,
     pub(super) stop: CancellationToken,
     pub(super) events: bool,
+    pub(super) ended: Option<mpsc::UnboundedSender<Ended>>,
     pub(super) timer: Timer,
 }
 
@@ -293,7 +294,7 @@ impl Committer {
             if let Some(attempt) = attempt
                 && let Some(definition) = self.sources.registry.known(&entry.definition)
             {
-                batch.push(outbound::attempt(&definition, &entry, attempt, &self.sources.keys, now));
+                batch.push(outbound::attempt(&definition, &entry, attempt, &self.sources.to, now));
             }
         }
         self.publisher.publish(batch);
@@ -327,6 +328,11 @@ impl Committer {
     }
 
     fn tell(&self, notes: &[crate::coordinator::plan::Noted]) {
+        if let Some(ended) = &self.ended {
+            let ends = notes.iter().filter_map(|noted| Some(Ended { id: noted.saga, how: end(&noted.note)? }));
+            // Nobody listens any more: then there is nobody to tell.
+            let _ = ends.map(|end| ended.send(end)).find(Result::is_err);
+        }
         let events: Vec<Outbound> = notes
             .iter()
             .filter_map(|noted| tell(noted, &self.metrics))
@@ -378,6 +384,16 @@ impl Committer {
         if let Some(settler) = settler {
             self.dead.bury(dead, &settler).await;
         }
+    }
+}
+
+fn end(note: &Note) -> Option<&'static str> {
+    match note {
+        Note::Completed => Some("completed"),
+        Note::Compensated => Some("compensated"),
+        Note::Abandoned => Some("abandoned"),
+        Note::Stuck(..) => Some("stuck"),
+        _ => None,
     }
 }
 

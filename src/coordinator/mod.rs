@@ -27,7 +27,7 @@ mod timer;
 pub mod view;
 mod work;
 
-pub use coordinator::{Coordinator, CoordinatorOptions};
+pub use coordinator::{Coordinator, CoordinatorOptions, Ended};
 pub use handle::{CoordinatorError, Operate, OperatorAction, Registered, Start, StartOutcome};
 pub use metrics::Metrics;
 pub use work::Heard;

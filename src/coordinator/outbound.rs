@@ -1,6 +1,5 @@
 //! Commands on their way out.
 
-use crate::broker::topology::REPLIES_QUEUE;
 use crate::clock::{Timestamp, after};
 use crate::definition::Definition;
 use crate::id::CommandId;
@@ -16,11 +15,18 @@ pub(super) struct Outbound {
     pub(super) envelope: Envelope,
 }
 
+/// Where replies are to go, and the keys that sign their tokens.
+pub(super) struct ReturnAddress {
+    pub(super) keys: TokenKeys,
+    /// The queue, and routing key.
+    pub(super) queue: String,
+}
+
 /// The first attempt of a command that was just decided.
 pub(super) fn first_attempt(
     definition: &Definition,
     command: &NewCommand,
-    keys: &TokenKeys,
+    to: &ReturnAddress,
     now: Timestamp,
 ) -> Outbound {
     let entry = OutboxEntry {
@@ -39,7 +45,7 @@ pub(super) fn first_attempt(
         decided_at: command.at,
         decided_revision: command.revision,
     };
-    attempt(definition, &entry, 1, keys, now)
+    attempt(definition, &entry, 1, to, now)
 }
 
 /// What a sub-saga says to its parent.
@@ -60,7 +66,7 @@ pub(super) fn attempt(
     definition: &Definition,
     entry: &OutboxEntry,
     attempt: u32,
-    keys: &TokenKeys,
+    to: &ReturnAddress,
     now: Timestamp,
 ) -> Outbound {
     let id = entry.id;
@@ -71,8 +77,8 @@ pub(super) fn attempt(
     });
     let command = Command {
         message_id: id.message_id(attempt).to_string(),
-        token: keys.sign(id, attempt),
-        reply_to: REPLIES_QUEUE.to_owned(),
+        token: to.keys.sign(id, attempt),
+        reply_to: to.queue.clone(),
         participant: entry.participant.clone(),
         action: entry.action.clone(),
         saga_id: id.saga,

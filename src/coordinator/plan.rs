@@ -6,13 +6,12 @@ use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::coordinator::confirms::Confirms;
-use crate::coordinator::outbound::{Outbound, answer, first_attempt};
+use crate::coordinator::outbound::{Outbound, ReturnAddress, answer, first_attempt};
 use crate::coordinator::registry::Registry;
 use crate::coordinator::work::{Heard, Item, StartItem, TellItem};
 use crate::coordinator::{CoordinatorError, Operate};
 use crate::definition::{Definition, Work};
 use crate::id::{CommandId, DefinitionRef, SagaId};
-use crate::message::TokenKeys;
 use crate::message::command::idempotency_key;
 use crate::payload::Payload;
 use crate::saga::{Direction, Effect, Event, EventKind, Note, Phase, ReplyOutcome, Saga, Skip, StepState, transition};
@@ -21,7 +20,7 @@ use crate::store::{AuditRecord, Changes, HistoryRecord, Loaded, NewCommand, NewS
 /// What the plan draws on besides the sagas.
 pub(super) struct Sources {
     pub(super) registry: Arc<Registry>,
-    pub(super) keys: TokenKeys,
+    pub(super) to: ReturnAddress,
     pub(super) confirms: Confirms,
 }
 
@@ -354,7 +353,7 @@ impl Planner<'_> {
             at,
         };
         if named.work.is_sent() {
-            outbound.push(first_attempt(definition, &command, &self.sources.keys, at));
+            outbound.push(first_attempt(definition, &command, &self.sources.to, at));
         }
         Some(command)
     }
