@@ -4,6 +4,7 @@
 //! `Exit` or a `CliError`. Data goes to stdout, everything else to stderr
 //! ([`output`]).
 
+mod bench;
 mod completions;
 mod connect;
 mod definitions;
@@ -61,6 +62,8 @@ enum Command {
     Stuck(stuck::Args),
     /// List commands in the outbox; those whose outcome is not known yet unless told otherwise
     Outbox(outbox::Args),
+    /// Measure how fast sagas go, beside what the broker alone can carry
+    Bench(bench::Args),
     /// Check store, broker and server, with advice
     Doctor,
     /// Print a completion script for a shell
@@ -119,6 +122,7 @@ impl Cli {
             Command::Sagas(command) => sagas::run(command, &context).await,
             Command::Stuck(args) => stuck::run(args, &context).await,
             Command::Outbox(args) => outbox::run(args, &context).await,
+            Command::Bench(args) => bench::run(args, &context).await,
             Command::Doctor => doctor::run(&context).await,
             Command::Completions(args) => completions::run(args),
         }
