@@ -9,6 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Delivery, DeliveryTag, Settlement, Settler};
 use crate::clock::Timestamp;
+use crate::coordinator::confirms;
+use crate::coordinator::listeners::Listeners;
 use crate::coordinator::metrics::Metrics;
 use crate::coordinator::outbound::{self, Outbound};
 use crate::coordinator::plan::{Plan, Sources, Verdict, plan};
@@ -19,6 +21,7 @@ use crate::coordinator::timer::Timer;
 use crate::coordinator::work::{Item, ReplyItem, TellItem, Waiting, Work};
 use crate::coordinator::{CoordinatorError, Ended, StartOutcome};
 use crate::id::{CommandId, SagaId};
+use crate::message::Envelope;
 use crate::saga::{EventKind, Note, Outcome, ReplyOutcome};
 use crate::store::{Committed, OutboxEntry, SagaRecord, Started, Store, StoreError, Wants};
 
@@ -43,9 +46,12 @@ pub(super) struct Committer {
     /// For what a commit makes necessary by itself. Weak, so that the loop ends when everybody else is done.
     pub(super) again: mpsc::WeakSender<Work>,
     pub(super) stop: CancellationToken,
-    pub(super) events: bool,
+    /// Who listens to lifecycle events, unless there are to be none.
+    pub(super) listeners: Option<Listeners>,
     pub(super) ended: Option<mpsc::UnboundedSender<Ended>>,
     pub(super) timer: Timer,
+    /// The acknowledgements that are being sent.
+    pub(super) settling: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl Committer {
@@ -57,7 +63,7 @@ impl Committer {
                 biased;
                 received = self.work.recv_many(&mut waiting, MAX_BATCH) => {
                     if received == 0 {
-                        return;
+                        return self.settled().await;
                     }
                     self.timer.wait().is_zero()
                 }
@@ -117,7 +123,7 @@ impl Committer {
 
     async fn attempt(&self, items: &Arc<Vec<Item>>, due: u32) -> Result<(Committed, Plan), StoreError> {
         let ripe = self.sources.confirms.ripe(MAX_RIPE);
-        let mut sagas: Vec<SagaId> = items.iter().filter_map(Item::saga).chain(ripe.iter().copied()).collect();
+        let mut sagas: Vec<SagaId> = items.iter().filter_map(Item::saga).chain(confirms::sagas(&ripe)).collect();
         sagas.sort_unstable();
         sagas.dedup();
         let planned = Arc::new(Mutex::new(None));
@@ -129,7 +135,13 @@ impl Committer {
             }
             changes
         });
-        let committed = self.store.commit(Wants { sagas, due }, decide).await?;
+        let committed = match self.store.commit(Wants { sagas, due }, decide).await {
+            Ok(committed) => committed,
+            Err(error) => {
+                self.sources.confirms.keep(ripe);
+                return Err(error);
+            }
+        };
         self.sources.confirms.forget(&ripe);
         let plan = planned.lock().ok().and_then(|mut slot| slot.take());
         plan.map(|plan| (committed, plan)).ok_or_else(|| StoreError::Conflict("the store did not decide".to_owned()))
@@ -335,9 +347,8 @@ impl Committer {
         }
         let events: Vec<Outbound> = notes
             .iter()
-            .filter_map(|noted| tell(noted, &self.metrics))
-            .filter(|_| self.events)
-            .map(|event| Outbound { of: None, envelope: event.encode() })
+            .filter_map(|noted| tell(noted, &self.metrics, self.listeners.as_ref()))
+            .map(|event| Outbound { of: None, envelope: Envelope { mandatory: true, ..event.encode() } })
             .collect();
         self.publisher.publish(events);
     }
@@ -370,12 +381,21 @@ impl Committer {
         });
     }
 
-    async fn settle(&self, acks: Vec<(DeliveryTag, Settlement)>) {
+    /// Settles while the next batch is committed; one at a time, so that a broker that does not take them holds this up.
+    async fn settle(&mut self, acks: Vec<(DeliveryTag, Settlement)>) {
         let settler = self.settler.borrow().clone();
         if let Some(settler) = settler
             && !acks.is_empty()
         {
-            settler.settle(acks).await;
+            self.settled().await;
+            self.settling = Some(tokio::spawn(async move { settler.settle(acks).await }));
+        }
+    }
+
+    async fn settled(&mut self) {
+        if let Some(settling) = self.settling.take() {
+            // What is not acknowledged is delivered again.
+            drop(settling.await);
         }
     }
 

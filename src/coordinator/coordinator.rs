@@ -11,10 +11,11 @@ use crate::broker::topology::REPLIES_QUEUE;
 use crate::broker::{Broker, Topology};
 use crate::coordinator::committer::Committer;
 use crate::coordinator::confirms::Confirms;
+use crate::coordinator::listeners::Listeners;
 use crate::coordinator::metrics::Metrics;
 use crate::coordinator::outbound::ReturnAddress;
 use crate::coordinator::plan::Sources;
-use crate::coordinator::publisher::Publisher;
+use crate::coordinator::publisher::{Publisher, Sinks};
 use crate::coordinator::registry::Registry;
 use crate::coordinator::replies::{DeadLetters, Replies};
 use crate::coordinator::timer::Timer;
@@ -109,7 +110,9 @@ impl Coordinator {
         for definition in &definitions {
             declared.want_participants(definition);
         }
-        let publisher = Publisher::launch(broker.clone(), confirms.clone(), metrics.clone(), &tasks);
+        let listeners = Listeners::default();
+        let sinks = Sinks { confirms: confirms.clone(), listeners: listeners.clone() };
+        let publisher = Publisher::launch(broker.clone(), sinks, metrics.clone(), &tasks);
         let dead = DeadLetters { broker: broker.clone(), metrics: metrics.clone(), queue: options.replies.clone() };
         let (work, receiver) = mpsc::channel(MAX_WAITING);
         let (settler, settlers) = watch::channel(None);
@@ -132,9 +135,10 @@ impl Coordinator {
             work: receiver,
             again: work.downgrade(),
             stop: stop.clone(),
-            events: options.events,
+            listeners: options.events.then_some(listeners),
             ended: options.ended,
             timer: Timer::default(),
+            settling: None,
         };
         if broker.is_volatile() {
             // What was in its queues went with the last process.

@@ -14,6 +14,7 @@ mod confirms;
 mod coordinator;
 mod declare;
 pub mod handle;
+mod listeners;
 mod metrics;
 mod outbound;
 mod plan;

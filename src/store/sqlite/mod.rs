@@ -2,6 +2,7 @@
 //! beside it see the last commit.
 
 mod read;
+mod rows;
 mod write;
 mod writer;
 
