@@ -168,6 +168,53 @@ async fn nothing_confirmed_is_lost_when_the_broker_restarts() {
     broker.close().await;
 }
 
+/// Waits until a second passes in which no message was confirmed.
+async fn confirming_pauses(counted: &mut tokio::sync::watch::Receiver<u64>) {
+    let pauses = async { while tokio::time::timeout(Duration::from_secs(1), counted.changed()).await.is_ok() {} };
+    tokio::time::timeout(PATIENCE, pauses).await.expect("the broker takes no messages");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_short_of_memory_delays_messages_and_loses_none() {
+    let rabbit = PrivateRabbit::start().await;
+    let broker = lazily(&rabbit.url());
+    // One participant's messages go through; another's are there already, and are consumed while nothing goes through.
+    let (flowing, waiting) = (participant(), participant());
+    for name in [&flowing, &waiting] {
+        broker.declare(&Topology::participant(name)).await.expect("declared");
+    }
+    let there: BTreeSet<u64> = (0..500).collect();
+    let before = broker.publish(there.iter().map(|n| message(&waiting, *n)).collect()).await;
+    assert!(before.iter().all(|outcome| *outcome == Published::Confirmed), "{before:?}");
+    let through = consume_on(broker.consume(&commands_queue(&flowing), 50).await.expect("consumed"));
+    let (mut counted, stop) = publish_on(broker.clone(), flowing.clone());
+    confirmed_further(&mut counted, 200).await;
+
+    rabbit.ctl(&["set_vm_memory_high_watermark", "0.0000001"]).await;
+    confirming_pauses(&mut counted).await;
+    let paused_at = *counted.borrow();
+    let seen = consume_on(broker.consume(&commands_queue(&waiting), 50).await.expect("consumed while blocked"));
+    all_arrive(&there, &seen).await;
+    let queue = commands_queue(&waiting);
+    eventually("the acknowledgements arrive too", async || {
+        let queues = rabbit.ctl(&["list_queues", "name", "messages"]).await;
+        queues.lines().any(|line| line.split_whitespace().eq([queue.as_str(), "0"])).then_some(())
+    })
+    .await;
+    assert_eq!(*counted.borrow(), paused_at, "all the while nothing was published");
+
+    rabbit.ctl(&["set_vm_memory_high_watermark", "0.4"]).await;
+    confirmed_further(&mut counted, 200).await;
+    let confirmed = stop().await;
+    all_arrive(&confirmed, &through).await;
+    for seen in [seen, through] {
+        let seen = seen.lock().expect("whole");
+        assert_eq!(seen.generations.len(), 1, "no connection was given up: {:?}", seen.generations);
+        assert!(seen.times.values().all(|times| *times == 1), "nothing came twice");
+    }
+    broker.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_half_open_connection_is_noticed_and_replaced() {
     let (proxy, broker, participant) = behind_proxy().await;

@@ -111,6 +111,14 @@ async fn starts_that_cannot_be_done() {
         ("version 0", start(r#"{"saga":"place","version":0,"input":{}}"#)),
         ("a fraction of a version", start(r#"{"saga":"place","version":1.5,"input":{}}"#)),
         ("an empty key", start(r#"{"saga":"place","key":"","input":{"order":"o2","total":1}}"#)),
+        (
+            "a key that is too long",
+            start(&format!(r#"{{"saga":"place","key":"{}","input":{{"order":"o2","total":1}}}}"#, "k".repeat(257))),
+        ),
+        (
+            "a key that is shown as another",
+            start("{\"saga\":\"place\",\"key\":\"a\u{202e}b\",\"input\":{\"order\":\"o2\",\"total\":1}}"),
+        ),
         ("a key with a line break", start(r#"{"saga":"place","key":"a\nb","input":{"order":"o2","total":1}}"#)),
         ("an unknown definition", start(r#"{"saga":"plaice","input":{}}"#)),
         ("an unknown version", start(r#"{"saga":"place","version":7,"input":{}}"#)),

@@ -13,6 +13,7 @@ use crate::api::saga_view::saga_view;
 use crate::api::{App, sagas};
 use crate::client::views::{BatchItem, BatchResult, FieldProblem};
 use crate::coordinator::{Start, StartOutcome};
+use crate::definition;
 use crate::id::{DefinitionRef, SagaId};
 use crate::payload::Payload;
 use crate::saga::Saga;
@@ -20,8 +21,6 @@ use crate::store::SagaRecord;
 
 /// Starts in one batch, at most.
 const MAX_BATCH: usize = 1_000;
-/// Characters of a key, at most.
-const MAX_KEY: usize = 512;
 
 pub(super) async fn one(State(app): State<App>, Json(body): Json) -> Result<Response, Problem> {
     let start = read(body, "")?;
@@ -103,13 +102,9 @@ fn read(body: Value, pointer: &str) -> Result<Start, Problem> {
     let input = Payload::from(fields.required("input"));
     let key = fields.text("key");
     fields.finish()?;
-    if let Some(key) = &key {
-        let length = key.chars().count();
-        if !(1..=MAX_KEY).contains(&length) || key.chars().any(char::is_control) {
-            let detail = format!("a key has 1 to {MAX_KEY} characters, none of them control characters");
-            let errors = vec![FieldProblem::at(format!("{pointer}/key"), detail.clone())];
-            return Err(Problem::new(KEY_INVALID, detail).errors(errors));
-        }
+    if let Some(Err(detail)) = key.as_deref().map(definition::check_key) {
+        let errors = vec![FieldProblem::at(format!("{pointer}/key"), detail.clone())];
+        return Err(Problem::new(KEY_INVALID, detail).errors(errors));
     }
     Ok(Start { saga, version, input, key })
 }

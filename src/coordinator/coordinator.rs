@@ -212,7 +212,7 @@ impl Coordinator {
             return Err(CoordinatorError::InvalidInput { definition: definition.reference.clone(), errors });
         }
         let key = match key {
-            Some(key) => Some(key),
+            Some(key) => definition::check_key(&key).map(|()| Some(key)).map_err(CoordinatorError::InvalidKey)?,
             None => definition.key_of(&input).map_err(|error| CoordinatorError::InvalidKey(error.to_string()))?,
         };
         let definition = definition.expanded(&input).map_err(|error| CoordinatorError::InvalidInput {

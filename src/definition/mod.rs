@@ -23,5 +23,5 @@ pub use model::{
 };
 pub use render::render;
 pub use schema::json_schema;
-pub use source::{Checked, read, to_json};
+pub use source::{Checked, check_key, read, to_json};
 pub use template::{Condition, ExpressionError, Scope, Template};

@@ -188,14 +188,22 @@ impl Definition {
             Value::Number(number) if number.is_i64() || number.is_u64() => number.to_string(),
             _ => return Err(refuse("a key is text or a whole number".to_owned())),
         };
-        // Databases refuse a zero character, and the others make one key look like another in a log.
-        if text.chars().any(|character| character.is_control() || is_deceptive(character)) {
-            return Err(refuse("a key has no control characters".to_owned()));
-        }
-        match text.chars().count() {
-            1..=MAX_KEY => Ok(Some(text)),
-            length => Err(refuse(format!("a key has 1 to {MAX_KEY} characters, not {length}"))),
-        }
+        check_key(&text).map(|()| Some(text)).map_err(refuse)
+    }
+}
+
+/// Whether a saga can have this key, wherever it comes from; otherwise why not.
+///
+/// # Errors
+/// When it has not 1 to 256 characters, or has control characters or deceptive ones.
+pub fn check_key(key: &str) -> Result<(), String> {
+    // Databases refuse a zero character, and the others make one key look like another in a log.
+    if key.chars().any(|character| character.is_control() || is_deceptive(character)) {
+        return Err("a key has no control characters and none that change how others are shown".to_owned());
+    }
+    match key.chars().count() {
+        1..=MAX_KEY => Ok(()),
+        length => Err(format!("a key has 1 to {MAX_KEY} characters, not {length}")),
     }
 }
 

@@ -3,4 +3,5 @@
 mod bad_input;
 mod canned;
 mod commands;
+mod demo;
 mod program;

@@ -53,7 +53,7 @@ async fn every_statement_is_understood() {
 #[case("pending.sql", "null, null, null, null, 100::bigint", "saga_live")]
 #[case(
     "update_sagas.sql",
-    "array[]::uuid[], null, null, null, null, null, null, null, null, null, null, null, null, null",
+    "array[]::uuid[], null, null, null, null, null, null, null, null, null, null, null, null, null, null, null",
     "saga_live"
 )]
 #[tokio::test(flavor = "multi_thread")]

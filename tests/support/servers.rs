@@ -14,9 +14,13 @@ struct Server {
 
 impl Server {
     async fn start(kind: &'static str) -> Self {
+        Self::start_with(kind, Vec::new()).await
+    }
+
+    async fn start_with(kind: &'static str, more: Vec<String>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         open_to_all(&folder);
-        let url = run(vec![format!("start-{kind}"), path(&folder)]).await;
+        let url = run([vec![format!("start-{kind}"), path(&folder)], more].concat()).await;
         Self { kind, folder, url }
     }
 
@@ -93,9 +97,25 @@ impl PrivateRabbit {
         Self(Server::start("rabbit").await)
     }
 
+    /// One that also listens with TLS, with `ca.pem`, `server.pem` and `server.key` of the folder `certificates`.
+    pub async fn start_with_tls(certificates: &std::path::Path) -> Self {
+        Self(Server::start_with("rabbit", vec![certificates.display().to_string()]).await)
+    }
+
     /// Its address.
     pub fn url(&self) -> String {
-        self.0.url.clone()
+        self.0.url.lines().next().expect("an address").to_owned()
+    }
+
+    /// Its address with TLS.
+    pub fn tls_url(&self) -> String {
+        self.0.url.lines().nth(1).expect("it was started with certificates").to_owned()
+    }
+
+    /// Runs `rabbitmqctl` on it, and gives what that says.
+    pub async fn ctl(&self, arguments: &[&str]) -> String {
+        let more = arguments.iter().map(|argument| (*argument).to_owned());
+        run(["ctl".to_owned(), path(&self.0.folder)].into_iter().chain(more).collect()).await
     }
 
     /// Stops it in good order.

@@ -1,14 +1,16 @@
-//! `amends demo`: a record shop with three services, eight orders, five planned faults, and a coordinator that is killed
+//! `amends demo`: orders, trips and sign-ups over eight services, eight planned faults, and a coordinator that is killed
 //! in the middle. Everything lives in a temporary folder and is gone afterwards.
 //!
-//! What is shown is the real thing: the shipped definition, the real coordinator, SQLite on disk, the in-process broker
-//! and the participant SDK. `plan` says what is ordered and what goes wrong, `services` are the participants,
+//! What is shown is the real thing: the shipped definitions, the real coordinator, SQLite on disk, the in-process broker
+//! and the participant SDK. `plan` says who wants what and what goes wrong; `services`, `travel` and `club` are the participants;
 //! `progress` and `report` tell of it.
 
+mod club;
 mod plan;
 mod progress;
 mod report;
 mod services;
+mod travel;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -26,12 +28,16 @@ use crate::id::SagaId;
 use crate::payload::Payload;
 use crate::saga::{Saga, SagaState, StepState, StepStatus};
 use crate::store::Store;
-use plan::{Fault, Faults, ORDERS};
+use plan::{CASES, Fault, Faults};
 use progress::Progress;
 use services::Company;
 
-/// The saga that the demo shows: the shipped definition, as it is.
-const PLACE_ORDER: &str = include_str!("../../../sagas/place-order.yaml");
+/// The sagas that the demo shows: the shipped definitions, as they are.
+const SHIPPED: [&str; 3] = [
+    include_str!("../../../sagas/place-order.yaml"),
+    include_str!("../../../sagas/book-trip.yaml"),
+    include_str!("../../../sagas/loyalty-signup.yaml"),
+];
 /// How often the stored sagas are looked at.
 const LOOK: Duration = Duration::from_millis(40);
 /// The demo ends within seconds; after so long something is wrong.
@@ -97,16 +103,21 @@ async fn play(folder: &Path, context: &Context) -> Result<Exit, CliError> {
     let faults = Arc::new(Faults::default());
     let company = Company::found(folder, faults.clone()).await?;
     let mut progress = Progress::new();
-    progress.say("MusicCorp sells records. Placing an order takes three services, each with its own database:");
-    progress.say("orders, payments, warehouse. Eight orders come in; five of them meet trouble.\n");
+    progress.say("MusicCorp sells records, books trips to concerts and has a club for its customers. That takes eight");
+    progress
+        .say("services, each with its own database: orders, payments, warehouse, airline, hotel, cars, loyalty, mail.");
+    progress.say("Seven orders, three trips and two sign-ups come in; eight of them meet trouble.\n");
 
     let office = Office::open(folder).await?;
-    let definition = office.coordinator.register(PLACE_ORDER, "demo").await?.definition;
+    let mut definitions = Vec::new();
+    for source in SHIPPED {
+        definitions.push(office.coordinator.register(source, "demo").await?.definition);
+    }
     let at_work = company.open(&office.broker)?;
     let ids = start_all(&office.coordinator).await?;
     tokio::select! {
         () = faults.somebody_waits() => {}
-        stopped = watch_all(&office, &definition, &ids, &mut progress, |_| false) => stopped?,
+        stopped = watch_all(&office, &definitions, &ids, &mut progress, |_| false) => stopped?,
     }
 
     // As a power cut would have it: the coordinator first, so that what the services answer from here on is lost.
@@ -125,17 +136,18 @@ async fn play(folder: &Path, context: &Context) -> Result<Exit, CliError> {
     let pending = office.store.pending(None, 1_000).await?.len();
     progress.say(&format!("  A new coordinator reads the file: {pending} commands are PENDING, and are sent again.\n"));
     let at_work = company.open(&office.broker)?;
-    watch_all(&office, &definition, &ids, &mut progress, all_still).await?;
+    watch_all(&office, &definitions, &ids, &mut progress, all_still).await?;
     step_in(&office, &ids, &mut progress).await?;
-    watch_all(&office, &definition, &ids, &mut progress, |sagas| sagas.iter().all(|saga| saga.state.is_terminal()))
+    watch_all(&office, &definitions, &ids, &mut progress, |sagas| sagas.iter().all(|saga| saga.state.is_terminal()))
         .await?;
 
     let mut rows = Vec::new();
-    for (order, &id) in ORDERS.iter().zip(&ids) {
+    for (case, &id) in CASES.iter().zip(&ids) {
         let Some(record) = office.store.saga(id).await? else { continue };
+        let Some(definition) = definition_of(&definitions, &record.saga) else { continue };
         let history = office.store.history(id).await?;
-        let in_crash = order.fault == Some(Fault::CoordinatorKilled);
-        rows.push(report::row(order, &definition, &record, &history, in_crash));
+        let in_crash = case.fault == Some(Fault::CoordinatorKilled);
+        rows.push(report::row(case, definition, &record, &history, in_crash));
     }
     office.coordinator.stop().await;
     let replayed = at_work.stop().await?;
@@ -162,10 +174,10 @@ async fn play(folder: &Path, context: &Context) -> Result<Exit, CliError> {
 }
 
 async fn start_all(coordinator: &Coordinator) -> Result<Vec<SagaId>, CliError> {
-    let starts = ORDERS.iter().map(|order| Start {
-        saga: "place-order".to_owned(),
+    let starts = CASES.iter().map(|case| Start {
+        saga: case.saga().to_owned(),
         version: None,
-        input: Payload::from(order.input()),
+        input: Payload::from(case.input()),
         key: None,
     });
     let mut ids = Vec::new();
@@ -180,7 +192,7 @@ async fn start_all(coordinator: &Coordinator) -> Result<Vec<SagaId>, CliError> {
 /// Tells of the sagas until they stand as `is_enough` says.
 async fn watch_all(
     office: &Office,
-    definition: &Definition,
+    definitions: &[Arc<Definition>],
     ids: &[SagaId],
     progress: &mut Progress,
     is_enough: impl Fn(&[Saga]) -> bool,
@@ -190,14 +202,19 @@ async fn watch_all(
         for &id in ids {
             sagas.push(office.saga(id).await?);
         }
-        for (order, saga) in ORDERS.iter().zip(&sagas) {
-            progress.stands(order.id, standing(definition, saga), saga.state.is_terminal());
+        for (case, saga) in CASES.iter().zip(&sagas) {
+            let standing = definition_of(definitions, saga).map(|definition| standing(definition, saga));
+            progress.stands(case.key, standing.unwrap_or_default(), saga.state.is_terminal());
         }
         if is_enough(&sagas) {
             return Ok(());
         }
         tokio::time::sleep(LOOK).await;
     }
+}
+
+fn definition_of<'a>(definitions: &'a [Arc<Definition>], saga: &Saga) -> Option<&'a Definition> {
+    definitions.iter().map(Arc::as_ref).find(|definition| definition.reference == saga.definition)
 }
 
 /// Whether nothing moves any more without a person.
@@ -207,12 +224,12 @@ fn all_still(sagas: &[Saga]) -> bool {
 
 /// Does what an operator would do about what is stuck.
 async fn step_in(office: &Office, ids: &[SagaId], progress: &mut Progress) -> Result<(), CliError> {
-    for (order, &id) in ORDERS.iter().zip(ids) {
+    for (case, &id) in CASES.iter().zip(ids) {
         let saga = office.saga(id).await?;
         let Some(stuck) = saga.state.stuck() else { continue };
         progress.say(&format!(
             "\n  {} is STUCK: {}. It waits for a person, who looks at it",
-            order.id, stuck.problem.title
+            case.key, stuck.problem.title
         ));
         progress.say("  and has it tried again:  amends sagas retry ID --reason 'called the bank'\n");
         let operate = Operate {

@@ -1,8 +1,9 @@
-//! Who orders what, which faults are planned, and what must become of each order.
+//! Who wants what, which faults are planned, and what must become of each saga.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
@@ -17,6 +18,13 @@ pub const SLOW_CARD: &str = "card-of-a-slow-bank";
 /// A record so heavy that the warehouse needs a second try.
 pub const HEAVY: &str = "box-set";
 
+/// A hotel without a free room.
+pub const FULL_HOTEL: &str = "hotel-of-the-fair";
+/// A hotel whose desk needs a second try to book the room that it holds.
+pub const SLEEPY_HOTEL: &str = "hotel-of-the-nap";
+/// An address that mail does not reach.
+pub const WRONG_ADDRESS: &str = "nobody@nowhere.example";
+
 /// What goes wrong, on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -30,65 +38,158 @@ pub enum Fault {
     VoidRefused,
     /// The coordinator is killed while the bank works.
     CoordinatorKilled,
+    /// The hotel refuses, while flight and car are being held.
+    HotelFull,
+    /// The hotel asks for another attempt after the trip is paid, when there is no way back.
+    DeskAsleep,
+    /// The mail refuses, when everything else is done.
+    AddressUnknown,
 }
 
-/// One order.
+/// One saga of the demo.
 #[derive(Clone, Copy, Debug)]
-pub struct Order {
-    /// Its number, which is the saga's key.
-    pub id: &'static str,
-    /// What is ordered.
-    pub sku: &'static str,
-    /// How many.
-    pub quantity: i64,
-    /// What it costs, in cents.
-    pub total: i64,
-    /// Who pays.
-    pub card: &'static str,
+pub struct Case {
+    /// The saga's key.
+    pub key: &'static str,
+    /// What somebody wants.
+    pub wish: Wish,
     /// What goes wrong with it.
     pub fault: Option<Fault>,
     /// The state it must end in.
     pub ends: &'static str,
 }
 
-/// The orders of the demo. The slow bank is in the middle, so that what comes after it waits when the coordinator dies.
-pub const ORDERS: &[Order] = &[
-    order("order-1", "blue-train", 1, "card-of-ada", None, "COMPLETED"),
-    order("order-2", HEAVY, 1, "card-of-ben", Some(Fault::NobodyToLift), "COMPLETED"),
-    order("order-3", "giant-steps", 2, DECLINED_CARD, Some(Fault::CardDeclined), "COMPENSATED"),
-    order("order-4", OUT_OF_PRINT, 1, "card-of-cleo", Some(Fault::OutOfStock), "COMPENSATED"),
-    order("order-5", OUT_OF_PRINT, 1, FUSSY_CARD, Some(Fault::VoidRefused), "COMPENSATED"),
-    order("order-6", "blue-train", 1, SLOW_CARD, Some(Fault::CoordinatorKilled), "COMPLETED"),
-    order("order-7", "giant-steps", 3, "card-of-dora", None, "COMPLETED"),
-    order("order-8", "kind-of-blue", 2, "card-of-emil", None, "COMPLETED"),
-];
-
-const fn order(
-    id: &'static str,
-    sku: &'static str,
-    quantity: i64,
-    card: &'static str,
-    fault: Option<Fault>,
-    ends: &'static str,
-) -> Order {
-    Order { id, sku, quantity, total: quantity * 1_990, card, fault, ends }
+/// What somebody wants; which shipped saga does it.
+#[derive(Clone, Copy, Debug)]
+pub enum Wish {
+    /// `place-order`: a record, how many, and the card that pays.
+    Order(&'static str, i64, &'static str),
+    /// `book-trip`: the hotel, and a car if one is wanted.
+    Trip(&'static str, Option<&'static str>),
+    /// `loyalty-signup`: the address.
+    Signup(&'static str),
 }
 
-impl Order {
-    /// The saga's input.
-    pub fn input(&self) -> Value {
-        json!({
-            "orderId": self.id,
-            "customer": self.card.trim_start_matches("card-of-"),
-            "lines": [{ "sku": self.sku, "quantity": self.quantity }],
-            "total": self.total,
-            "card": self.card,
-        })
+/// The sagas of the demo. The slow bank is in the middle, so that what comes after it waits when the coordinator dies.
+pub const CASES: &[Case] = &[
+    done("order-1", Wish::Order("blue-train", 1, "card-of-ada"), None),
+    done("order-2", Wish::Order(HEAVY, 1, "card-of-ben"), Some(Fault::NobodyToLift)),
+    undone("order-3", Wish::Order("giant-steps", 2, DECLINED_CARD), Fault::CardDeclined),
+    undone("order-4", Wish::Order(OUT_OF_PRINT, 1, "card-of-cleo"), Fault::OutOfStock),
+    undone("order-5", Wish::Order(OUT_OF_PRINT, 1, FUSSY_CARD), Fault::VoidRefused),
+    done("order-6", Wish::Order("blue-train", 1, SLOW_CARD), Some(Fault::CoordinatorKilled)),
+    done("order-7", Wish::Order("giant-steps", 3, "card-of-dora"), None),
+    done("trip-1", Wish::Trip("hotel-of-the-sea", None), None),
+    undone("trip-2", Wish::Trip(FULL_HOTEL, Some("beetle")), Fault::HotelFull),
+    done("trip-3", Wish::Trip(SLEEPY_HOTEL, Some("beetle")), Some(Fault::DeskAsleep)),
+    done("member-1", Wish::Signup("ada@example.org"), None),
+    undone("member-2", Wish::Signup(WRONG_ADDRESS), Fault::AddressUnknown),
+];
+
+const fn done(key: &'static str, wish: Wish, fault: Option<Fault>) -> Case {
+    Case { key, wish, fault, ends: "COMPLETED" }
+}
+
+const fn undone(key: &'static str, wish: Wish, fault: Fault) -> Case {
+    Case { key, wish, fault: Some(fault), ends: "COMPENSATED" }
+}
+
+/// Cents for a record.
+const RECORD: i64 = 1_990;
+/// Cents for a flight, a room and a car.
+pub const FLIGHT: i64 = 12_000;
+/// See [`FLIGHT`].
+pub const ROOM: i64 = 8_000;
+/// See [`FLIGHT`].
+pub const CAR: i64 = 5_000;
+/// What a new member is given.
+pub const POINTS: i64 = 500;
+
+impl Case {
+    /// The definition's name.
+    pub fn saga(&self) -> &'static str {
+        match self.wish {
+            Wish::Order(..) => "place-order",
+            Wish::Trip(..) => "book-trip",
+            Wish::Signup(_) => "loyalty-signup",
+        }
     }
 
-    /// Whether it must be placed in the end.
-    pub fn is_placed(&self) -> bool {
-        self.ends == "COMPLETED"
+    /// The saga's input.
+    pub fn input(&self) -> Value {
+        match self.wish {
+            Wish::Order(sku, quantity, card) => json!({
+                "orderId": self.key,
+                "customer": card.trim_start_matches("card-of-"),
+                "lines": [{ "sku": sku, "quantity": quantity }],
+                "total": quantity * RECORD,
+                "card": card,
+            }),
+            Wish::Trip(hotel, car) => {
+                let hotel = json!({ "name": hotel, "nights": 1 });
+                let mut input = json!({
+                    "tripId": self.key, "traveller": "ada", "flight": "AM-42", "hotel": hotel, "card": "card-of-ada",
+                });
+                if let (Some(car), Some(input)) = (car, input.as_object_mut()) {
+                    input.insert("car".to_owned(), car.into());
+                }
+                input
+            }
+            Wish::Signup(email) => {
+                json!({ "customerId": self.key, "email": email, "tier": "gold", "giftWanted": true })
+            }
+        }
+    }
+
+    /// What must be left of it in the services' books.
+    pub fn leaves(&self) -> Traces {
+        if self.ends != "COMPLETED" {
+            return Traces::default();
+        }
+        match self.wish {
+            Wish::Order(_, quantity, _) => {
+                Traces { confirmed: 1, paid: quantity * RECORD, taken: quantity, ..Traces::default() }
+            }
+            Wish::Trip(_, None) => Traces { bookings: 2, paid: FLIGHT + ROOM, ..Traces::default() },
+            Wish::Trip(_, Some(_)) => Traces { bookings: 3, paid: FLIGHT + ROOM + CAR, ..Traces::default() },
+            Wish::Signup(_) => Traces { members: 1, points: POINTS, gifts: 1, ..Traces::default() },
+        }
+    }
+}
+
+/// What sagas leave in the books of the services.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Traces {
+    /// Orders that were confirmed.
+    pub confirmed: i64,
+    /// Cents that were held or taken from the bank.
+    pub paid: i64,
+    /// Records that were picked or dispatched.
+    pub taken: i64,
+    /// Flights, rooms and cars that were booked.
+    pub bookings: i64,
+    /// Members of the loyalty programme.
+    pub members: i64,
+    /// Their points.
+    pub points: i64,
+    /// Gifts that are on their way to them.
+    pub gifts: i64,
+}
+
+impl std::ops::Add for Traces {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            confirmed: self.confirmed + other.confirmed,
+            paid: self.paid + other.paid,
+            taken: self.taken + other.taken,
+            bookings: self.bookings + other.bookings,
+            members: self.members + other.members,
+            points: self.points + other.points,
+            gifts: self.gifts + other.gifts,
+        }
     }
 }
 
@@ -109,7 +210,7 @@ impl Faults {
     /// The faults that were planned and have not happened.
     pub fn missing(&self) -> Vec<Fault> {
         let fired = self.fired();
-        ORDERS.iter().filter_map(|order| order.fault).filter(|fault| !fired.contains(fault)).collect()
+        CASES.iter().filter_map(|case| case.fault).filter(|fault| !fired.contains(fault)).collect()
     }
 
     /// Where the slow bank waits until [`Faults::let_through`].

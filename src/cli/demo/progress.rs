@@ -41,7 +41,7 @@ impl Progress {
                     if let Ok(style) = ProgressStyle::with_template("  {spinner} {prefix}  {wide_msg}") {
                         bar.set_style(style);
                     }
-                    bar.set_prefix(key.to_owned());
+                    bar.set_prefix(format!("{key:<8}"));
                     bar.enable_steady_tick(Duration::from_millis(100));
                     bar
                 });
@@ -51,7 +51,7 @@ impl Progress {
                     bar.set_message(text.clone());
                 }
             }
-            None => output::note(format!("  {key}  {text}")),
+            None => output::note(format!("  {key:<8}  {text}")),
         }
         self.told.insert(key.to_owned(), text);
     }

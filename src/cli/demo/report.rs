@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::plan::{Faults, ORDERS, Order};
+use super::plan::{CASES, Case, Faults, Traces};
 use super::services::Books;
 use crate::cli::output;
 use crate::definition::Definition;
@@ -23,33 +23,30 @@ pub struct Row {
 
 /// Tells of one saga what a newcomer wants to know.
 pub fn row(
-    order: &Order,
+    case: &Case,
     definition: &Definition,
     record: &SagaRecord,
     history: &[HistoryRecord],
     in_crash: bool,
 ) -> Row {
     let saga = &record.saga;
-    let is_undone = |status| status == StepStatus::Compensated;
-    let undone: Vec<String> = definition
-        .steps
-        .iter()
-        .zip(&saga.steps)
-        .filter(|(_, state)| is_undone(state.status()))
-        .map(|(step, _)| step.name.clone())
-        .collect();
+    let steps_that_are = |status| -> Vec<String> {
+        let steps = definition.steps.iter().zip(&saga.steps);
+        steps.filter(|(_, state)| state.status() == status).map(|(step, _)| step.name.clone()).collect()
+    };
+    let (undone, skipped) = (steps_that_are(StepStatus::Compensated), steps_that_are(StepStatus::Skipped));
     let attempts = record.commands.iter().filter_map(|command| command.verified.as_ref()).map(|end| end.attempt).sum();
     Row {
         saga: saga.definition.to_string(),
-        key: order.id.to_owned(),
+        key: case.key.to_owned(),
         state: saga.state.as_str(),
-        what_happened: sentence(record, history, in_crash),
+        what_happened: sentence(record, history, in_crash, &skipped.join(", ")),
         attempts,
         undone,
     }
 }
 
-fn sentence(record: &SagaRecord, history: &[HistoryRecord], in_crash: bool) -> String {
+fn sentence(record: &SagaRecord, history: &[HistoryRecord], in_crash: bool, skipped: &str) -> String {
     let mut parts = Vec::new();
     for command in &record.commands {
         let Some(end) = &command.verified else { continue };
@@ -68,7 +65,8 @@ fn sentence(record: &SagaRecord, history: &[HistoryRecord], in_crash: bool) -> S
         parts.push("the coordinator was killed meanwhile".to_owned());
     }
     let (first, last) = match (record.saga.state.as_str(), &record.saga.cause) {
-        ("COMPLETED", _) => (None, "every step is done".to_owned()),
+        ("COMPLETED", _) if skipped.is_empty() => (None, "every step is done".to_owned()),
+        ("COMPLETED", _) => (None, format!("not needed: {skipped}; everything else is done")),
         ("COMPENSATED", Some(cause)) => (Some(cause.title.clone()), "all is as it was before".to_owned()),
         (state, _) => (None, format!("it is {state}")),
     };
@@ -93,18 +91,20 @@ pub fn table(rows: &[Row]) -> String {
     )
 }
 
-/// One sentence on money and stock, from the services' own databases.
+/// Some lines on what is left, from the services' own databases.
 pub fn sums(books: &Books) -> String {
     let euros = |cents: i64| format!("{}.{:02}", cents / 100, cents % 100);
+    let Traces { confirmed, paid, taken, bookings, members, points, gifts } = books.traces;
     format!(
-        "the books of the three services: {} orders confirmed, {} open; money {} + {} paid = {}; records {} + {} taken = {}",
-        books.confirmed,
+        "the books of the eight services: {confirmed} orders confirmed, {} open; {bookings} flights, rooms and cars \
+         booked, {} held;\nmembers {members}, points {points}, gifts {gifts}; money {} + {} paid = {}; \
+         records {} + {taken} taken = {}",
         books.open,
+        books.held,
         euros(books.balance),
-        euros(books.paid),
+        euros(paid),
         euros(books.opening),
         books.free,
-        books.taken,
         books.stocked,
     )
 }
@@ -112,9 +112,9 @@ pub fn sums(books: &Books) -> String {
 /// Everything that is not as it should be.
 pub fn complaints(rows: &[Row], books: &Books, faults: &Faults, replayed: u64) -> Vec<String> {
     let mut wrong = Vec::new();
-    for (order, row) in ORDERS.iter().zip(rows) {
-        if row.state != order.ends {
-            wrong.push(format!("{} is {}, not {}", order.id, row.state, order.ends));
+    for (case, row) in CASES.iter().zip(rows) {
+        if row.state != case.ends {
+            wrong.push(format!("{} is {}, not {}", case.key, row.state, case.ends));
         }
     }
     for fault in faults.missing() {
@@ -123,19 +123,15 @@ pub fn complaints(rows: &[Row], books: &Books, faults: &Faults, replayed: u64) -
     if replayed == 0 {
         wrong.push("no command came twice, although the coordinator was killed".to_owned());
     }
-    let placed = || ORDERS.iter().filter(|order| order.is_placed());
-    let paid: i64 = placed().map(|order| order.total).sum();
-    let taken: i64 = placed().map(|order| order.quantity).sum();
-    let confirmed = i64::try_from(placed().count()).unwrap_or(i64::MAX);
+    let traces = CASES.iter().map(Case::leaves).fold(Traces::default(), |all, one| all + one);
     let expected = Books {
-        confirmed,
         open: 0,
+        held: 0,
         opening: books.opening,
-        balance: books.opening - paid,
-        paid,
+        balance: books.opening - traces.paid,
         stocked: books.stocked,
-        free: books.stocked - taken,
-        taken,
+        free: books.stocked - traces.taken,
+        traces,
     };
     if *books != expected {
         wrong.push(format!("the books do not add up: {}; expected were {}", sums(books), sums(&expected)));

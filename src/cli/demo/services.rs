@@ -1,4 +1,5 @@
-//! The three services of the demo, each with a database of its own, written as any service would be.
+//! The services of the demo, each with a database of its own, written as any service would be: here the shop's, which
+//! place orders.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +11,8 @@ use sqlx::{Executor, Sqlite, SqlitePool, query, query_as, query_scalar};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::plan::{DECLINED_CARD, FUSSY_CARD, Fault, Faults, HEAVY, SLOW_CARD};
+use super::plan::{DECLINED_CARD, FUSSY_CARD, Fault, Faults, HEAVY, SLOW_CARD, Traces};
+use super::{club, travel};
 use crate::broker::Broker;
 use crate::cli::error::CliError;
 use crate::participant::{self, Participant, RunningParticipant, StepError, Work, refuse, retry_after};
@@ -29,13 +31,18 @@ const WAREHOUSE_SCHEMA: &str = "
     insert into stock (sku, opening, free) values
         ('blue-train', 100, 100), ('giant-steps', 100, 100), ('kind-of-blue', 100, 100), ('box-set', 100, 100),
         ('out-of-print', 0, 0);
-    create table picks (saga text not null, sku text not null, quantity integer not null);";
+    create table picks (saga text not null, sku text not null, quantity integer not null);
+    create table gifts (saga text primary key);";
 
 /// The services' databases, which outlive a stop of the services.
 pub struct Company {
     orders: SqlitePool,
     payments: SqlitePool,
     warehouse: SqlitePool,
+    /// Airline, hotel, cars.
+    travel: [SqlitePool; 3],
+    loyalty: SqlitePool,
+    mail: SqlitePool,
     faults: Arc<Faults>,
 }
 
@@ -50,22 +57,21 @@ pub struct AtWork {
 #[derive(Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Books {
-    /// Orders that were confirmed.
-    pub confirmed: i64,
     /// Orders that were neither confirmed nor cancelled.
     pub open: i64,
+    /// Flights, rooms and cars that were neither booked nor let go.
+    pub held: i64,
     /// Cents: what the bank had at the start.
     pub opening: i64,
     /// Cents: what it has left.
     pub balance: i64,
-    /// Cents: held or captured for orders.
-    pub paid: i64,
     /// Records that the shelves had at the start.
     pub stocked: i64,
     /// Records left.
     pub free: i64,
-    /// Records picked or dispatched for orders.
-    pub taken: i64,
+    /// What the sagas left.
+    #[serde(flatten)]
+    pub traces: Traces,
 }
 
 impl Company {
@@ -75,6 +81,13 @@ impl Company {
             orders: database(folder, "orders", ORDERS_SCHEMA).await?,
             payments: database(folder, "payments", PAYMENTS_SCHEMA).await?,
             warehouse: database(folder, "warehouse", WAREHOUSE_SCHEMA).await?,
+            travel: [
+                database(folder, "airline", travel::SCHEMA).await?,
+                database(folder, "hotel", travel::SCHEMA).await?,
+                database(folder, "cars", travel::SCHEMA).await?,
+            ],
+            loyalty: database(folder, "loyalty", club::LOYALTY_SCHEMA).await?,
+            mail: database(folder, "mail", club::MAIL_SCHEMA).await?,
             faults,
         })
     }
@@ -90,16 +103,27 @@ impl Company {
         let payments = Participant::named("payments")
             .action("authorise", move |input, work| authorise(input, work, bank.clone()))
             .action("void", move |_: Value, work| void(work, void_faults.clone()))
-            .action("capture", capture);
+            .action("capture", capture)
+            .action("charge", charge);
         let warehouse = Participant::named("warehouse")
             .action("pick", move |input, work| pick(input, work, pick_faults.clone()))
             .action("unpick", unpick)
-            .action("dispatch", dispatch);
+            .action("dispatch", dispatch)
+            .action("gift", |_: Value, work| gift("insert into gifts values ($1)", work))
+            .action("recall", |_: Value, work| gift("delete from gifts where saga = $1", work));
         let build = |service: Participant<Sqlite>, pool: &SqlitePool| {
             service.build(pool.clone(), broker.clone()).map_err(|error| CliError::failed(error.to_string()))
         };
-        let services =
-            vec![build(orders, &self.orders)?, build(payments, &self.payments)?, build(warehouse, &self.warehouse)?];
+        let mut services = vec![
+            build(orders, &self.orders)?,
+            build(payments, &self.payments)?,
+            build(warehouse, &self.warehouse)?,
+            build(club::loyalty(), &self.loyalty)?,
+            build(club::mail(&self.faults), &self.mail)?,
+        ];
+        for (service, pool) in travel::services(&self.faults).into_iter().zip(&self.travel) {
+            services.push(build(service, pool)?);
+        }
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         for service in &services {
@@ -109,33 +133,38 @@ impl Company {
         Ok(AtWork { services, stop, tasks })
     }
 
-    /// Reads what became of money, stock and orders.
+    /// Reads what became of money, stock, orders, trips and members.
     pub async fn books(&self) -> Result<Books, CliError> {
-        let confirmed = query_scalar("select count(*) from orders where state = 'confirmed'").fetch_one(&self.orders);
-        let open = query_scalar("select count(*) from orders where state = 'open'").fetch_one(&self.orders);
-        let (opening, balance, paid) = query_as("select opening, balance, held + captured from bank")
-            .fetch_one(&self.payments)
-            .await
-            .map_err(broken)?;
+        self.read_books().await.map_err(broken)
+    }
+
+    async fn read_books(&self) -> Result<Books, sqlx::Error> {
+        let (confirmed, open) = query_as(
+            "select count(*) filter (where state = 'confirmed'), count(*) filter (where state = 'open') from orders",
+        )
+        .fetch_one(&self.orders)
+        .await?;
+        let (opening, balance, paid) =
+            query_as("select opening, balance, held + captured from bank").fetch_one(&self.payments).await?;
         let (stocked, free, taken) = query_as("select sum(opening), sum(free), sum(picked + dispatched) from stock")
             .fetch_one(&self.warehouse)
-            .await
-            .map_err(broken)?;
-        Ok(Books {
-            confirmed: confirmed.await.map_err(broken)?,
-            open: open.await.map_err(broken)?,
-            opening,
-            balance,
-            paid,
-            stocked,
-            free,
-            taken,
-        })
+            .await?;
+        let gifts = query_scalar("select count(*) from gifts").fetch_one(&self.warehouse).await?;
+        let (members, points) = club::books(&self.loyalty).await?;
+        let (mut bookings, mut held) = (0, 0);
+        for pool in &self.travel {
+            let (booked, waiting) = travel::books(pool).await?;
+            bookings += booked;
+            held += waiting;
+        }
+        let traces = Traces { confirmed, paid, taken, bookings, members, points, gifts };
+        Ok(Books { open, held, opening, balance, stocked, free, traces })
     }
 
     /// Closes the databases.
     pub async fn close(&self) {
-        for pool in [&self.orders, &self.payments, &self.warehouse] {
+        let shop = [&self.orders, &self.payments, &self.warehouse, &self.loyalty, &self.mail];
+        for pool in shop.into_iter().chain(&self.travel) {
             pool.close().await;
         }
     }
@@ -170,7 +199,8 @@ fn broken(error: sqlx::Error) -> CliError {
         .help("the demo writes to the folder for temporary files; set TMPDIR to one with room")
 }
 
-fn saga(work: &Work<Sqlite>) -> String {
+/// The saga, under whose id the services keep their books.
+pub fn saga(work: &Work<Sqlite>) -> String {
     work.command().saga_id.to_string()
 }
 
@@ -233,6 +263,15 @@ async fn capture(_: Value, mut work: Work<Sqlite>) -> Result<(), StepError> {
     Ok(())
 }
 
+/// Takes the money at once: what is paid for is held already.
+async fn charge(payment: Payment, mut work: Work<Sqlite>) -> Result<(), StepError> {
+    query("update bank set balance = balance - $1, captured = captured + $1")
+        .bind(payment.amount)
+        .execute(work.tx())
+        .await?;
+    Ok(())
+}
+
 async fn authorised(work: &mut Work<Sqlite>) -> Result<(String, i64), sqlx::Error> {
     let saga = saga(work);
     query_as("select card, amount from authorisations where saga = $1").bind(saga).fetch_one(work.tx()).await
@@ -252,7 +291,8 @@ struct Line {
 async fn pick(list: PickList, mut work: Work<Sqlite>, faults: Arc<Faults>) -> Result<(), StepError> {
     let saga = saga(&work);
     for Line { sku, quantity } in list.lines {
-        if sku == HEAVY && faults.fire(Fault::NobodyToLift) {
+        if sku == HEAVY && work.command().attempt == 1 {
+            faults.fire(Fault::NobodyToLift);
             return Err(retry_after(UNTIL_SOMEBODY_IS_BACK, "nobody-to-lift", "nobody is there to lift it"));
         }
         let picked = query("update stock set free = free - $2, picked = picked + $2 where sku = $1 and free >= $2")
@@ -288,6 +328,12 @@ async fn dispatch(_: Value, mut work: Work<Sqlite>) -> Result<(), StepError> {
             .execute(work.tx())
             .await?;
     }
+    Ok(())
+}
+
+async fn gift(statement: &'static str, mut work: Work<Sqlite>) -> Result<(), StepError> {
+    let saga = saga(&work);
+    query(statement).bind(saga).execute(work.tx()).await?;
     Ok(())
 }
 
