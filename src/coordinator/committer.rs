@@ -184,7 +184,10 @@ impl Committer {
                 (Item::Start(start), Waiting::Starter(sender)) if is_unknown => {
                     let definition = start.definition.reference.clone();
                     let answer = match self.store.saga(start.id).await {
-                        Ok(Some(_)) => Ok(StartOutcome::Started { id: start.id, definition, key: start.key }),
+                        Ok(Some(record)) => {
+                            let record = Box::new(record);
+                            Ok(StartOutcome::Started { id: start.id, definition, key: start.key, record })
+                        }
                         Ok(None) => Err(StoreError::Unavailable(error.to_string()).into()),
                         Err(_) => Err(StoreError::Unknown(error.to_string()).into()),
                     };
@@ -240,12 +243,13 @@ impl Committer {
                     doubtful.push((reply, delivery, has_ended));
                 }
                 (Verdict::Dead(code), _, Waiting::Broker(delivery)) => dead.push((delivery, code)),
-                (Verdict::Start, Item::Start(start), Waiting::Starter(sender)) => {
+                (Verdict::Start(record), Item::Start(start), Waiting::Starter(sender)) => {
                     let answer = match started.next() {
                         Some(Started::New) => Ok(StartOutcome::Started {
                             id: start.id,
                             definition: start.definition.reference.clone(),
                             key: start.key,
+                            record,
                         }),
                         Some(Started::Taken { by, input_hash }) if input_hash == start.input_hash => {
                             Ok(StartOutcome::Exists { id: by })

@@ -6,8 +6,8 @@ use crate::id::CommandId;
 use crate::message::command::idempotency_key;
 use crate::message::reply::ReplyProblem;
 use crate::message::{Command, Envelope, Reply, ReplyBody, TokenKeys};
-use crate::saga::{Direction, Problem, ReplyAddress, ReplyOutcome};
-use crate::store::{NewCommand, OutboxEntry};
+use crate::saga::{Direction, Problem, ReplyAddress, ReplyOutcome, Saga};
+use crate::store::{NewCommand, OutboxEntry, in_flight};
 
 /// A message to publish, and the command that it is an attempt of; lifecycle events are of none.
 pub(super) struct Outbound {
@@ -29,7 +29,17 @@ pub(super) fn first_attempt(
     to: &ReturnAddress,
     now: Timestamp,
 ) -> Outbound {
-    let entry = OutboxEntry {
+    attempt(definition, &pending(definition, command), 1, to, now)
+}
+
+/// The entry that a command of a saga that has just been decided has in the outbox.
+pub(super) fn entry(definition: &Definition, saga: &Saga, command: &NewCommand) -> OutboxEntry {
+    let in_flight = in_flight(saga).find(|(seq, _)| *seq == command.id.seq).map(|(_, in_flight)| in_flight);
+    OutboxEntry { in_flight, ..pending(definition, command) }
+}
+
+fn pending(definition: &Definition, command: &NewCommand) -> OutboxEntry {
+    OutboxEntry {
         id: command.id,
         definition: definition.reference.clone(),
         step: command.step.clone(),
@@ -44,8 +54,7 @@ pub(super) fn first_attempt(
         in_flight: None,
         decided_at: command.at,
         decided_revision: command.revision,
-    };
-    attempt(definition, &entry, 1, to, now)
+    }
 }
 
 /// What a sub-saga says to its parent.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::coordinator::confirms::Confirms;
-use crate::coordinator::outbound::{Outbound, ReturnAddress, answer, first_attempt};
+use crate::coordinator::outbound::{self, Outbound, ReturnAddress, answer, first_attempt};
 use crate::coordinator::registry::Registry;
 use crate::coordinator::work::{Heard, Item, StartItem, TellItem};
 use crate::coordinator::{CoordinatorError, Operate};
@@ -15,7 +15,9 @@ use crate::id::{CommandId, DefinitionRef, SagaId};
 use crate::message::command::idempotency_key;
 use crate::payload::Payload;
 use crate::saga::{Direction, Effect, Event, EventKind, Note, Phase, ReplyOutcome, Saga, Skip, StepState, transition};
-use crate::store::{AuditRecord, Changes, HistoryRecord, Loaded, NewCommand, NewSaga, SagaUpdate, SettledCommand};
+use crate::store::{
+    AuditRecord, Changes, HistoryRecord, Loaded, NewCommand, NewSaga, SagaRecord, SagaUpdate, SettledCommand,
+};
 
 /// What the plan draws on besides the sagas.
 pub(super) struct Sources {
@@ -60,7 +62,7 @@ pub(super) enum Verdict {
     /// A reply that belongs in the dead letters, with the reason's code.
     Dead(&'static str),
     /// A start: see [`crate::store::Committed::starts`], which has them in the order of the items.
-    Start,
+    Start(Box<SagaRecord>),
     /// An operator's action.
     Operated(Box<Result<Saga, CoordinatorError>>),
     /// An event that somebody told.
@@ -143,7 +145,9 @@ impl Planner<'_> {
             }
         }
         self.watch(&saga);
-        self.plan.verdicts[at] = Verdict::Start;
+        let entries = commands.iter().map(|command| outbound::entry(definition, &saga, command)).collect();
+        let record = SagaRecord { saga: saga.clone(), commands: entries };
+        self.plan.verdicts[at] = Verdict::Start(Box::new(record));
         self.plan.outbound_of_starts.push(outbound);
         let (revision, event) = (saga.revision, event.kind);
         let is_ordinary = matches!(event, EventKind::Started);
