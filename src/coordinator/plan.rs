@@ -200,11 +200,6 @@ impl Planner<'_> {
         if saga.state.is_terminal() && !was_terminal {
             self.plan.orphans.extend(children(&definition, &saga));
         }
-        // Neither asked for nor due: it was claimed by a due time that has moved on since it was written.
-        if let (true, Some(due)) = (saga.revision == from_revision && concerned.is_empty(), saga.due()) {
-            self.plan.claimed += 1;
-            self.changes.postponed.push((saga.id, due));
-        }
         if saga.revision > from_revision {
             self.changes.updates.push(SagaUpdate { saga, from_revision });
         }

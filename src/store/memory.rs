@@ -208,8 +208,7 @@ struct Plan {
 
 impl Plan {
     fn of(changes: Changes, outcomes: &[Started]) -> Self {
-        // Due times are the sagas' own here, so that there is none to put right.
-        let Changes { starts, updates, postponed: _, commands, settled, history, audits } = changes;
+        let Changes { starts, updates, commands, settled, history, audits } = changes;
         let (mut new, mut first_commands, mut first_history) = (Vec::new(), Vec::new(), Vec::new());
         for (mut start, _) in starts.into_iter().zip(outcomes).filter(|(_, outcome)| **outcome == Started::New) {
             first_commands.append(&mut start.commands);

@@ -125,9 +125,7 @@ pub trait Store: Send + Sync + 'static {
 pub struct Wants {
     /// These sagas.
     pub sagas: Vec<SagaId>,
-    /// Besides them, up to this many whose due time may have come and that no other transaction holds. A store may keep
-    /// an earlier due time than a saga's own, since a time that does not move costs no index anything; whoever gets a
-    /// saga that is not due says so in [`Changes::postponed`].
+    /// Besides them, up to this many whose due time has come and that no other transaction holds.
     pub due: u32,
 }
 
@@ -147,8 +145,6 @@ pub struct Changes {
     pub starts: Vec<NewSaga>,
     /// Changed sagas. Each revision must be one or more above the stored one, and the stored state not terminal.
     pub updates: Vec<SagaUpdate>,
-    /// Sagas that came as due and are not yet, with their due times: see [`Wants::due`].
-    pub postponed: Vec<(SagaId, Timestamp)>,
     /// New commands of changed sagas.
     pub commands: Vec<NewCommand>,
     /// Commands whose outcome is known.

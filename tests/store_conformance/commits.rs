@@ -61,7 +61,6 @@ async fn batch(rig: &Rig) -> Batch {
     rig.write(starts(vec![new(old.clone())])).await.expect("a commit");
     let changes = Changes {
         starts: vec![NewSaga { history: vec![told(&fresh, 1)], ..new(fresh.clone()) }],
-        postponed: Vec::new(),
         updates: vec![next(&old)],
         commands: vec![command(&old, 2)],
         settled: vec![settled(&old, 1, Outcome::Success, Some("1"))],

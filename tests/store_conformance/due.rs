@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use amends::id::{SagaId, Seq};
 use amends::saga::{Saga, StepState};
-use amends::store::{Changes, SagaUpdate, Wants};
+use amends::store::{SagaUpdate, Wants};
 use rstest::rstest;
 
 use crate::make::{bare, before, completed, due_at, later, new, next, pending, saga, starts, stuck, updates};
@@ -141,37 +141,4 @@ fn moved_on(saga: &Saga, now: amends::clock::Timestamp) -> SagaUpdate {
     update.saga.steps[0] = pending(1, 2, later(now));
     update.saga.next_seq = Seq(2);
     update
-}
-
-#[rstest]
-#[tokio::test(flavor = "multi_thread")]
-async fn a_due_time_that_moves_a_little_later_is_never_lost_and_put_right_by_postponing(
-    #[values(Memory, Sqlite, Postgres)] kind: Kind,
-) {
-    on(kind, async |rig| {
-        let now = rig.now().await;
-        let seconds = |seconds| amends::clock::after(now, Duration::from_secs(seconds));
-        let first = due_at(seconds(60));
-        rig.write(starts(vec![bare(first.clone())])).await.expect("a commit");
-
-        let mut update = next(&first);
-        update.saga.updated_at = now;
-        update.saga.steps = due_at(seconds(62)).steps;
-        rig.write(updates(vec![update.clone()])).await.expect("a commit");
-        let next_due = rig.store.next_due().await.expect("a read").expect("it is due");
-        assert!((seconds(60)..=seconds(62)).contains(&next_due), "{next_due}");
-
-        let postponed = vec![(first.id, seconds(62))];
-        rig.write(Changes { postponed, ..Changes::default() }).await.expect("a commit");
-        assert_eq!(rig.store.next_due().await.expect("a read"), Some(seconds(62)));
-
-        // Much later, or earlier, counts at once.
-        for due in [seconds(3_600), seconds(30)] {
-            update = next(&update.saga);
-            update.saga.steps = due_at(due).steps;
-            rig.write(updates(vec![update.clone()])).await.expect("a commit");
-            assert_eq!(rig.store.next_due().await.expect("a read"), Some(due));
-        }
-    })
-    .await;
 }

@@ -96,7 +96,6 @@ pub(super) async fn write(connection: &mut PgConnection, changes: &Changes) -> R
     let commands: Vec<&NewCommand> = written().flat_map(|start| &start.commands).chain(&changes.commands).collect();
     insert_commands(connection, &commands).await?;
     update(connection, &changes.updates).await?;
-    postpone(connection, &changes.postponed).await?;
     settle(connection, &latest(&changes.settled)).await?;
     let history: Vec<&HistoryRecord> = written().flat_map(|start| &start.history).chain(&changes.history).collect();
     insert_history(connection, &history).await?;
@@ -218,16 +217,6 @@ async fn update(connection: &mut PgConnection, updates: &[SagaUpdate]) -> Result
         changed if changed == updates.len() as u64 => Ok(()),
         changed => Err(StoreError::Conflict(format!("{changed} of {} sagas were as they were read", updates.len()))),
     }
-}
-
-async fn postpone(connection: &mut PgConnection, postponed: &[(SagaId, Timestamp)]) -> Result<(), StoreError> {
-    if postponed.is_empty() {
-        return Ok(());
-    }
-    let (ids, dues): (Vec<Uuid>, Vec<Timestamp>) = postponed.iter().map(|(id, due)| (id.0, *due)).unzip();
-    let update = sqlx::query(include_str!("sql/postpone.sql")).bind(ids).bind(dues);
-    update.execute(&mut *connection).await.map_err(refused)?;
-    Ok(())
 }
 
 async fn settle(connection: &mut PgConnection, settled: &[&SettledCommand]) -> Result<(), StoreError> {

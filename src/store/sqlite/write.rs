@@ -101,8 +101,6 @@ pub(super) async fn write(connection: &mut SqliteConnection, changes: &Changes) 
         )));
     }
 
-    POSTPONE.execute(connection, &changes.postponed, bind_postponed).await?;
-
     let settled = latest(&changes.settled);
     let touched = SETTLE_COMMANDS.execute(connection, &settled, bind_settled).await?;
     if touched != settled.len() as u64 {
@@ -117,7 +115,6 @@ pub(super) async fn write(connection: &mut SqliteConnection, changes: &Changes) 
 
 static INSERT_SAGAS: Rows = rows!("sql/insert_sagas.sql", 22);
 static UPDATE_SAGAS: Rows = rows!("sql/update_sagas.sql", 16);
-static POSTPONE: Rows = rows!("sql/postpone.sql", 2);
 static INSERT_COMMANDS: Rows = rows!("sql/insert_commands.sql", 12);
 static SETTLE_COMMANDS: Rows = rows!("sql/settle_commands.sql", 8);
 static INSERT_HISTORY: Rows = rows!("sql/insert_history.sql", 4);
@@ -196,10 +193,6 @@ fn bind_update<'q>(query: Bound<'q>, update: &SagaUpdate) -> Bound<'q> {
         .bind(micros(saga.due()))
         .bind(saga.updated_at.timestamp_micros())
         .bind(micros(saga.ended_at))
-}
-
-fn bind_postponed<'q>(query: Bound<'q>, (id, due): &(SagaId, Timestamp)) -> Bound<'q> {
-    query.bind(id.0).bind(due.timestamp_micros())
 }
 
 fn bind_command<'q>(query: Bound<'q>, command: &&NewCommand) -> Bound<'q> {

@@ -10,14 +10,7 @@ update saga set
     signals = new.signals::json,
     parent = new.parent::json,
     deadline_at = new.deadline_at,
-    -- A step that follows at once is due a little later than the one before. The earlier time is kept then: that the row
-    -- looks due too early is put right when it is claimed, and until then no index has to be written (a HOT update).
-    due_at = case
-        when new.due_at between saga.due_at and saga.due_at + interval '5 s'
-            and saga.due_at > new.updated_at + interval '1 s'
-        then saga.due_at
-        else new.due_at
-    end,
+    due_at = new.due_at,
     updated_at = new.updated_at,
     ended_at = new.ended_at
 from unnest(

@@ -10,12 +10,7 @@ update saga set
     signals = new.column11,
     parent = new.column12,
     deadline_at = new.column13,
-    -- As on PostgreSQL: a time that does not move costs no index anything. Microseconds.
-    due_at = case
-        when new.column14 between saga.due_at and saga.due_at + 5000000 and saga.due_at > new.column15 + 1000000
-        then saga.due_at
-        else new.column14
-    end,
+    due_at = new.column14,
     updated_at = new.column15,
     ended_at = new.column16
 from (values :rows) as new
