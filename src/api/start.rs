@@ -14,9 +14,8 @@ use crate::api::{App, sagas};
 use crate::client::views::{BatchItem, BatchResult, FieldProblem};
 use crate::coordinator::{Start, StartOutcome};
 use crate::definition;
-use crate::id::{DefinitionRef, SagaId};
+use crate::id::SagaId;
 use crate::payload::Payload;
-use crate::saga::Saga;
 use crate::store::SagaRecord;
 
 /// Starts in one batch, at most.
@@ -24,35 +23,21 @@ const MAX_BATCH: usize = 1_000;
 
 pub(super) async fn one(State(app): State<App>, Json(body): Json) -> Result<Response, Problem> {
     let start = read(body, "")?;
-    let input = start.input.clone();
     match app.coordinator.start(start).await? {
         StartOutcome::Exists { id } => {
             let (definition, record) = sagas::load(&app, id).await?;
             Ok((StatusCode::OK, sagas::etag(&record.saga), Answer(saga_view(&definition, &record))).into_response())
         }
-        StartOutcome::Started { id, definition, key } => started(&app, id, &definition, key, input).await,
+        StartOutcome::Started { id, record, .. } => started(&app, id, &record).await,
     }
 }
 
-/// The saga is durable, so that the answer is 201 whatever happens while its body is made.
-async fn started(
-    app: &App,
-    id: SagaId,
-    reference: &DefinitionRef,
-    key: Option<String>,
-    input: Payload,
-) -> Result<Response, Problem> {
+/// From what was committed: to read it again would cost more than the start.
+async fn started(app: &App, id: SagaId, record: &SagaRecord) -> Result<Response, Problem> {
     let location = HeaderValue::from_str(&format!("/v1/sagas/{id}")).map_err(|e| Problem::internal(e.to_string()))?;
-    let (definition, record) = match sagas::load(app, id).await {
-        Ok(loaded) => loaded,
-        Err(_) => {
-            let definition = app.coordinator.definition(reference).await?;
-            let definition = definition.expanded(&input).map_err(|error| Problem::internal(error.to_string()))?;
-            let saga = Saga::new(id, &definition, key, input, app.clock.now());
-            (definition, SagaRecord { saga, commands: Vec::new() })
-        }
-    };
-    let body = Answer(saga_view(&definition, &record));
+    let definition = app.coordinator.definition(&record.saga.definition).await?;
+    let definition = sagas::expanded(&record.saga, &definition)?;
+    let body = Answer(saga_view(&definition, record));
     Ok((StatusCode::CREATED, [(LOCATION, location), (ETAG, sagas::etag_value(&record.saga))], body).into_response())
 }
 

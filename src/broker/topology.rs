@@ -54,10 +54,16 @@ pub struct Topology {
 impl Topology {
     /// What every coordinator needs: the reply and request queues, and the one for sub-sagas, with their dead letters.
     pub fn coordinator() -> Self {
-        let mut topology = Self::default();
-        topology.add(REPLIES_QUEUE, ("amends.replies", &[REPLIES_QUEUE]));
+        let mut topology = Self::replies(REPLIES_QUEUE);
         topology.add(REQUESTS_QUEUE, ("amends.requests", &["start", "signal"]));
         topology.merge(Self::participant(COORDINATOR));
+        topology
+    }
+
+    /// A reply queue. A deployment that shares its broker with another one has its own.
+    pub fn replies(queue: &str) -> Self {
+        let mut topology = Self::default();
+        topology.add(queue, ("amends.replies", &[queue]));
         topology
     }
 

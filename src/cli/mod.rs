@@ -5,6 +5,7 @@
 //! ([`output`]).
 
 mod advise;
+mod bench;
 mod check;
 mod completions;
 mod connect;
@@ -71,6 +72,8 @@ enum Command {
     Stuck(stuck::Args),
     /// List commands in the outbox; those whose outcome is not known yet unless told otherwise
     Outbox(outbox::Args),
+    /// Measure how fast sagas go, beside what the broker alone can carry
+    Bench(bench::Args),
     /// Check store, broker and server, with advice
     Doctor,
     /// Print a completion script for a shell
@@ -131,6 +134,7 @@ impl Cli {
             Command::Simulate(args) => simulate::run_plans(args, &context).await,
             Command::Stuck(args) => stuck::run(args, &context).await,
             Command::Outbox(args) => outbox::run(args, &context).await,
+            Command::Bench(args) => bench::run(args, &context).await,
             Command::Doctor => doctor::run(&context).await,
             Command::Completions(args) => completions::run(args),
         }

@@ -9,6 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Delivery, DeliveryTag, Settlement, Settler};
 use crate::clock::Timestamp;
+use crate::coordinator::confirms;
+use crate::coordinator::listeners::Listeners;
 use crate::coordinator::metrics::Metrics;
 use crate::coordinator::outbound::{self, Outbound};
 use crate::coordinator::plan::{Plan, Sources, Verdict, plan};
@@ -17,9 +19,10 @@ use crate::coordinator::replies::DeadLetters;
 use crate::coordinator::telling::tell;
 use crate::coordinator::timer::Timer;
 use crate::coordinator::work::{Item, ReplyItem, TellItem, Waiting, Work};
-use crate::coordinator::{CoordinatorError, StartOutcome};
+use crate::coordinator::{CoordinatorError, Ended, StartOutcome};
 use crate::id::{CommandId, SagaId};
-use crate::saga::{EventKind, Outcome, ReplyOutcome};
+use crate::message::Envelope;
+use crate::saga::{EventKind, Note, Outcome, ReplyOutcome};
 use crate::store::{Committed, OutboxEntry, SagaRecord, Started, Store, StoreError, Wants};
 
 /// How many replies, starts and operator actions one transaction takes at most. A bound for memory and lock time, far
@@ -43,8 +46,12 @@ pub(super) struct Committer {
     /// For what a commit makes necessary by itself. Weak, so that the loop ends when everybody else is done.
     pub(super) again: mpsc::WeakSender<Work>,
     pub(super) stop: CancellationToken,
-    pub(super) events: bool,
+    /// Who listens to lifecycle events, unless there are to be none.
+    pub(super) listeners: Option<Listeners>,
+    pub(super) ended: Option<mpsc::UnboundedSender<Ended>>,
     pub(super) timer: Timer,
+    /// The acknowledgements that are being sent.
+    pub(super) settling: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl Committer {
@@ -56,7 +63,7 @@ impl Committer {
                 biased;
                 received = self.work.recv_many(&mut waiting, MAX_BATCH) => {
                     if received == 0 {
-                        return;
+                        return self.settled().await;
                     }
                     self.timer.wait().is_zero()
                 }
@@ -116,7 +123,7 @@ impl Committer {
 
     async fn attempt(&self, items: &Arc<Vec<Item>>, due: u32) -> Result<(Committed, Plan), StoreError> {
         let ripe = self.sources.confirms.ripe(MAX_RIPE);
-        let mut sagas: Vec<SagaId> = items.iter().filter_map(Item::saga).chain(ripe.iter().copied()).collect();
+        let mut sagas: Vec<SagaId> = items.iter().filter_map(Item::saga).chain(confirms::sagas(&ripe)).collect();
         sagas.sort_unstable();
         sagas.dedup();
         let planned = Arc::new(Mutex::new(None));
@@ -128,7 +135,13 @@ impl Committer {
             }
             changes
         });
-        let committed = self.store.commit(Wants { sagas, due }, decide).await?;
+        let committed = match self.store.commit(Wants { sagas, due }, decide).await {
+            Ok(committed) => committed,
+            Err(error) => {
+                self.sources.confirms.keep(ripe);
+                return Err(error);
+            }
+        };
         self.sources.confirms.forget(&ripe);
         let plan = planned.lock().ok().and_then(|mut slot| slot.take());
         plan.map(|plan| (committed, plan)).ok_or_else(|| StoreError::Conflict("the store did not decide".to_owned()))
@@ -171,7 +184,10 @@ impl Committer {
                 (Item::Start(start), Waiting::Starter(sender)) if is_unknown => {
                     let definition = start.definition.reference.clone();
                     let answer = match self.store.saga(start.id).await {
-                        Ok(Some(_)) => Ok(StartOutcome::Started { id: start.id, definition, key: start.key }),
+                        Ok(Some(record)) => {
+                            let record = Box::new(record);
+                            Ok(StartOutcome::Started { id: start.id, definition, key: start.key, record })
+                        }
                         Ok(None) => Err(StoreError::Unavailable(error.to_string()).into()),
                         Err(_) => Err(StoreError::Unknown(error.to_string()).into()),
                     };
@@ -227,12 +243,13 @@ impl Committer {
                     doubtful.push((reply, delivery, has_ended));
                 }
                 (Verdict::Dead(code), _, Waiting::Broker(delivery)) => dead.push((delivery, code)),
-                (Verdict::Start, Item::Start(start), Waiting::Starter(sender)) => {
+                (Verdict::Start(record), Item::Start(start), Waiting::Starter(sender)) => {
                     let answer = match started.next() {
                         Some(Started::New) => Ok(StartOutcome::Started {
                             id: start.id,
                             definition: start.definition.reference.clone(),
                             key: start.key,
+                            record,
                         }),
                         Some(Started::Taken { by, input_hash }) if input_hash == start.input_hash => {
                             Ok(StartOutcome::Exists { id: by })
@@ -293,7 +310,7 @@ impl Committer {
             if let Some(attempt) = attempt
                 && let Some(definition) = self.sources.registry.known(&entry.definition)
             {
-                batch.push(outbound::attempt(&definition, &entry, attempt, &self.sources.keys, now));
+                batch.push(outbound::attempt(&definition, &entry, attempt, &self.sources.to, now));
             }
         }
         self.publisher.publish(batch);
@@ -327,11 +344,15 @@ impl Committer {
     }
 
     fn tell(&self, notes: &[crate::coordinator::plan::Noted]) {
+        if let Some(ended) = &self.ended {
+            let ends = notes.iter().filter_map(|noted| Some(Ended { id: noted.saga, how: end(&noted.note)? }));
+            // Nobody listens any more: then there is nobody to tell.
+            let _ = ends.map(|end| ended.send(end)).find(Result::is_err);
+        }
         let events: Vec<Outbound> = notes
             .iter()
-            .filter_map(|noted| tell(noted, &self.metrics))
-            .filter(|_| self.events)
-            .map(|event| Outbound { of: None, envelope: event.encode() })
+            .filter_map(|noted| tell(noted, &self.metrics, self.listeners.as_ref()))
+            .map(|event| Outbound { of: None, envelope: Envelope { mandatory: true, ..event.encode() } })
             .collect();
         self.publisher.publish(events);
     }
@@ -364,12 +385,21 @@ impl Committer {
         });
     }
 
-    async fn settle(&self, acks: Vec<(DeliveryTag, Settlement)>) {
+    /// Settles while the next batch is committed; one at a time, so that a broker that does not take them holds this up.
+    async fn settle(&mut self, acks: Vec<(DeliveryTag, Settlement)>) {
         let settler = self.settler.borrow().clone();
         if let Some(settler) = settler
             && !acks.is_empty()
         {
-            settler.settle(acks).await;
+            self.settled().await;
+            self.settling = Some(tokio::spawn(async move { settler.settle(acks).await }));
+        }
+    }
+
+    async fn settled(&mut self) {
+        if let Some(settling) = self.settling.take() {
+            // What is not acknowledged is delivered again.
+            drop(settling.await);
         }
     }
 
@@ -378,6 +408,16 @@ impl Committer {
         if let Some(settler) = settler {
             self.dead.bury(dead, &settler).await;
         }
+    }
+}
+
+fn end(note: &Note) -> Option<&'static str> {
+    match note {
+        Note::Completed => Some("completed"),
+        Note::Compensated => Some("compensated"),
+        Note::Abandoned => Some("abandoned"),
+        Note::Stuck(..) => Some("stuck"),
+        _ => None,
     }
 }
 

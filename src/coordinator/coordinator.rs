@@ -7,12 +7,15 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::broker::topology::REPLIES_QUEUE;
 use crate::broker::{Broker, Topology};
 use crate::coordinator::committer::Committer;
 use crate::coordinator::confirms::Confirms;
+use crate::coordinator::listeners::Listeners;
 use crate::coordinator::metrics::Metrics;
+use crate::coordinator::outbound::ReturnAddress;
 use crate::coordinator::plan::Sources;
-use crate::coordinator::publisher::Publisher;
+use crate::coordinator::publisher::{Publisher, Sinks};
 use crate::coordinator::registry::Registry;
 use crate::coordinator::replies::{DeadLetters, Replies};
 use crate::coordinator::timer::Timer;
@@ -39,11 +42,27 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub struct CoordinatorOptions {
     /// Whether lifecycle events are published to `amends.events`.
     pub events: bool,
+    /// The queue of its replies, which the coordinators of one deployment share. Two deployments on one broker need
+    /// one each.
+    pub replies: String,
+    /// Whether it serves start requests over AMQP and sub-sagas, whose queues all coordinators on a broker share.
+    pub requests: bool,
+    /// Is told of every saga that ends, once that is durable.
+    pub ended: Option<mpsc::UnboundedSender<Ended>>,
+}
+
+/// A saga has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// The saga.
+    pub id: SagaId,
+    /// How, as a lifecycle event is called: `completed`, `compensated` or `abandoned`; `stuck` when it waits for a person.
+    pub how: &'static str,
 }
 
 impl Default for CoordinatorOptions {
     fn default() -> Self {
-        Self { events: true }
+        Self { events: true, replies: REPLIES_QUEUE.to_owned(), requests: true, ended: None }
     }
 }
 
@@ -85,12 +104,18 @@ impl Coordinator {
         let (metrics, confirms, stop, tasks) =
             (Metrics::default(), Confirms::default(), CancellationToken::new(), TaskTracker::new());
         let declared = declare::Declared::new(broker.clone(), stop.clone());
-        declared.want(Topology::coordinator());
+        declared.want(match options.requests {
+            true => Topology::coordinator(),
+            false => Topology::default(),
+        });
+        declared.want(Topology::replies(&options.replies));
         for definition in &definitions {
             declared.want_participants(definition);
         }
-        let publisher = Publisher::launch(broker.clone(), confirms.clone(), metrics.clone(), &tasks);
-        let dead = DeadLetters { broker: broker.clone(), metrics: metrics.clone() };
+        let listeners = Listeners::default();
+        let sinks = Sinks { confirms: confirms.clone(), listeners: listeners.clone() };
+        let publisher = Publisher::launch(broker.clone(), sinks, metrics.clone(), &tasks);
+        let dead = DeadLetters { broker: broker.clone(), metrics: metrics.clone(), queue: options.replies.clone() };
         let (work, receiver) = mpsc::channel(MAX_WAITING);
         let (settler, settlers) = watch::channel(None);
         let replies = Replies {
@@ -100,7 +125,8 @@ impl Coordinator {
             dead: dead.clone(),
             stop: stop.clone(),
         };
-        let sources = Arc::new(Sources { registry: registry.clone(), keys: keys.clone(), confirms });
+        let to = ReturnAddress { keys: keys.clone(), queue: options.replies };
+        let sources = Arc::new(Sources { registry: registry.clone(), to, confirms });
         let committer = Committer {
             store: store.clone(),
             sources: sources.clone(),
@@ -111,8 +137,10 @@ impl Coordinator {
             work: receiver,
             again: work.downgrade(),
             stop: stop.clone(),
-            events: options.events,
+            listeners: options.events.then_some(listeners),
+            ended: options.ended,
             timer: Timer::default(),
+            settling: None,
         };
         if broker.is_volatile() {
             // What was in its queues went with the last process.
@@ -137,8 +165,10 @@ impl Coordinator {
             tasks,
             aborts,
         }));
-        coordinator.0.tasks.spawn(requests::run(coordinator.clone(), stop.clone()));
-        coordinator.0.tasks.spawn(children::run(coordinator.clone(), keys, stop));
+        if options.requests {
+            coordinator.0.tasks.spawn(requests::run(coordinator.clone(), stop.clone()));
+            coordinator.0.tasks.spawn(children::run(coordinator.clone(), keys, stop));
+        }
         coordinator.0.tasks.close();
         Ok(coordinator)
     }

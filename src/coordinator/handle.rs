@@ -6,7 +6,7 @@ use crate::definition::{Definition, Diagnostic};
 use crate::id::{DefinitionRef, SagaId};
 use crate::payload::Payload;
 use crate::saga::{Operation, Reason, Saga};
-use crate::store::StoreError;
+use crate::store::{SagaRecord, StoreError};
 
 /// A saga to start.
 #[derive(Clone, Debug)]
@@ -32,6 +32,8 @@ pub enum StartOutcome {
         definition: DefinitionRef,
         /// Its key.
         key: Option<String>,
+        /// The saga with its commands, as it was committed.
+        record: Box<SagaRecord>,
     },
     /// The key has a saga already, started with equal input.
     Exists {

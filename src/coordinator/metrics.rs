@@ -66,7 +66,7 @@ impl Default for Metrics {
             );
             registry.register(
                 "amends_published",
-                "Messages published, by outcome: confirmed, returned, refused, unknown, postponed",
+                "Messages published, by outcome: confirmed, returned, refused, unknown, postponed, unheard (nobody listens to the event)",
                 inner.published.clone(),
             );
             registry.register(
@@ -124,6 +124,10 @@ impl Metrics {
 
     pub(super) fn published(&self, kind: &str) {
         self.0.published.get_or_create(&labelled(kind)).inc();
+    }
+
+    pub(super) fn published_many(&self, kind: &str, count: usize) {
+        self.0.published.get_or_create(&labelled(kind)).inc_by(count as u64);
     }
 
     pub(super) fn commit(&self, kind: &str, batch: usize) {

@@ -14,6 +14,7 @@ mod confirms;
 mod coordinator;
 mod declare;
 pub mod handle;
+mod listeners;
 mod metrics;
 mod outbound;
 mod plan;
@@ -29,7 +30,7 @@ mod versions;
 pub mod view;
 mod work;
 
-pub use coordinator::{Coordinator, CoordinatorOptions};
+pub use coordinator::{Coordinator, CoordinatorOptions, Ended};
 pub use handle::{CoordinatorError, Operate, OperatorAction, Registered, Start, StartOutcome};
 pub use metrics::Metrics;
 pub use signals::{Signal, Target};

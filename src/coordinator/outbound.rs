@@ -1,14 +1,13 @@
 //! Commands on their way out.
 
-use crate::broker::topology::REPLIES_QUEUE;
 use crate::clock::{Timestamp, after};
 use crate::definition::Definition;
 use crate::id::CommandId;
 use crate::message::command::idempotency_key;
 use crate::message::reply::ReplyProblem;
 use crate::message::{Command, Envelope, Reply, ReplyBody, TokenKeys};
-use crate::saga::{Direction, Problem, ReplyAddress, ReplyOutcome};
-use crate::store::{NewCommand, OutboxEntry};
+use crate::saga::{Direction, Problem, ReplyAddress, ReplyOutcome, Saga};
+use crate::store::{NewCommand, OutboxEntry, in_flight};
 
 /// A message to publish, and the command that it is an attempt of; lifecycle events are of none.
 pub(super) struct Outbound {
@@ -16,14 +15,31 @@ pub(super) struct Outbound {
     pub(super) envelope: Envelope,
 }
 
+/// Where replies are to go, and the keys that sign their tokens.
+pub(super) struct ReturnAddress {
+    pub(super) keys: TokenKeys,
+    /// The queue, and routing key.
+    pub(super) queue: String,
+}
+
 /// The first attempt of a command that was just decided.
 pub(super) fn first_attempt(
     definition: &Definition,
     command: &NewCommand,
-    keys: &TokenKeys,
+    to: &ReturnAddress,
     now: Timestamp,
 ) -> Outbound {
-    let entry = OutboxEntry {
+    attempt(definition, &pending(definition, command), 1, to, now)
+}
+
+/// The entry that a command of a saga that has just been decided has in the outbox.
+pub(super) fn entry(definition: &Definition, saga: &Saga, command: &NewCommand) -> OutboxEntry {
+    let in_flight = in_flight(saga).find(|(seq, _)| *seq == command.id.seq).map(|(_, in_flight)| in_flight);
+    OutboxEntry { in_flight, ..pending(definition, command) }
+}
+
+fn pending(definition: &Definition, command: &NewCommand) -> OutboxEntry {
+    OutboxEntry {
         id: command.id,
         definition: definition.reference.clone(),
         step: command.step.clone(),
@@ -38,8 +54,7 @@ pub(super) fn first_attempt(
         in_flight: None,
         decided_at: command.at,
         decided_revision: command.revision,
-    };
-    attempt(definition, &entry, 1, keys, now)
+    }
 }
 
 /// What a sub-saga says to its parent.
@@ -60,7 +75,7 @@ pub(super) fn attempt(
     definition: &Definition,
     entry: &OutboxEntry,
     attempt: u32,
-    keys: &TokenKeys,
+    to: &ReturnAddress,
     now: Timestamp,
 ) -> Outbound {
     let id = entry.id;
@@ -71,8 +86,8 @@ pub(super) fn attempt(
     });
     let command = Command {
         message_id: id.message_id(attempt).to_string(),
-        token: keys.sign(id, attempt),
-        reply_to: REPLIES_QUEUE.to_owned(),
+        token: to.keys.sign(id, attempt),
+        reply_to: to.queue.clone(),
         participant: entry.participant.clone(),
         action: entry.action.clone(),
         saga_id: id.saga,

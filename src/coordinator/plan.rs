@@ -6,13 +6,12 @@ use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::coordinator::confirms::Confirms;
-use crate::coordinator::outbound::{Outbound, answer, first_attempt};
+use crate::coordinator::outbound::{self, Outbound, ReturnAddress, answer, first_attempt};
 use crate::coordinator::registry::Registry;
 use crate::coordinator::work::{Heard, Item, MigrateItem, StartItem, TellItem};
 use crate::coordinator::{CoordinatorError, Operate};
 use crate::definition::{Definition, Work};
 use crate::id::{CommandId, DefinitionRef, SagaId};
-use crate::message::TokenKeys;
 use crate::message::command::idempotency_key;
 use crate::payload::Payload;
 use crate::saga::{
@@ -20,13 +19,14 @@ use crate::saga::{
     migrate, transition,
 };
 use crate::store::{
-    AuditRecord, Changes, HistoryRecord, Loaded, NewCommand, NewSaga, SagaMigration, SagaUpdate, SettledCommand,
+    AuditRecord, Changes, HistoryRecord, Loaded, NewCommand, NewSaga, SagaMigration, SagaRecord, SagaUpdate,
+    SettledCommand,
 };
 
 /// What the plan draws on besides the sagas.
 pub(super) struct Sources {
     pub(super) registry: Arc<Registry>,
-    pub(super) keys: TokenKeys,
+    pub(super) to: ReturnAddress,
     pub(super) confirms: Confirms,
 }
 
@@ -66,7 +66,7 @@ pub(super) enum Verdict {
     /// A reply that belongs in the dead letters, with the reason's code.
     Dead(&'static str),
     /// A start: see [`crate::store::Committed::starts`], which has them in the order of the items.
-    Start,
+    Start(Box<SagaRecord>),
     /// An operator's action.
     Operated(Box<Result<Saga, CoordinatorError>>),
     /// An event that somebody told.
@@ -149,7 +149,9 @@ impl Planner<'_> {
             }
         }
         self.watch(&saga);
-        self.plan.verdicts[at] = Verdict::Start;
+        let entries = commands.iter().map(|command| outbound::entry(definition, &saga, command)).collect();
+        let record = SagaRecord { saga: saga.clone(), commands: entries };
+        self.plan.verdicts[at] = Verdict::Start(Box::new(record));
         self.plan.outbound_of_starts.push(outbound);
         let (revision, event) = (saga.revision, event.kind);
         let is_ordinary = matches!(event, EventKind::Started);
@@ -419,7 +421,7 @@ impl Planner<'_> {
             at,
         };
         if named.work.is_sent() {
-            outbound.push(first_attempt(definition, &command, &self.sources.keys, at));
+            outbound.push(first_attempt(definition, &command, &self.sources.to, at));
         }
         Some(command)
     }

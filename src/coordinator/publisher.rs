@@ -9,6 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::broker::{Broker, Published, Topology};
 use crate::coordinator::confirms::Confirms;
+use crate::coordinator::listeners::Listeners;
 use crate::coordinator::metrics::Metrics;
 use crate::coordinator::outbound::Outbound;
 
@@ -16,6 +17,13 @@ use crate::coordinator::outbound::Outbound;
 const WAITING_BATCHES: usize = 64;
 /// Batches whose confirms may be awaited at once, so that one round trip to the broker's disk does not hold up the next.
 const BATCHES_IN_FLIGHT: usize = 8;
+
+/// Who is told what became of messages.
+#[derive(Clone)]
+pub(super) struct Sinks {
+    pub(super) confirms: Confirms,
+    pub(super) listeners: Listeners,
+}
 
 /// Where batches to publish are put.
 #[derive(Clone)]
@@ -26,9 +34,9 @@ pub(super) struct Publisher {
 
 impl Publisher {
     /// Starts the loop, which ends when the last clone of the publisher is gone and everything is published.
-    pub(super) fn launch(broker: Arc<dyn Broker>, confirms: Confirms, metrics: Metrics, tasks: &TaskTracker) -> Self {
+    pub(super) fn launch(broker: Arc<dyn Broker>, sinks: Sinks, metrics: Metrics, tasks: &TaskTracker) -> Self {
         let (batches, receiver) = mpsc::channel(WAITING_BATCHES);
-        tasks.spawn(run(receiver, broker, confirms, metrics.clone()));
+        tasks.spawn(run(receiver, broker, sinks, metrics.clone()));
         Self { batches, metrics }
     }
 
@@ -52,12 +60,7 @@ impl Publisher {
     }
 }
 
-async fn run(
-    mut batches: mpsc::Receiver<Vec<Outbound>>,
-    broker: Arc<dyn Broker>,
-    confirms: Confirms,
-    metrics: Metrics,
-) {
+async fn run(mut batches: mpsc::Receiver<Vec<Outbound>>, broker: Arc<dyn Broker>, sinks: Sinks, metrics: Metrics) {
     let slots = Arc::new(Semaphore::new(BATCHES_IN_FLIGHT));
     let tasks = TaskTracker::new();
     while let Some(mut batch) = batches.recv().await {
@@ -66,9 +69,9 @@ async fn run(
         while let Ok(more) = batches.try_recv() {
             batch.extend(more);
         }
-        let (broker, confirms, metrics) = (broker.clone(), confirms.clone(), metrics.clone());
+        let (broker, sinks, metrics) = (broker.clone(), sinks.clone(), metrics.clone());
         tasks.spawn(async move {
-            publish(batch, &*broker, &confirms, &metrics).await;
+            publish(batch, &*broker, &sinks, &metrics).await;
             drop(slot);
         });
     }
@@ -76,20 +79,27 @@ async fn run(
     tasks.wait().await;
 }
 
-async fn publish(batch: Vec<Outbound>, broker: &dyn Broker, confirms: &Confirms, metrics: &Metrics) {
+async fn publish(batch: Vec<Outbound>, broker: &dyn Broker, sinks: &Sinks, metrics: &Metrics) {
     let (of, envelopes): (Vec<_>, Vec<_>) = batch
         .into_iter()
         .map(|outbound| ((outbound.of, outbound.envelope.routing_key.clone()), outbound.envelope))
         .unzip();
     let outcomes = broker.publish(envelopes).await;
     let mut unroutable = BTreeSet::new();
+    let mut confirmed = Vec::with_capacity(outcomes.len());
+    let mut others = 0;
     for ((of, routing_key), outcome) in of.into_iter().zip(outcomes) {
         match (outcome, of) {
-            (Published::Confirmed, Some((command, attempt))) => {
-                metrics.published("confirmed");
-                confirms.add(command, attempt);
+            (Published::Confirmed, Some(attempt)) => confirmed.push(attempt),
+            (Published::Confirmed, None) => {
+                others += 1;
+                sinks.listeners.learn(&routing_key, true);
             }
-            (Published::Confirmed, None) => metrics.published("confirmed"),
+            // Lifecycle events come back when nobody listens, and answers to a coordinator that is gone.
+            (Published::Returned(_), None) => {
+                metrics.published("unheard");
+                sinks.listeners.learn(&routing_key, false);
+            }
             (Published::Returned(why), of) => {
                 metrics.published("returned");
                 if of.is_some() {
@@ -104,6 +114,8 @@ async fn publish(batch: Vec<Outbound>, broker: &dyn Broker, confirms: &Confirms,
             }
         }
     }
+    metrics.published_many("confirmed", confirmed.len() + others);
+    sinks.confirms.add(confirmed);
     // Somebody deleted a queue or a binding: put it back before the next try.
     for participant in unroutable {
         if let Err(error) = broker.declare(&Topology::participant(&participant)).await {

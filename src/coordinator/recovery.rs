@@ -29,7 +29,7 @@ pub(super) async fn send_pending(
         let batch = entries.iter().filter(|entry| !entry.is_wait() && !paused.contains(&entry.id.saga));
         let batch = batch.filter_map(|entry| {
             let definition = sources.registry.known(&entry.definition)?;
-            Some(attempt(&definition, entry, entry.in_flight?.attempt, &sources.keys, now))
+            Some(attempt(&definition, entry, entry.in_flight?.attempt, &sources.to, now))
         });
         publisher.publish(batch.collect());
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::topology::{DEAD_EXCHANGE, REPLIES_QUEUE};
+use crate::broker::topology::DEAD_EXCHANGE;
 use crate::broker::{Broker, Consumer, Delivery, Published, Settlement, Settler};
 use crate::coordinator::metrics::Metrics;
 use crate::coordinator::work::{Item, ReplyItem, Waiting, Work};
@@ -31,7 +31,7 @@ pub(super) struct Replies {
 impl Replies {
     /// Hands on one reply after another. `settler` is told as soon as there is a consumer.
     pub(super) async fn run(self, settler: tokio::sync::watch::Sender<Option<Arc<dyn Settler>>>) {
-        let Some(mut consumer) = consume(&*self.broker, REPLIES_QUEUE, PREFETCH, &self.stop).await else { return };
+        let Some(mut consumer) = consume(&*self.broker, &self.dead.queue, PREFETCH, &self.stop).await else { return };
         settler.send_replace(Some(consumer.settler()));
         loop {
             let deliveries = tokio::select! {
@@ -102,11 +102,13 @@ fn outcome(body: ReplyBody) -> ReplyOutcome {
     }
 }
 
-/// Where messages go that change nothing: `amends.replies.dead`, each with the reason in header `amends-rejected`.
+/// Where messages go that change nothing: the reply queue's dead letters, each with the reason in header `amends-rejected`.
 #[derive(Clone)]
 pub(super) struct DeadLetters {
     pub(super) broker: Arc<dyn Broker>,
     pub(super) metrics: Metrics,
+    /// The reply queue.
+    pub(super) queue: String,
 }
 
 impl DeadLetters {
@@ -121,13 +123,14 @@ impl DeadLetters {
             tracing::warn!(
                 code,
                 redelivered = delivery.redelivered,
-                "a reply changes nothing: into {REPLIES_QUEUE}.dead"
+                "a reply changes nothing: into {}.dead",
+                self.queue
             );
             self.metrics.dead_reply(code);
             tags.push(delivery.tag);
             let mut envelope = delivery.envelope;
             envelope.exchange = DEAD_EXCHANGE.to_owned();
-            envelope.routing_key = REPLIES_QUEUE.to_owned();
+            envelope.routing_key = self.queue.clone();
             envelope.mandatory = true;
             envelope.properties.headers.insert("amends-rejected".to_owned(), code.into());
             envelopes.push(envelope);

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::coordinator::listeners::Listeners;
 use crate::coordinator::metrics::Metrics;
 use crate::coordinator::plan::Noted;
 use crate::definition::Definition;
@@ -9,37 +10,38 @@ use crate::id::StepIndex;
 use crate::message::LifecycleEvent;
 use crate::saga::{Note, Problem};
 
-/// Counts and logs what happened, and gives the lifecycle event for it, if there is one.
-pub(super) fn tell(noted: &Noted, metrics: &Metrics) -> Option<LifecycleEvent> {
+/// Counts and logs what happened, and gives the lifecycle event for it, if there is one and somebody may listen.
+pub(super) fn tell(noted: &Noted, metrics: &Metrics, listeners: Option<&Listeners>) -> Option<LifecycleEvent> {
     let definition = &noted.definition;
     let name = definition.reference.name.as_str();
-    let saga = |kind: &'static str, data: Value| {
+    let is_heard = |event: &str| listeners.is_some_and(|listeners| listeners.may_hear(name, event));
+    let saga = |kind: &'static str, data: &dyn Fn() -> Value| {
         metrics.saga(name, kind);
-        Some((kind, data))
+        is_heard(kind).then(|| (kind, data()))
     };
-    let step = |kind: &'static str, event: &'static str, data: Value| {
+    let step = |kind: &'static str, event: &'static str, data: &dyn Fn() -> Value| {
         metrics.step(name, kind);
-        Some((event, data))
+        is_heard(event).then(|| (event, data()))
     };
     let told = match &noted.note {
-        Note::Started => saga("started", json!({})),
-        Note::Compensating(problem) => saga("compensating", json!({ "cause": problem })),
-        Note::Completed => saga("completed", json!({})),
-        Note::Compensated => saga("compensated", json!({})),
+        Note::Started => saga("started", &|| json!({})),
+        Note::Compensating(problem) => saga("compensating", &|| json!({ "cause": problem })),
+        Note::Completed => saga("completed", &|| json!({})),
+        Note::Compensated => saga("compensated", &|| json!({})),
         Note::Stuck(at, problem) => {
             tracing::warn!(saga = %noted.saga, definition = %definition.reference, step = step_name(definition, *at), %problem, "saga is stuck");
-            saga("stuck", of_step(definition, *at, Some(problem)))
+            saga("stuck", &|| of_step(definition, *at, Some(problem)))
         }
-        Note::Unstuck => saga("unstuck", json!({})),
-        Note::Abandoned => saga("abandoned", json!({})),
-        Note::Paused => saga("paused", json!({})),
-        Note::Resumed => saga("resumed", json!({})),
-        Note::Migrated { from } => saga("migrated", json!({ "fromVersion": from })),
-        Note::StepVerified(at) => step("verified", "step-verified", of_step(definition, *at, None)),
-        Note::StepFailed(at, problem) => step("failed", "step-failed", of_step(definition, *at, Some(problem))),
-        Note::StepUnknown(at, problem) => step("unknown", "step-unknown", of_step(definition, *at, Some(problem))),
-        Note::StepSkipped(at) => step("skipped", "step-skipped", of_step(definition, *at, None)),
-        Note::StepCompensated(at) => step("compensated", "step-compensated", of_step(definition, *at, None)),
+        Note::Unstuck => saga("unstuck", &|| json!({})),
+        Note::Abandoned => saga("abandoned", &|| json!({})),
+        Note::Paused => saga("paused", &|| json!({})),
+        Note::Resumed => saga("resumed", &|| json!({})),
+        Note::Migrated { from } => saga("migrated", &|| json!({ "fromVersion": from })),
+        Note::StepVerified(at) => step("verified", "step-verified", &|| of_step(definition, *at, None)),
+        Note::StepFailed(at, problem) => step("failed", "step-failed", &|| of_step(definition, *at, Some(problem))),
+        Note::StepUnknown(at, problem) => step("unknown", "step-unknown", &|| of_step(definition, *at, Some(problem))),
+        Note::StepSkipped(at) => step("skipped", "step-skipped", &|| of_step(definition, *at, None)),
+        Note::StepCompensated(at) => step("compensated", "step-compensated", &|| of_step(definition, *at, None)),
         Note::TimedOut(at, direction) => {
             tracing::debug!(saga = %noted.saga, step = step_name(definition, *at), %direction, "attempt timed out");
             metrics.step(name, "timed-out");
@@ -55,7 +57,7 @@ pub(super) fn tell(noted: &Noted, metrics: &Metrics) -> Option<LifecycleEvent> {
             metrics.step(name, "contradiction");
             None
         }
-        Note::Signalled(signal) => saga("signalled", json!({ "signal": signal })),
+        Note::Signalled(signal) => saga("signalled", &|| json!({ "signal": signal })),
         Note::Duplicate => None,
     };
     told.map(|(event, data)| LifecycleEvent {

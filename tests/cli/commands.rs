@@ -26,7 +26,9 @@ fn saga(state: &str) -> serde_json::Value {
 fn help_goes_to_stdout_and_ends_well() {
     let said = amends(&["--help"]);
     assert_eq!((said.code, said.stderr.as_str()), (0, ""));
-    for command in ["serve", "demo", "migrate", "definitions", "sagas", "stuck", "outbox", "doctor", "completions"] {
+    for command in
+        ["serve", "demo", "migrate", "definitions", "sagas", "stuck", "outbox", "bench", "doctor", "completions"]
+    {
         assert!(said.stdout.contains(&format!("\n  {command} ")), "{command} is not in {said}");
     }
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use lapin::Channel;
-use lapin::options::QueueDeclareOptions;
+use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::FieldTable;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -72,6 +72,24 @@ impl AmqpBroker {
         let connection = broker.publishing.connect().await?;
         let _ = tokio::time::timeout(DESCRIBE_WAIT, connection.close(200, "seen".into())).await;
         Ok(broker)
+    }
+
+    /// Deletes queues with whatever is in them, and forgets that they were declared. One that is not there is no error.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached in time, or says no.
+    pub async fn delete(&self, queues: &[String]) -> Result<(), BrokerError> {
+        let gone = |queue: &crate::broker::Queue| queues.contains(&queue.name);
+        self.declared.lock().unwrap_or_else(PoisonError::into_inner).queues.retain(|queue| !gone(queue));
+        for queue in queues {
+            let name = convert::short("queue name", queue).map_err(BrokerError::Refused)?;
+            let delete = |channel: Channel| async move {
+                let outcome = channel.queue_delete(name, QueueDeleteOptions::default()).await;
+                outcome.map(|_| ()).map_err(|error| said(self.address(), &format!("queue `{queue}`"), &error))
+            };
+            self.request(delete).await?;
+        }
+        Ok(())
     }
 
     /// Makes a request on a channel of its own, so that what the broker refuses closes nothing that others use.

@@ -3,6 +3,7 @@
 
 mod figures;
 mod read;
+mod rows;
 mod write;
 mod writer;
 

@@ -7,13 +7,16 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 use uuid::Uuid;
 
+use super::rows::{Bound, Rows, rows};
 use super::{refused, time};
 use crate::clock::Timestamp;
 use crate::id::SagaId;
+use crate::payload::Payload;
 use crate::saga::Saga;
 use crate::store::row::{self, SagaRow, SagaText, Taken, started};
 use crate::store::{
-    Changes, Committed, DeprecationChange, NewCommand, SagaMigration, Started, StoreError, Wants, latest,
+    AuditRecord, Changes, Committed, DeprecationChange, HistoryRecord, NewCommand, NewSaga, SagaMigration, SagaUpdate,
+    SettledCommand, Started, StoreError, Wants, latest,
 };
 
 /// The wanted sagas, and the due ones, in the order of their ids.
@@ -86,66 +89,27 @@ pub(super) fn saga(row: &SqliteRow) -> Result<Saga, StoreError> {
 
 pub(super) async fn write(connection: &mut SqliteConnection, changes: &Changes) -> Result<Committed, StoreError> {
     let (starts, new) = start(connection, changes).await?;
-    let commands = changes.starts.iter().filter(|start| new.contains(&start.saga.id)).flat_map(|start| &start.commands);
-    let commands: Vec<Value> = commands.chain(&changes.commands).map(command).collect();
-    batch(connection, include_str!("sql/insert_commands.sql"), &commands).await?;
+    let written = || changes.starts.iter().filter(|start| new.contains(&start.saga.id));
+    let commands: Vec<&NewCommand> = written().flat_map(|start| &start.commands).chain(&changes.commands).collect();
+    INSERT_COMMANDS.execute(connection, &commands, bind_command).await?;
 
-    let updates: Vec<Value> =
-        changes.updates.iter().map(|update| changed(&update.saga, update.from_revision)).collect();
-    let updated = batch(connection, include_str!("sql/update_sagas.sql"), &updates).await?;
-    if updated != updates.len() as u64 {
-        return Err(StoreError::Conflict(format!("{updated} of {} sagas were as they were read", updates.len())));
+    let updated = UPDATE_SAGAS.execute(connection, &changes.updates, bind_update).await?;
+    if updated != changes.updates.len() as u64 {
+        return Err(StoreError::Conflict(format!(
+            "{updated} of {} sagas were as they were read",
+            changes.updates.len()
+        )));
     }
 
-    let settled: Vec<Value> = latest(&changes.settled)
-        .into_iter()
-        .map(|settled| {
-            json!({
-                "saga": settled.saga.0.simple().to_string(),
-                "seq": settled.settled.seq,
-                "outcome": settled.settled.outcome,
-                "attempt": settled.settled.attempt,
-                "output": settled.settled.output.as_ref().map(|output| output.text()),
-                "problem": settled.settled.problem.as_ref().map(row::json),
-                "at": settled.at.timestamp_micros(),
-                "revision": settled.revision,
-            })
-        })
-        .collect();
-    let written = batch(connection, include_str!("sql/settle_commands.sql"), &settled).await?;
-    if written != settled.len() as u64 {
+    let settled = latest(&changes.settled);
+    let touched = SETTLE_COMMANDS.execute(connection, &settled, bind_settled).await?;
+    if touched != settled.len() as u64 {
         return Err(StoreError::Conflict("a command to be settled is not there".to_owned()));
     }
 
-    let history = changes.starts.iter().filter(|start| new.contains(&start.saga.id)).flat_map(|start| &start.history);
-    let history: Vec<Value> = history
-        .chain(&changes.history)
-        .map(|record| {
-            json!({
-                "saga": record.saga.0.simple().to_string(),
-                "revision": record.revision,
-                "at": record.at.timestamp_micros(),
-                "event": row::json(&record.event),
-            })
-        })
-        .collect();
-    batch(connection, include_str!("sql/insert_history.sql"), &history).await?;
-
-    let audits: Vec<Value> = changes
-        .audits
-        .iter()
-        .map(|record| {
-            json!({
-                "at": record.at.timestamp_micros(),
-                "actor": record.actor,
-                "saga": record.saga.map(|id| id.0.simple().to_string()),
-                "action": record.action,
-                "reason": record.reason,
-                "detail": record.detail.text(),
-            })
-        })
-        .collect();
-    batch(connection, include_str!("sql/insert_audit.sql"), &audits).await?;
+    let history: Vec<&HistoryRecord> = written().flat_map(|start| &start.history).chain(&changes.history).collect();
+    INSERT_HISTORY.execute(connection, &history, bind_history).await?;
+    audit(connection, &changes.audits).await?;
     migrate(connection, &changes.migrations).await?;
     deprecate(connection, &changes.deprecations).await?;
     Ok(Committed { starts })
@@ -185,6 +149,12 @@ async fn deprecate(connection: &mut SqliteConnection, changes: &[DeprecationChan
     Ok(())
 }
 
+static INSERT_SAGAS: Rows = rows!("sql/insert_sagas.sql", 22);
+static UPDATE_SAGAS: Rows = rows!("sql/update_sagas.sql", 16);
+static INSERT_COMMANDS: Rows = rows!("sql/insert_commands.sql", 12);
+static SETTLE_COMMANDS: Rows = rows!("sql/settle_commands.sql", 8);
+static INSERT_HISTORY: Rows = rows!("sql/insert_history.sql", 4);
+
 /// Inserts the sagas whose keys are free. Returns what became of each, and the ids of the new ones.
 async fn start(
     connection: &mut SqliteConnection,
@@ -193,28 +163,9 @@ async fn start(
     if changes.starts.is_empty() {
         return Ok(Default::default());
     }
-    let rows: Vec<Value> = changes
-        .starts
-        .iter()
-        .map(|start| {
-            let mut row = changed(&start.saga, 0);
-            let saga = &start.saga;
-            row["definition"] = saga.definition.name.clone().into();
-            row["version"] = saga.definition.version.into();
-            row["key"] = saga.key.clone().into();
-            row["input"] = saga.input.text().into();
-            row["hash"] = hex::encode(start.input_hash).into();
-            row["reads"] = i32::from(saga.reads_outputs).into();
-            row["created"] = saga.created_at.timestamp_micros().into();
-            row
-        })
-        .collect();
-    let inserted: Vec<Uuid> = sqlx::query_scalar(include_str!("sql/insert_sagas.sql"))
-        .bind(row::json(&rows))
-        .fetch_all(&mut *connection)
-        .await
-        .map_err(refused)?;
-    let new: HashSet<SagaId> = inserted.into_iter().map(SagaId).collect();
+    let inserted = INSERT_SAGAS.fetch(connection, &changes.starts, bind_start).await?;
+    let id = |row: &SqliteRow| row.try_get::<Uuid, _>(0).map(SagaId).map_err(refused);
+    let new: HashSet<SagaId> = inserted.iter().map(id).collect::<Result<_, _>>()?;
     if new.len() == changes.starts.len() {
         return Ok((vec![Started::New; new.len()], new));
     }
@@ -230,47 +181,121 @@ async fn start(
     Ok((starts, new))
 }
 
-/// The columns that change.
-fn changed(saga: &Saga, from_revision: u32) -> Value {
+fn bind_start<'q>(query: Bound<'q>, start: &NewSaga) -> Bound<'q> {
+    let saga = &start.saga;
     let SagaText { state, steps, stuck, cause, signals, parent } = SagaText::of(saga);
-    json!({
-        "id": saga.id.0.simple().to_string(),
-        "from": from_revision,
-        "state": state,
-        "paused": i32::from(saga.paused),
-        "revision": saga.revision,
-        "seq": saga.next_seq,
-        "steps": steps,
-        "stuck": stuck,
-        "cause": cause,
-        "output": saga.output.as_ref().map(|output| output.text()),
-        "signals": signals,
-        "parent": parent,
-        "deadline": saga.deadline.map(|at| at.timestamp_micros()),
-        "due": saga.due().map(|at| at.timestamp_micros()),
-        "updated": saga.updated_at.timestamp_micros(),
-        "ended": saga.ended_at.map(|at| at.timestamp_micros()),
-    })
+    query
+        .bind(saga.id.0)
+        .bind(saga.definition.name.clone())
+        .bind(saga.definition.version)
+        .bind(saga.key.clone())
+        .bind(state)
+        .bind(saga.paused)
+        .bind(saga.revision)
+        .bind(saga.next_seq.0)
+        .bind(steps)
+        .bind(stuck)
+        .bind(cause)
+        .bind(saga.input.text().to_owned())
+        .bind(start.input_hash.to_vec())
+        .bind(text(saga.output.as_ref()))
+        .bind(saga.reads_outputs)
+        .bind(signals)
+        .bind(parent)
+        .bind(micros(saga.deadline))
+        .bind(micros(saga.due()))
+        .bind(saga.created_at.timestamp_micros())
+        .bind(saga.updated_at.timestamp_micros())
+        .bind(micros(saga.ended_at))
 }
 
-fn command(command: &NewCommand) -> Value {
-    json!({
-        "saga": command.id.saga.0.simple().to_string(),
-        "seq": command.id.seq,
-        "step": command.step,
-        "index": command.step_index,
-        "direction": command.direction,
-        "generation": command.generation,
-        "compensates": command.compensates,
-        "participant": command.participant,
-        "action": command.action,
-        "body": command.body.text(),
-        "at": command.at.timestamp_micros(),
-        "revision": command.revision,
-    })
+fn bind_update<'q>(query: Bound<'q>, update: &SagaUpdate) -> Bound<'q> {
+    let saga = &update.saga;
+    let SagaText { state, steps, stuck, cause, signals, parent } = SagaText::of(saga);
+    query
+        .bind(saga.id.0)
+        .bind(update.from_revision)
+        .bind(state)
+        .bind(saga.paused)
+        .bind(saga.revision)
+        .bind(saga.next_seq.0)
+        .bind(steps)
+        .bind(stuck)
+        .bind(cause)
+        .bind(text(saga.output.as_ref()))
+        .bind(signals)
+        .bind(parent)
+        .bind(micros(saga.deadline))
+        .bind(micros(saga.due()))
+        .bind(saga.updated_at.timestamp_micros())
+        .bind(micros(saga.ended_at))
 }
 
-/// Runs a statement whose only parameter is the batch; returns how many rows it touched.
+fn bind_command<'q>(query: Bound<'q>, command: &&NewCommand) -> Bound<'q> {
+    query
+        .bind(command.id.saga.0)
+        .bind(command.id.seq.0)
+        .bind(command.step.clone())
+        .bind(command.step_index)
+        .bind(command.direction.as_str())
+        .bind(command.generation)
+        .bind(command.compensates)
+        .bind(command.participant.clone())
+        .bind(command.action.clone())
+        .bind(command.body.text().to_owned())
+        .bind(command.at.timestamp_micros())
+        .bind(command.revision)
+}
+
+fn bind_settled<'q>(query: Bound<'q>, settled: &&SettledCommand) -> Bound<'q> {
+    let SettledCommand { saga, settled, revision, at } = settled;
+    query
+        .bind(saga.0)
+        .bind(settled.seq.0)
+        .bind(settled.outcome.as_str())
+        .bind(settled.attempt)
+        .bind(text(settled.output.as_ref()))
+        .bind(settled.problem.as_ref().map(row::json))
+        .bind(at.timestamp_micros())
+        .bind(*revision)
+}
+
+fn bind_history<'q>(query: Bound<'q>, record: &&HistoryRecord) -> Bound<'q> {
+    query.bind(record.saga.0).bind(record.revision).bind(record.at.timestamp_micros()).bind(row::json(&record.event))
+}
+
+/// There are few of these, so that they come as JSON.
+async fn audit(connection: &mut SqliteConnection, audits: &[AuditRecord]) -> Result<(), StoreError> {
+    if audits.is_empty() {
+        return Ok(());
+    }
+    let audits: Vec<Value> = audits
+        .iter()
+        .map(|record| {
+            json!({
+                "at": record.at.timestamp_micros(),
+                "actor": record.actor,
+                "saga": record.saga.map(|id| id.0.simple().to_string()),
+                "action": record.action,
+                "reason": record.reason,
+                "detail": record.detail.text(),
+            })
+        })
+        .collect();
+    let insert = sqlx::query(include_str!("sql/insert_audit.sql")).bind(row::json(&audits));
+    insert.execute(&mut *connection).await.map_err(refused)?;
+    Ok(())
+}
+
+fn text(payload: Option<&Payload>) -> Option<String> {
+    payload.map(|payload| payload.text().to_owned())
+}
+
+fn micros(at: Option<Timestamp>) -> Option<i64> {
+    at.map(|at| at.timestamp_micros())
+}
+
+/// Runs a seldom statement, whose only parameter is the batch as JSON; returns how many rows it touched.
 async fn batch(connection: &mut SqliteConnection, sql: &'static str, rows: &[Value]) -> Result<u64, StoreError> {
     if rows.is_empty() {
         return Ok(0);

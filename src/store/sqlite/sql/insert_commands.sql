@@ -2,7 +2,6 @@ insert into outbox (
     saga_id, seq, step, step_index, direction, generation, compensates, participant, action, body, state, decided_at,
     decided_revision)
 select
-    unhex(value ->> 'saga'), value ->> 'seq', value ->> 'step', value ->> 'index', value ->> 'direction',
-    value ->> 'generation', value ->> 'compensates', value ->> 'participant', value ->> 'action', value ->> 'body',
-    'PENDING', value ->> 'at', value ->> 'revision'
-from json_each($1)
+    column1, column2, column3, column4, column5, column6, column7, column8, column9, column10, 'PENDING', column11,
+    column12
+from (values :rows)

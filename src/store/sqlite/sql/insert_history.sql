@@ -1,3 +1,3 @@
 insert into history (saga_id, revision, at, event)
-select unhex(value ->> 'saga'), value ->> 'revision', value ->> 'at', value ->> 'event'
-from json_each($1)
+select column1, column2, column3, column4
+from (values :rows)

@@ -2,12 +2,9 @@ insert into saga (
     id, definition_name, definition_version, key, state, paused, revision, next_seq, steps, stuck, cause, input,
     input_hash, output, reads_outputs, signals, parent, deadline_at, due_at, created_at, updated_at, ended_at)
 select
-    unhex(value ->> 'id'), value ->> 'definition', value ->> 'version', value ->> 'key', value ->> 'state',
-    value ->> 'paused', value ->> 'revision', value ->> 'seq', value ->> 'steps', value ->> 'stuck', value ->> 'cause',
-    value ->> 'input', unhex(value ->> 'hash'), value ->> 'output', value ->> 'reads', value ->> 'signals',
-    value ->> 'parent', value ->> 'deadline',
-    value ->> 'due', value ->> 'created', value ->> 'updated', value ->> 'ended'
-from json_each($1)
+    column1, column2, column3, column4, column5, column6, column7, column8, column9, column10, column11, column12,
+    column13, column14, column15, column16, column17, column18, column19, column20, column21, column22
+from (values :rows)
 where true
 on conflict (definition_name, key) do nothing
 returning id

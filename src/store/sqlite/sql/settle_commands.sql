@@ -1,10 +1,10 @@
 update outbox set
     state = 'VERIFIED',
-    outcome = new.value ->> 'outcome',
-    attempt = new.value ->> 'attempt',
-    output = new.value ->> 'output',
-    problem = new.value ->> 'problem',
-    verified_at = new.value ->> 'at',
-    verified_revision = new.value ->> 'revision'
-from json_each($1) as new
-where outbox.saga_id = unhex(new.value ->> 'saga') and outbox.seq = new.value ->> 'seq'
+    outcome = new.column3,
+    attempt = new.column4,
+    output = new.column5,
+    problem = new.column6,
+    verified_at = new.column7,
+    verified_revision = new.column8
+from (values :rows) as new
+where outbox.saga_id = new.column1 and outbox.seq = new.column2

@@ -1,20 +1,21 @@
 update saga set
-    state = new.value ->> 'state',
-    paused = new.value ->> 'paused',
-    revision = new.value ->> 'revision',
-    next_seq = new.value ->> 'seq',
-    steps = new.value ->> 'steps',
-    stuck = new.value ->> 'stuck',
-    cause = new.value ->> 'cause',
-    output = new.value ->> 'output',
-    signals = new.value ->> 'signals',
-    parent = new.value ->> 'parent',
-    deadline_at = new.value ->> 'deadline',
-    due_at = new.value ->> 'due',
-    updated_at = new.value ->> 'updated',
-    ended_at = new.value ->> 'ended'
-from json_each($1) as new
-where saga.id = unhex(new.value ->> 'id')
-    and saga.revision = new.value ->> 'from'
-    and saga.revision < new.value ->> 'revision'
-    and saga.state in ('RUNNING', 'COMPENSATING', 'STUCK')
+    state = new.column3,
+    paused = new.column4,
+    revision = new.column5,
+    next_seq = new.column6,
+    steps = new.column7,
+    stuck = new.column8,
+    cause = new.column9,
+    output = new.column10,
+    signals = new.column11,
+    parent = new.column12,
+    deadline_at = new.column13,
+    due_at = new.column14,
+    updated_at = new.column15,
+    ended_at = new.column16
+from (values :rows) as new
+where saga.id = new.column1
+    and saga.revision = new.column2
+    and saga.revision < new.column5
+    -- The plus keeps the index on live sagas out of it, which would be read whole.
+    and +saga.state in ('RUNNING', 'COMPENSATING', 'STUCK')
