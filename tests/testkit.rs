@@ -60,6 +60,21 @@ async fn loyalty_signup_is_sound_under_every_single_fault() {
     is_sound("loyalty-signup").await;
 }
 
+#[tokio::test]
+async fn fulfil_order_is_sound_under_every_single_fault() {
+    is_sound("fulfil-order").await;
+}
+
+#[tokio::test]
+async fn business_trip_is_sound_under_every_single_fault() {
+    is_sound("business-trip").await;
+}
+
+#[tokio::test]
+async fn join_club_is_sound_under_every_single_fault() {
+    is_sound("join-club").await;
+}
+
 #[test]
 fn every_shipped_saga_has_its_test() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("sagas");

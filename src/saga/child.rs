@@ -147,8 +147,10 @@ impl Machine<'_> {
             (_, Some(cause)) if cause.kind == "tombstoned" => "tombstoned",
             _ => "sub-saga-compensated",
         };
-        let mut problem = Problem::new(kind, format!("saga {} is {}", self.saga.id, self.saga.state.as_str()));
-        problem.detail = self.saga.cause.as_ref().map(ToString::to_string);
+        let (name, state) = (&self.saga.definition.name, self.saga.state.as_str());
+        let why = self.saga.cause.as_ref().map(|cause| format!(": {}", cause.title)).unwrap_or_default();
+        let mut problem = Problem::new(kind, format!("sub-saga {name} is {state}{why}"));
+        problem.detail = Some(format!("saga {}", self.saga.id));
         ReplyOutcome::Failure { problem }
     }
 }

@@ -26,17 +26,20 @@ use crate::coordinator::{Coordinator, CoordinatorOptions, Operate, OperatorActio
 use crate::definition::Definition;
 use crate::id::SagaId;
 use crate::payload::Payload;
-use crate::saga::{Saga, SagaState, StepState, StepStatus};
+use crate::saga::{Phase, Saga, SagaState, StepState, StepStatus};
 use crate::store::Store;
 use plan::{CASES, Fault, Faults};
 use progress::Progress;
 use services::Company;
 
 /// The sagas that the demo shows: the shipped definitions, as they are.
-const SHIPPED: [&str; 3] = [
+const SHIPPED: [&str; 6] = [
     include_str!("../../../sagas/place-order.yaml"),
     include_str!("../../../sagas/book-trip.yaml"),
     include_str!("../../../sagas/loyalty-signup.yaml"),
+    include_str!("../../../sagas/fulfil-order.yaml"),
+    include_str!("../../../sagas/business-trip.yaml"),
+    include_str!("../../../sagas/join-club.yaml"),
 ];
 /// How often the stored sagas are looked at.
 const LOOK: Duration = Duration::from_millis(40);
@@ -106,7 +109,7 @@ async fn play(folder: &Path, context: &Context) -> Result<Exit, CliError> {
     progress.say("MusicCorp sells records, books trips to concerts and has a club for its customers. That takes eight");
     progress
         .say("services, each with its own database: orders, payments, warehouse, airline, hotel, cars, loyalty, mail.");
-    progress.say("Seven orders, three trips and two sign-ups come in; eight of them meet trouble.\n");
+    progress.say("Nine orders, four trips and four sign-ups come in; ten of them meet trouble.\n");
 
     let office = Office::open(folder).await?;
     let mut definitions = Vec::new();
@@ -145,6 +148,7 @@ async fn play(folder: &Path, context: &Context) -> Result<Exit, CliError> {
     for (case, &id) in CASES.iter().zip(&ids) {
         let Some(record) = office.store.saga(id).await? else { continue };
         let Some(definition) = definition_of(&definitions, &record.saga) else { continue };
+        let definition = &*definition;
         let history = office.store.history(id).await?;
         let in_crash = case.fault == Some(Fault::CoordinatorKilled);
         rows.push(report::row(case, definition, &record, &history, in_crash));
@@ -203,7 +207,7 @@ async fn watch_all(
             sagas.push(office.saga(id).await?);
         }
         for (case, saga) in CASES.iter().zip(&sagas) {
-            let standing = definition_of(definitions, saga).map(|definition| standing(definition, saga));
+            let standing = definition_of(definitions, saga).map(|definition| standing(&definition, saga));
             progress.stands(case.key, standing.unwrap_or_default(), saga.state.is_terminal());
         }
         if is_enough(&sagas) {
@@ -213,19 +217,36 @@ async fn watch_all(
     }
 }
 
-fn definition_of<'a>(definitions: &'a [Arc<Definition>], saga: &Saga) -> Option<&'a Definition> {
-    definitions.iter().map(Arc::as_ref).find(|definition| definition.reference == saga.definition)
+fn definition_of(definitions: &[Arc<Definition>], saga: &Saga) -> Option<Arc<Definition>> {
+    saga.expand(definitions.iter().find(|definition| definition.reference == saga.definition)?)
 }
 
 /// Whether nothing moves any more without a person.
 fn all_still(sagas: &[Saga]) -> bool {
-    sagas.iter().all(|saga| saga.state.is_terminal() || saga.state.stuck().is_some())
+    sagas.iter().all(|saga| saga.state.is_terminal() || saga.state.stuck().is_some() || waits(saga))
+}
+
+/// Whether it waits for a word from outside.
+fn waits(saga: &Saga) -> bool {
+    let is_waiting =
+        |step: &StepState| matches!(step.in_flight(), Some((_, command)) if matches!(command.phase, Phase::Waiting(_)));
+    saga.steps.iter().any(is_waiting)
 }
 
 /// Does what an operator would do about what is stuck.
 async fn step_in(office: &Office, ids: &[SagaId], progress: &mut Progress) -> Result<(), CliError> {
     for (case, &id) in CASES.iter().zip(ids) {
         let saga = office.saga(id).await?;
+        if waits(&saga) {
+            progress.say(&format!("\n  {} waits for an approval. Somebody gives it:", case.key));
+            progress.say(&format!(
+                "  amends sagas signal approval --saga {} --key {} --payload '{{\"by\":\"the boss\"}}'\n",
+                case.saga(),
+                case.key
+            ));
+            let payload = Payload::from(json!({ "by": "the boss" }));
+            office.coordinator.signal(id, "approval".to_owned(), payload).await?;
+        }
         let Some(stuck) = saga.state.stuck() else { continue };
         progress.say(&format!(
             "\n  {} is STUCK: {}. It waits for a person, who looks at it",

@@ -32,6 +32,8 @@ pub enum Fault {
     CardDeclined,
     /// The warehouse refuses to pick.
     OutOfStock,
+    /// The warehouse refuses one line of several.
+    LineOutOfStock,
     /// The warehouse asks for another attempt.
     NobodyToLift,
     /// The bank refuses to undo, so that the saga needs a person.
@@ -68,6 +70,12 @@ pub enum Wish {
     Trip(&'static str, Option<&'static str>),
     /// `loyalty-signup`: the address.
     Signup(&'static str),
+    /// `fulfil-order`: several records, and the card that pays.
+    Basket(&'static [&'static str], &'static str),
+    /// `business-trip`: the hotel; somebody must approve.
+    Business(&'static str),
+    /// `join-club`: the address; membership is a saga of its own.
+    Join(&'static str),
 }
 
 /// The sagas of the demo. The slow bank is in the middle, so that what comes after it waits when the coordinator dies.
@@ -84,6 +92,15 @@ pub const CASES: &[Case] = &[
     done("trip-3", Wish::Trip(SLEEPY_HOTEL, Some("beetle")), Some(Fault::DeskAsleep)),
     done("member-1", Wish::Signup("ada@example.org"), None),
     undone("member-2", Wish::Signup(WRONG_ADDRESS), Fault::AddressUnknown),
+    done("basket-1", Wish::Basket(&["blue-train", "giant-steps", "kind-of-blue"], "card-of-ada"), None),
+    undone(
+        "basket-2",
+        Wish::Basket(&["blue-train", "giant-steps", OUT_OF_PRINT], "card-of-ben"),
+        Fault::LineOutOfStock,
+    ),
+    done("fair-1", Wish::Business("hotel-of-the-sea"), None),
+    done("club-1", Wish::Join("cleo@example.org"), None),
+    undone("club-2", Wish::Join(WRONG_ADDRESS), Fault::AddressUnknown),
 ];
 
 const fn done(key: &'static str, wish: Wish, fault: Option<Fault>) -> Case {
@@ -105,6 +122,10 @@ pub const CAR: i64 = 5_000;
 /// What a new member is given.
 pub const POINTS: i64 = 500;
 
+fn cost(records: &[&str]) -> i64 {
+    records.iter().map(|_| RECORD).sum()
+}
+
 impl Case {
     /// The definition's name.
     pub fn saga(&self) -> &'static str {
@@ -112,6 +133,9 @@ impl Case {
             Wish::Order(..) => "place-order",
             Wish::Trip(..) => "book-trip",
             Wish::Signup(_) => "loyalty-signup",
+            Wish::Basket(..) => "fulfil-order",
+            Wish::Business(_) => "business-trip",
+            Wish::Join(_) => "join-club",
         }
     }
 
@@ -138,6 +162,15 @@ impl Case {
             Wish::Signup(email) => {
                 json!({ "customerId": self.key, "email": email, "tier": "gold", "giftWanted": true })
             }
+            Wish::Basket(records, card) => {
+                let lines: Vec<Value> = records.iter().map(|sku| json!({ "sku": sku, "quantity": 1 })).collect();
+                let (customer, total) = (card.trim_start_matches("card-of-"), cost(records));
+                json!({ "orderId": self.key, "customer": customer, "lines": lines, "total": total, "card": card })
+            }
+            Wish::Business(hotel) => json!({
+                "tripId": self.key, "traveller": "dora", "flight": "AM-7", "hotel": hotel, "card": "card-of-dora",
+            }),
+            Wish::Join(email) => json!({ "customerId": self.key, "email": email, "tier": "gold", "atOnce": true }),
         }
     }
 
@@ -152,7 +185,12 @@ impl Case {
             }
             Wish::Trip(_, None) => Traces { bookings: 2, paid: FLIGHT + ROOM, ..Traces::default() },
             Wish::Trip(_, Some(_)) => Traces { bookings: 3, paid: FLIGHT + ROOM + CAR, ..Traces::default() },
-            Wish::Signup(_) => Traces { members: 1, points: POINTS, gifts: 1, ..Traces::default() },
+            Wish::Signup(_) | Wish::Join(_) => Traces { members: 1, points: POINTS, gifts: 1, ..Traces::default() },
+            Wish::Basket(records, _) => {
+                let taken = i64::try_from(records.len()).unwrap_or_default();
+                Traces { confirmed: 1, paid: cost(records), taken, ..Traces::default() }
+            }
+            Wish::Business(_) => Traces { bookings: 2, paid: FLIGHT + ROOM, ..Traces::default() },
         }
     }
 }

@@ -95,7 +95,7 @@ impl Company {
     /// Lets the services take commands from `broker`.
     pub fn open(&self, broker: &Arc<dyn Broker>) -> Result<AtWork, CliError> {
         let faults = || self.faults.clone();
-        let (bank, void_faults, pick_faults) = (faults(), faults(), faults());
+        let (bank, void_faults, pick_faults, line_faults) = (faults(), faults(), faults(), faults());
         let orders = Participant::named("orders")
             .action("create", create)
             .action("cancel", |_: Value, work| close_order("cancelled", work))
@@ -108,6 +108,8 @@ impl Company {
         let warehouse = Participant::named("warehouse")
             .action("pick", move |input, work| pick(input, work, pick_faults.clone()))
             .action("unpick", unpick)
+            .action("reserve", move |input, work| reserve(input, work, line_faults.clone()))
+            .action("release", release)
             .action("dispatch", dispatch)
             .action("gift", |_: Value, work| gift("insert into gifts values ($1)", work))
             .action("recall", |_: Value, work| gift("delete from gifts where saga = $1", work));
@@ -306,6 +308,43 @@ async fn pick(list: PickList, mut work: Work<Sqlite>, faults: Arc<Faults>) -> Re
         }
         query("insert into picks values ($1, $2, $3)").bind(&saga).bind(&sku).bind(quantity).execute(work.tx()).await?;
     }
+    Ok(())
+}
+
+async fn reserve(line: Line, mut work: Work<Sqlite>, faults: Arc<Faults>) -> Result<(), StepError> {
+    let Line { sku, quantity } = line;
+    let saga = saga(&work);
+    let picked = query("update stock set free = free - $2, picked = picked + $2 where sku = $1 and free >= $2")
+        .bind(&sku)
+        .bind(quantity)
+        .execute(work.tx())
+        .await?;
+    if picked.rows_affected() == 0 {
+        faults.fire(Fault::LineOutOfStock);
+        return Err(refuse("out-of-stock", "one of the records is out of stock"));
+    }
+    query("insert into picks values ($1, $2, $3)").bind(&saga).bind(&sku).bind(quantity).execute(work.tx()).await?;
+    Ok(())
+}
+
+#[derive(Deserialize)]
+struct Released {
+    sku: String,
+}
+
+/// Puts back the one line that it is about.
+async fn release(Released { sku }: Released, mut work: Work<Sqlite>) -> Result<(), StepError> {
+    let saga = saga(&work);
+    let quantity: i64 = query_scalar("delete from picks where saga = $1 and sku = $2 returning quantity")
+        .bind(saga)
+        .bind(&sku)
+        .fetch_one(work.tx())
+        .await?;
+    query("update stock set free = free + $2, picked = picked - $2 where sku = $1")
+        .bind(sku)
+        .bind(quantity)
+        .execute(work.tx())
+        .await?;
     Ok(())
 }
 
