@@ -273,11 +273,11 @@ impl Reads {
         };
         // One place after the other: keep what lets the most expressions be evaluated.
         let mut best = failures(definition, &build(&choice));
-        for _ in 0..3 {
+        'search: for _ in 0..3 {
             for at in 0..places.len() {
                 for chosen in 0..CANDIDATES.len() {
                     if best == 0 {
-                        return build(&choice);
+                        break 'search;
                     }
                     let mut other = choice.clone();
                     if let Some(place) = other.get_mut(at) {
@@ -296,6 +296,16 @@ impl Reads {
                 if found < best {
                     (best, choice) = (found, all);
                 }
+            }
+        }
+        // What became a number only because all did is a text again.
+        for at in 0..places.len() {
+            let mut other = choice.clone();
+            if let Some(place) = other.get_mut(at) {
+                *place = 0;
+            }
+            if failures(definition, &build(&other)) <= best {
+                choice = other;
             }
         }
         build(&choice)

@@ -59,7 +59,7 @@ impl Place {
     /// As long as a real attempt token, since it is carried twice per step.
     fn token(self, run: u32) -> String {
         let Self { saga, step, is_compensation } = self;
-        format!("{run:08}.{saga:010}.{step}.{}.{:033}", u8::from(is_compensation), 0)
+        format!("{run:08}.{saga:010}.{step}.{}.{:034}", u8::from(is_compensation), 0)
     }
 
     fn read(token: &str, run: u32) -> Option<Self> {

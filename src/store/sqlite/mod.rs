@@ -41,6 +41,8 @@ const MIGRATIONS: &[Known] = &[
 
 /// How long to wait for another process that holds the file.
 const BUSY: Duration = Duration::from_secs(5);
+/// How long to wait before asking again where SQLite does not wait by itself.
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
 const READERS: u32 = 4;
 
 /// A store in one file.
@@ -82,9 +84,7 @@ impl SqliteStore {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY);
         let unavailable = |error: sqlx::Error| StoreError::Unavailable(format!("{url}: {error}"));
-        let writer = Writer::open(options.clone()).await.map_err(unavailable)?;
-        let readers = SqlitePoolOptions::new().max_connections(READERS);
-        let readers = readers.connect_with(options).await.map_err(unavailable)?;
+        let (writer, readers) = open(&options).await.map_err(unavailable)?;
         Ok(Self(Arc::new(Inner { address: url.to_owned(), clock, writer, readers })))
     }
 
@@ -178,13 +178,42 @@ impl SqliteStore {
     }
 }
 
+/// Opens the writer and the readers. Processes that turn one new file to write-ahead logging at the same time are told
+/// "locked" at once, without the wait that the busy time-out promises, since each holds what the other waits for.
+async fn open(options: &SqliteConnectOptions) -> Result<(Writer, SqlitePool), sqlx::Error> {
+    let end = tokio::time::Instant::now() + BUSY;
+    loop {
+        match try_open(options).await {
+            Err(error) if is_busy(&error) && tokio::time::Instant::now() < end => {
+                tokio::time::sleep(BUSY_PAUSE).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+async fn try_open(options: &SqliteConnectOptions) -> Result<(Writer, SqlitePool), sqlx::Error> {
+    let writer = Writer::open(options.clone()).await?;
+    let readers = SqlitePoolOptions::new().max_connections(READERS).connect_with(options.clone()).await?;
+    Ok((writer, readers))
+}
+
+/// SQLITE_BUSY or SQLITE_LOCKED.
+fn is_busy(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(error) if matches!(kind(error.as_ref()), Some(5 | 6)))
+}
+
+/// The low byte of an extended result code is the kind of error.
+fn kind(error: &dyn sqlx::error::DatabaseError) -> Option<i32> {
+    error.code()?.parse().ok().map(|code: i32| code & 0xff)
+}
+
 /// What SQLite says, as a caller needs to know it.
 fn refused(error: sqlx::Error) -> StoreError {
     let text = error.to_string();
     match &error {
-        // The low byte of an extended result code is the kind of error.
         sqlx::Error::Database(database) => {
-            match database.code().and_then(|code| code.parse().ok()).map(|code: i32| code & 0xff) {
+            match kind(database.as_ref()) {
                 // SQLITE_BUSY, SQLITE_LOCKED.
                 Some(5 | 6) => StoreError::Conflict(text),
                 // SQLITE_IOERR, SQLITE_FULL, SQLITE_CANTOPEN: mended from outside, then it goes on.
