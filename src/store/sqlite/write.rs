@@ -86,8 +86,8 @@ pub(super) fn saga(row: &SqliteRow) -> Result<Saga, StoreError> {
 
 pub(super) async fn write(connection: &mut SqliteConnection, changes: &Changes) -> Result<Committed, StoreError> {
     let (starts, new) = start(connection, changes).await?;
-    let commands = changes.starts.iter().filter(|start| new.contains(&start.saga.id)).flat_map(|start| &start.commands);
-    let commands: Vec<Value> = commands.chain(&changes.commands).map(command).collect();
+    let written = || changes.starts.iter().filter(|start| new.contains(&start.saga.id));
+    let commands: Vec<Value> = written().flat_map(|start| &start.commands).chain(&changes.commands).map(command).collect();
     batch(connection, include_str!("sql/insert_commands.sql"), &commands).await?;
 
     let updates: Vec<Value> =
@@ -97,7 +97,7 @@ pub(super) async fn write(connection: &mut SqliteConnection, changes: &Changes) 
         return Err(StoreError::Conflict(format!("{updated} of {} sagas were as they were read", updates.len())));
     }
 
-    let settled: Vec<Value> = latest(&changes.settled)
+    let settled: Vec<Value> = latest(written().flat_map(|start| &start.settled).chain(&changes.settled))
         .into_iter()
         .map(|settled| {
             json!({
@@ -112,13 +112,13 @@ pub(super) async fn write(connection: &mut SqliteConnection, changes: &Changes) 
             })
         })
         .collect();
-    let written = batch(connection, include_str!("sql/settle_commands.sql"), &settled).await?;
-    if written != settled.len() as u64 {
+    let count = batch(connection, include_str!("sql/settle_commands.sql"), &settled).await?;
+    if count != settled.len() as u64 {
         return Err(StoreError::Conflict("a command to be settled is not there".to_owned()));
     }
 
-    let history = changes.starts.iter().filter(|start| new.contains(&start.saga.id)).flat_map(|start| &start.history);
-    let history: Vec<Value> = history
+    let history: Vec<Value> = written()
+        .flat_map(|start| &start.history)
         .chain(&changes.history)
         .map(|record| {
             json!({
