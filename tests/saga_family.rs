@@ -148,7 +148,7 @@ fn a_start_that_takes_effect_twice_is_caught() {
 
 #[test]
 fn a_refusal_before_everything_is_undone_is_caught() {
-    caught(Bug::RefusesTooEarly, "");
+    caught(Bug::RefusesTooEarly, "9 ");
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn a_question_without_an_answer_is_caught() {
 
 #[test]
 fn a_sub_saga_that_is_forgotten_is_caught() {
-    caught(Bug::UnknownIsFailed, "");
+    caught(Bug::UnknownIsFailed, "family: ");
 }
 
 #[test]

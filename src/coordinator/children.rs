@@ -232,7 +232,9 @@ impl Ask<'_> {
         let start = Start { saga: body.saga.clone(), version: body.version, input, key: Some(self.key.clone()) };
         match self.coordinator.start_child(start, self.parent(depth)).await {
             Ok(StartOutcome::Started { .. }) => Ok(Done::Taken),
-            Ok(StartOutcome::Exists { .. }) | Err(CoordinatorError::KeyConflict { .. }) => self.tell_holder(&body).await,
+            Ok(StartOutcome::Exists { .. }) | Err(CoordinatorError::KeyConflict { .. }) => {
+                self.tell_holder(&body).await
+            }
             // Certain to have had no effect.
             Err(
                 error @ (CoordinatorError::InvalidInput { .. }
@@ -248,11 +250,12 @@ impl Ask<'_> {
         if let Some(holder) = self.holder(&body.saga).await? {
             return self.tell(holder).await;
         }
-        let start =
-            Start { saga: body.saga.clone(), version: None, input: null(), key: Some(self.key.clone()) };
+        let start = Start { saga: body.saga.clone(), version: None, input: null(), key: Some(self.key.clone()) };
         match self.coordinator.entomb(start, self.parent(1)).await {
             Ok(StartOutcome::Started { .. }) => Ok(Done::Taken),
-            Ok(StartOutcome::Exists { .. }) | Err(CoordinatorError::KeyConflict { .. }) => self.tell_holder(&body).await,
+            Ok(StartOutcome::Exists { .. }) | Err(CoordinatorError::KeyConflict { .. }) => {
+                self.tell_holder(&body).await
+            }
             // Nothing can have been started of what there is not.
             Err(CoordinatorError::UnknownDefinition { .. } | CoordinatorError::UnknownVersion { .. }) => {
                 Ok(success(self.to.clone()))

@@ -87,7 +87,8 @@ pub(super) fn saga(row: &SqliteRow) -> Result<Saga, StoreError> {
 pub(super) async fn write(connection: &mut SqliteConnection, changes: &Changes) -> Result<Committed, StoreError> {
     let (starts, new) = start(connection, changes).await?;
     let written = || changes.starts.iter().filter(|start| new.contains(&start.saga.id));
-    let commands: Vec<Value> = written().flat_map(|start| &start.commands).chain(&changes.commands).map(command).collect();
+    let commands: Vec<Value> =
+        written().flat_map(|start| &start.commands).chain(&changes.commands).map(command).collect();
     batch(connection, include_str!("sql/insert_commands.sql"), &commands).await?;
 
     let updates: Vec<Value> =
