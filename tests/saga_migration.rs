@@ -496,7 +496,8 @@ fn elements_of_a_list_and_waits_move_with_the_saga() {
     );
     let saga = of_lines(&["a", "b"]);
     let expanded = amends::saga::expanded_for(&first, &saga).expect("it fits");
-    let mut driven = Driven { definition: &expanded, saga, now: epoch(), history: Vec::new(), effects: Vec::new() };
+    let mut driven =
+        Driven { definition: &expanded, saga, now: epoch(), history: Vec::new(), effects: Vec::new(), parent: None };
     driven.apply(EventKind::Started);
     driven.succeed("reserve[0]");
     driven.succeed("reserve[1]");
@@ -515,7 +516,8 @@ fn another_list_or_another_signal_is_another_meaning() {
     let first = each(1, "input.lines", "");
     let saga = of_lines(&["a"]);
     let expanded = amends::saga::expanded_for(&first, &saga).expect("it fits");
-    let mut driven = Driven { definition: &expanded, saga, now: epoch(), history: Vec::new(), effects: Vec::new() };
+    let mut driven =
+        Driven { definition: &expanded, saga, now: epoch(), history: Vec::new(), effects: Vec::new(), parent: None };
     driven.apply(EventKind::Started);
     let others = each(2, "input.others", "");
     let to = amends::saga::expanded_for(&others, &driven.saga).expect("it fits");

@@ -3,6 +3,7 @@
 //! A sub-saga's key is the key of the command that starts it, so that the command takes effect once however often it is
 //! delivered. It answers when the sub-saga is done, not when it is started.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -14,10 +15,12 @@ use crate::broker::{Delivery, Settlement};
 use crate::coordinator::outbound::answer;
 use crate::coordinator::replies::consume;
 use crate::coordinator::{Coordinator, CoordinatorError, Start, StartOutcome};
-use crate::id::SagaId;
+use crate::id::{CommandId, SagaId};
+use crate::message::command::idempotency_key;
 use crate::message::{Command, Envelope, TokenKeys};
 use crate::payload::Payload;
 use crate::saga::{Direction, EventKind, Parent, Problem, ReplyAddress, ReplyOutcome};
+use crate::store::{OutboxEntry, Page, SagaFilter, SagaSummary, StoreError};
 
 /// What may be unacknowledged at once.
 const PREFETCH: u16 = 256;
@@ -58,7 +61,7 @@ pub(super) async fn run(coordinator: Coordinator, keys: TokenKeys, stop: Cancell
             () = stop.cancelled() => return,
         };
         let Some(deliveries) = deliveries else { return };
-        let done = join_all(deliveries.iter().map(|delivery| one(&coordinator, &keys, delivery))).await;
+        let done = together(&coordinator, &keys, &deliveries).await;
         let (mut answers, mut settlements, mut must_wait) = (Vec::new(), Vec::new(), false);
         for (delivery, done) in deliveries.iter().zip(done) {
             let settlement = match done {
@@ -89,33 +92,90 @@ pub(super) async fn run(coordinator: Coordinator, keys: TokenKeys, stop: Cancell
     }
 }
 
-async fn one(coordinator: &Coordinator, keys: &TokenKeys, delivery: &Delivery) -> Done {
-    let Ok(command) = Command::decode(&delivery.envelope) else { return Done::Refused };
-    // Only a coordinator of this store signs tokens, and only for commands that it has decided.
-    let is_ours = keys.verify(&command.token).is_ok_and(|(id, _)| id.saga == command.saga_id);
-    let prefix = format!("{}/", command.saga_id);
-    let keys_fit = std::iter::once(&command.key).chain(&command.compensates).all(|key| key.starts_with(&prefix));
-    if !is_ours || !keys_fit {
-        tracing::warn!(kind = delivery.envelope.routing_key, "a command for sub-sagas that no coordinator has sent");
-        return Done::Refused;
-    }
-    let to = ReplyAddress { token: command.token.clone(), reply_to: command.reply_to.clone() };
-    let Ok(body) = serde_json::from_str::<Body>(command.body.text()) else {
-        return Done::Answered(refusal(to, "sub-saga-invalid", "the command does not say which saga"));
+/// What becomes of each delivery.
+async fn together(coordinator: &Coordinator, keys: &TokenKeys, deliveries: &[Delivery]) -> Vec<Done> {
+    let named: Vec<Option<(CommandId, ReplyAddress)>> =
+        deliveries.iter().map(|delivery| named(keys, delivery)).collect();
+    let not_now = |error: &StoreError| {
+        tracing::warn!(%error, "commands for sub-sagas cannot be looked up yet");
+        named.iter().map(|named| if named.is_some() { Done::Later } else { Done::Refused }).collect()
     };
-    let outcome = match (command.action.as_str(), &command.compensates) {
-        ("start", None) => start(coordinator, &command, body, to.clone()).await,
-        ("compensate", Some(action)) => compensate(coordinator, &command, body, action, to.clone()).await,
-        (action, _) => {
-            return Done::Answered(refusal(to, "unknown-action", &format!("the coordinator does not know `{action}`")));
+    let ids: Vec<CommandId> = named.iter().flatten().map(|(id, _)| *id).collect();
+    let entries: HashMap<CommandId, OutboxEntry> = match coordinator.store().commands(&ids).await {
+        Ok(entries) => entries.into_iter().map(|entry| (entry.id, entry)).collect(),
+        Err(error) => return not_now(&error),
+    };
+    let depths = match depths(coordinator, &entries).await {
+        Ok(depths) => depths,
+        Err(error) => return not_now(&error),
+    };
+    let one = async |named: Option<(CommandId, ReplyAddress)>| {
+        let known = named.and_then(|(id, to)| Some((entries.get(&id)?, to)));
+        // What a message says is only a hint: the outbox knows what was decided, and for whom.
+        match known.filter(|(entry, _)| entry.participant == COORDINATOR && !entry.is_wait()) {
+            Some((entry, to)) => {
+                let depth = depths.get(&entry.id.saga).copied().unwrap_or_default();
+                one(coordinator, entry, to, depth).await
+            }
+            None => {
+                tracing::warn!("a command for sub-sagas that no coordinator has sent");
+                Done::Refused
+            }
         }
     };
-    match outcome {
-        Ok(()) => Done::Taken,
-        Err(error) if error.is_transient() => Done::Later,
-        // It ended in between, or was told already.
-        Err(error) => Done::Answered(refusal(to, &error.code().to_lowercase().replace('_', "-"), &explain(&error))),
+    join_all(named.iter().cloned().map(one)).await
+}
+
+/// The command that a message is an attempt of, and where the answer goes. Only a coordinator of this store signs tokens,
+/// and only for commands that it has decided; but participants know those of their own.
+fn named(keys: &TokenKeys, delivery: &Delivery) -> Option<(CommandId, ReplyAddress)> {
+    let command = Command::decode(&delivery.envelope).ok()?;
+    let (id, _) = keys.verify(&command.token).ok()?;
+    Some((id, ReplyAddress { token: command.token, reply_to: command.reply_to }))
+}
+
+/// How many sagas would stand above a sub-saga of each of these. Once for each, since many commands may be of one.
+async fn depths(
+    coordinator: &Coordinator,
+    entries: &HashMap<CommandId, OutboxEntry>,
+) -> Result<HashMap<SagaId, u8>, StoreError> {
+    let mut depths = HashMap::new();
+    for entry in entries.values().filter(|entry| entry.direction == Direction::Action) {
+        let id = entry.id.saga;
+        if !depths.contains_key(&id)
+            && let Some(above) = coordinator.store().saga(id).await?
+        {
+            depths.insert(id, above.saga.parent.map_or(0, |parent| parent.depth).saturating_add(1));
+        }
     }
+    Ok(depths)
+}
+
+async fn one(coordinator: &Coordinator, entry: &OutboxEntry, to: ReplyAddress, depth: u8) -> Done {
+    let Ok(body) = serde_json::from_str::<Body>(entry.body.text()) else {
+        return Done::Answered(refusal(to, "sub-saga-invalid", "the command does not say which saga"));
+    };
+    let generation = entry.compensates.unwrap_or(entry.generation);
+    let key = idempotency_key(entry.id.saga, &entry.step, Direction::Action.as_str(), generation);
+    let asked = Ask { coordinator, entry, key, to: to.clone(), depth };
+    let outcome = match entry.direction {
+        Direction::Action => asked.start(body).await,
+        Direction::Compensation => asked.compensate(body).await,
+    };
+    match outcome {
+        Ok(done) => done,
+        Err(error) if error.is_transient() => Done::Later,
+        // Not a refusal: that would say that there is no effect, and nobody knows.
+        Err(error) => {
+            tracing::error!(saga = %entry.id.saga, step = entry.step, %error, "a command for a sub-saga cannot be carried out");
+            let problem = Problem::new(code(&error), explain(&error));
+            Done::Answered(Box::new(answer(to, ReplyOutcome::Retry { problem, after: None }).envelope))
+        }
+    }
+}
+
+fn code(error: &CoordinatorError) -> String {
+    error.code().to_lowercase().replace('_', "-")
 }
 
 fn explain(error: &CoordinatorError) -> String {
@@ -132,63 +192,119 @@ fn refusal(to: ReplyAddress, kind: &str, title: &str) -> Box<Envelope> {
     Box::new(answer(to, ReplyOutcome::Failure { problem: Problem::new(kind, title) }).envelope)
 }
 
-async fn start(
-    coordinator: &Coordinator,
-    command: &Command,
-    body: Body,
-    answer: ReplyAddress,
-) -> Result<(), CoordinatorError> {
-    let asked = EventKind::Asked { direction: Direction::Action, answer: answer.clone() };
-    if let Some(id) = coordinator.store().saga_by_key(&body.saga, &command.key).await? {
-        return coordinator.tell(id, asked).await.map(|_| ());
-    }
-    let parent = parent(coordinator, command, answer).await?;
-    let input = body.input.unwrap_or_else(null);
-    let start = Start { saga: body.saga, version: body.version, input, key: Some(command.key.clone()) };
-    match coordinator.start_child(start, parent).await {
-        Ok(StartOutcome::Started { .. }) => Ok(()),
-        Ok(StartOutcome::Exists { id }) | Err(CoordinatorError::KeyConflict { existing: id, .. }) => {
-            coordinator.tell(id, asked).await.map(|_| ())
-        }
-        Err(error) => Err(error),
-    }
+fn success(to: ReplyAddress) -> Done {
+    Done::Answered(Box::new(answer(to, ReplyOutcome::Success { output: null() }).envelope))
 }
 
-async fn compensate(
-    coordinator: &Coordinator,
-    command: &Command,
-    body: Body,
-    action: &str,
-    answer: ReplyAddress,
-) -> Result<(), CoordinatorError> {
-    let asked = EventKind::Asked { direction: Direction::Compensation, answer: answer.clone() };
-    if let Some(id) = coordinator.store().saga_by_key(&body.saga, action).await? {
-        return coordinator.tell(id, asked).await.map(|_| ());
-    }
-    let parent = parent(coordinator, command, answer).await?;
-    let start = Start { saga: body.saga, version: None, input: null(), key: Some(action.to_owned()) };
-    match coordinator.entomb(start, parent).await {
-        Ok(StartOutcome::Started { .. }) => Ok(()),
-        Ok(StartOutcome::Exists { id }) | Err(CoordinatorError::KeyConflict { existing: id, .. }) => {
-            coordinator.tell(id, asked).await.map(|_| ())
-        }
-        Err(error) => Err(error),
-    }
+/// A command that is being carried out.
+struct Ask<'a> {
+    coordinator: &'a Coordinator,
+    entry: &'a OutboxEntry,
+    /// The sub-saga's.
+    key: String,
+    to: ReplyAddress,
+    /// How many sagas would stand above the sub-saga.
+    depth: u8,
 }
 
-async fn parent(coordinator: &Coordinator, command: &Command, start: ReplyAddress) -> Result<Parent, CoordinatorError> {
-    let saga: SagaId = command.saga_id;
-    let above = coordinator.store().saga(saga).await?.ok_or(CoordinatorError::UnknownSaga(saga))?;
-    let depth = above.saga.parent.map_or(0, |parent| parent.depth).saturating_add(1);
-    if depth > MAX_DEPTH {
-        return Err(CoordinatorError::NotAllowed {
-            id: saga,
-            action: "start a sub-saga",
-            state: above.saga.state.as_str(),
-            why: format!("{MAX_DEPTH} sagas stand above it already"),
-        });
+/// What has the sub-saga's key.
+enum Holder {
+    /// The sub-saga, or its tombstone.
+    Child(SagaId),
+    /// Somebody else's saga. Keys are free for all, and whoever has the key keeps it.
+    Stranger,
+}
+
+impl Ask<'_> {
+    async fn start(&self, body: Body) -> Result<Done, CoordinatorError> {
+        match self.holder(&body.saga).await? {
+            Some(holder) => return self.tell(holder).await,
+            // It was given up before it could start: what is to undo it leaves the tombstone.
+            None if self.entry.verified.is_some() => return Ok(Done::Taken),
+            None => {}
+        }
+        let depth = self.depth;
+        if depth > MAX_DEPTH {
+            let why = format!("{MAX_DEPTH} sagas stand above it already");
+            return Ok(Done::Answered(refusal(self.to.clone(), "sub-saga-too-deep", &why)));
+        }
+        let input = body.input.clone().unwrap_or_else(null);
+        let start = Start { saga: body.saga.clone(), version: body.version, input, key: Some(self.key.clone()) };
+        match self.coordinator.start_child(start, self.parent(depth)).await {
+            Ok(StartOutcome::Started { .. }) => Ok(Done::Taken),
+            Ok(StartOutcome::Exists { .. }) | Err(CoordinatorError::KeyConflict { .. }) => {
+                self.tell_holder(&body).await
+            }
+            // Certain to have had no effect.
+            Err(
+                error @ (CoordinatorError::InvalidInput { .. }
+                | CoordinatorError::InvalidKey(_)
+                | CoordinatorError::UnknownDefinition { .. }
+                | CoordinatorError::UnknownVersion { .. }),
+            ) => Ok(Done::Answered(refusal(self.to.clone(), &code(&error), &explain(&error)))),
+            Err(error) => Err(error),
+        }
     }
-    Ok(Parent { saga, step: command.step.clone(), depth, start, undo: None, held: None })
+
+    async fn compensate(&self, body: Body) -> Result<Done, CoordinatorError> {
+        if let Some(holder) = self.holder(&body.saga).await? {
+            return self.tell(holder).await;
+        }
+        let start = Start { saga: body.saga.clone(), version: None, input: null(), key: Some(self.key.clone()) };
+        match self.coordinator.entomb(start, self.parent(1)).await {
+            Ok(StartOutcome::Started { .. }) => Ok(Done::Taken),
+            Ok(StartOutcome::Exists { .. }) | Err(CoordinatorError::KeyConflict { .. }) => {
+                self.tell_holder(&body).await
+            }
+            // Nothing can have been started of what there is not.
+            Err(CoordinatorError::UnknownDefinition { .. } | CoordinatorError::UnknownVersion { .. }) => {
+                Ok(success(self.to.clone()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn holder(&self, definition: &str) -> Result<Option<Holder>, CoordinatorError> {
+        let filter = SagaFilter {
+            definition: Some(definition.to_owned()),
+            key: Some(self.key.clone()),
+            ..SagaFilter::default()
+        };
+        let found = self.coordinator.store().sagas(&filter, &Page { after: None, limit: 1 }).await?.pop();
+        Ok(found.map(|SagaSummary { saga }| match saga.parent {
+            Some(parent) if parent.saga == self.entry.id.saga => Holder::Child(saga.id),
+            _ => Holder::Stranger,
+        }))
+    }
+
+    async fn tell_holder(&self, body: &Body) -> Result<Done, CoordinatorError> {
+        match self.holder(&body.saga).await? {
+            Some(holder) => self.tell(holder).await,
+            // Sagas are never deleted; should it be gone all the same, the next attempt starts from here.
+            None => Ok(Done::Later),
+        }
+    }
+
+    async fn tell(&self, holder: Holder) -> Result<Done, CoordinatorError> {
+        let direction = self.entry.direction;
+        match (holder, direction) {
+            (Holder::Child(id), _) => {
+                let asked = EventKind::Asked { direction, answer: self.to.clone() };
+                self.coordinator.tell(id, asked).await.map(|_| Done::Taken)
+            }
+            // With its key taken it never was started and never will be.
+            (Holder::Stranger, Direction::Action) => {
+                let why = format!("its key `{}` belongs to a saga that was started otherwise", self.key);
+                Ok(Done::Answered(refusal(self.to.clone(), "key-conflict", &why)))
+            }
+            (Holder::Stranger, Direction::Compensation) => Ok(success(self.to.clone())),
+        }
+    }
+
+    fn parent(&self, depth: u8) -> Parent {
+        let (saga, step, start) = (self.entry.id.saga, self.entry.step.clone(), self.to.clone());
+        Parent { saga, step, depth, start, undo: None, held: None }
+    }
 }
 
 fn null() -> Payload {

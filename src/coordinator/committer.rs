@@ -19,11 +19,11 @@ use crate::coordinator::replies::DeadLetters;
 use crate::coordinator::telling::tell;
 use crate::coordinator::timer::Timer;
 use crate::coordinator::work::{Item, ReplyItem, TellItem, Waiting, Work};
-use crate::coordinator::{CoordinatorError, Ended, StartOutcome};
+use crate::coordinator::{CoordinatorError, Ended, StartOutcome, relatives};
 use crate::id::{CommandId, SagaId};
 use crate::message::Envelope;
-use crate::saga::{EventKind, Note, Outcome, ReplyOutcome};
-use crate::store::{Committed, OutboxEntry, SagaRecord, Started, Store, StoreError, Wants};
+use crate::saga::{Note, Outcome, Parent, ReplyOutcome};
+use crate::store::{Committed, OutboxEntry, Started, Store, StoreError, Wants};
 
 /// How many replies, starts and operator actions one transaction takes at most. A bound for memory and lock time, far
 /// above what arrives while one commit runs.
@@ -208,9 +208,10 @@ impl Committer {
         let Plan {
             verdicts,
             mut outbound,
+            starts,
             outbound_of_starts,
             again,
-            notes,
+            mut notes,
             missing,
             dues,
             now,
@@ -220,6 +221,10 @@ impl Committer {
         } = plan;
         let mut is_new = committed.starts.iter().map(|started| matches!(started, Started::New));
         outbound.extend(outbound_of_starts.into_iter().filter(|_| is_new.next() == Some(true)).flatten());
+        let of_starts = starts.into_iter().zip(&committed.starts);
+        let never_were: Vec<SagaId> =
+            of_starts.filter(|(_, started)| **started != Started::New).map(|(id, _)| id).collect();
+        notes.retain(|noted| !never_were.contains(&noted.saga));
         self.publisher.publish(outbound);
         self.publish_again(again, now).await;
 
@@ -358,26 +363,16 @@ impl Committer {
     }
 
     /// Sub-sagas whose parent has ended are complete. What is lost here they find out by themselves, looking now and then.
-    fn tell_children(&self, looks: Vec<(SagaId, SagaId)>, orphans: Vec<(String, String)>) {
+    fn tell_children(&self, looks: Vec<(SagaId, Parent)>, orphans: Vec<(String, String)>) {
         if looks.is_empty() && orphans.is_empty() {
             return;
         }
         let (store, work) = (self.store.clone(), self.again.clone());
         tokio::spawn(async move {
-            let mut ended = Vec::new();
-            for (definition, key) in orphans {
-                ended.extend(store.saga_by_key(&definition, &key).await.ok().flatten());
-            }
-            for (child, parent) in looks {
-                let is_over = |record: SagaRecord| record.saga.state.is_terminal();
-                if store.saga(parent).await.ok().flatten().is_some_and(is_over) {
-                    ended.push(child);
-                }
-            }
-            for id in ended {
+            for (id, event) in relatives::news(&*store, looks, orphans).await {
                 let Some(work) = work.upgrade() else { return };
                 let (sender, _) = oneshot::channel();
-                let item = Item::Tell(TellItem { id, event: EventKind::ParentEnded });
+                let item = Item::Tell(TellItem { id, event });
                 if work.send(Work { item, waiting: Waiting::Teller(sender) }).await.is_err() {
                     return;
                 }

@@ -21,6 +21,7 @@ mod plan;
 mod publisher;
 mod recovery;
 mod registry;
+mod relatives;
 mod replies;
 mod requests;
 mod signals;

@@ -15,8 +15,8 @@ use crate::id::{CommandId, DefinitionRef, SagaId};
 use crate::message::command::idempotency_key;
 use crate::payload::Payload;
 use crate::saga::{
-    Direction, Effect, Event, EventKind, Note, Phase, Reason, ReplyOutcome, Saga, Skip, StepState, expanded_for,
-    migrate, transition,
+    Direction, Effect, Event, EventKind, Note, Parent, Phase, Reason, ReplyOutcome, Saga, Settled, Skip, StepState,
+    expanded_for, migrate, transition,
 };
 use crate::store::{
     AuditRecord, Changes, HistoryRecord, Loaded, NewCommand, NewSaga, SagaMigration, SagaRecord, SagaUpdate,
@@ -37,6 +37,8 @@ pub(super) struct Plan {
     pub(super) verdicts: Vec<Verdict>,
     /// Commands to publish, of sagas that existed before.
     pub(super) outbound: Vec<Outbound>,
+    /// The sagas of [`Changes::starts`], in their order.
+    pub(super) starts: Vec<SagaId>,
     /// Per start, in the order of [`Changes::starts`]: what to publish if it turns out to be new.
     pub(super) outbound_of_starts: Vec<Vec<Outbound>>,
     /// Attempts to publish whose bodies only the outbox has.
@@ -51,8 +53,8 @@ pub(super) struct Plan {
     pub(super) now: Timestamp,
     /// Sagas that were claimed because they were due.
     pub(super) claimed: usize,
-    /// Sub-sagas that look for their parent's end: child and parent.
-    pub(super) looks: Vec<(SagaId, SagaId)>,
+    /// Sub-sagas that look for their parent's end.
+    pub(super) looks: Vec<(SagaId, Parent)>,
     /// Sub-sagas whose parent has ended with this commit: definition and key.
     pub(super) orphans: Vec<(String, String)>,
 }
@@ -136,8 +138,7 @@ impl Planner<'_> {
             self.plan.verdicts[at] = Verdict::Deferred;
             return;
         };
-        let mut commands = Vec::new();
-        let mut outbound = Vec::new();
+        let (mut commands, mut settled, mut outbound) = (Vec::new(), Vec::new(), Vec::new());
         for effect in effects {
             match effect {
                 Effect::Decide { .. } => {
@@ -145,19 +146,22 @@ impl Planner<'_> {
                 }
                 Effect::Note(note) => self.note(definition, &saga, note),
                 Effect::Answer { to, outcome } => outbound.push(answer(to, outcome)),
-                Effect::Publish { .. } | Effect::Settle(_) | Effect::LookAtParent => {}
+                // It may turn round at once, and then gives up what it has begun to wait for.
+                Effect::Settle(of) => settled.push(self.settled(&saga, of)),
+                Effect::Publish { .. } | Effect::LookAtParent => {}
             }
         }
         self.watch(&saga);
         let entries = commands.iter().map(|command| outbound::entry(definition, &saga, command)).collect();
         let record = SagaRecord { saga: saga.clone(), commands: entries };
         self.plan.verdicts[at] = Verdict::Start(Box::new(record));
+        self.plan.starts.push(saga.id);
         self.plan.outbound_of_starts.push(outbound);
         let (revision, event) = (saga.revision, event.kind);
         let is_ordinary = matches!(event, EventKind::Started);
         let history = (!is_ordinary).then(|| HistoryRecord { saga: saga.id, revision, at: self.now, event });
         let history = history.into_iter().collect();
-        self.changes.starts.push(NewSaga { saga, input_hash: *input_hash, commands, history });
+        self.changes.starts.push(NewSaga { saga, input_hash: *input_hash, commands, settled, history });
     }
 
     fn saga(&mut self, stored: Saga, items: &[Item], concerned: &[usize]) {
@@ -374,15 +378,13 @@ impl Planner<'_> {
                     self.changes.commands.extend(command);
                 }
                 Effect::Publish { seq, attempt } => self.plan.again.push((CommandId { saga: saga.id, seq }, attempt)),
-                Effect::Settle(settled) => self.changes.settled.push(SettledCommand {
-                    saga: saga.id,
-                    settled,
-                    revision: saga.revision,
-                    at: self.now,
-                }),
+                Effect::Settle(settled) => {
+                    let settled = self.settled(saga, settled);
+                    self.changes.settled.push(settled);
+                }
                 Effect::Answer { to, outcome } => self.plan.outbound.push(answer(to, outcome)),
                 Effect::LookAtParent => {
-                    self.plan.looks.extend(saga.parent.as_ref().map(|parent| (saga.id, parent.saga)));
+                    self.plan.looks.extend(saga.parent.clone().map(|parent| (saga.id, parent)));
                 }
                 Effect::Note(note) => {
                     self.note(definition, saga, note.clone());
@@ -426,6 +428,10 @@ impl Planner<'_> {
         Some(command)
     }
 
+    fn settled(&self, saga: &Saga, settled: Settled) -> SettledCommand {
+        SettledCommand { saga: saga.id, settled, revision: saga.revision, at: self.now }
+    }
+
     fn note(&mut self, definition: &Arc<Definition>, saga: &Saga, note: Note) {
         self.plan.notes.push(Noted {
             saga: saga.id,
@@ -442,17 +448,20 @@ impl Planner<'_> {
     }
 }
 
-/// The sub-sagas of a saga whose effects stand, by definition and key: they wait for its end.
+/// The sub-sagas of a saga whose effects may stand, by definition and key: those that are done wait for its end.
 fn children(definition: &Definition, saga: &Saga) -> Vec<(String, String)> {
     let of = |index| {
         let step = definition.step(index);
         let Work::Saga { name, .. } = &step.work else { return None };
         let generation = match saga.steps.get(index.at())? {
-            StepState::Verified { generation, .. } => *generation,
-            StepState::Skipped { by: Skip::OperatorAfterSend { owed } | Skip::OperatorCompensation { owed } } => {
-                owed.generation
-            }
-            _ => return None,
+            StepState::Verified { generation, .. } | StepState::Unknown { generation, .. } => *generation,
+            StepState::Pending { command } => command.generation,
+            StepState::Skipped { by: Skip::OperatorAfterSend { owed } | Skip::OperatorCompensation { owed } }
+            | StepState::Compensating { owed, .. } => owed.generation,
+            StepState::Waiting
+            | StepState::Failed { .. }
+            | StepState::Compensated { .. }
+            | StepState::Skipped { by: Skip::Condition | Skip::TimedOut | Skip::Operator } => return None,
         };
         let key = idempotency_key(saga.id, &step.name, Direction::Action.as_str(), generation);
         Some((name.clone(), key))

@@ -81,15 +81,19 @@ impl Machine<'_> {
             self.answer(answer.clone(), outcome);
             return Ok(());
         }
-        self.release();
+        if self.release() {
+            self.saga.output = None;
+        }
         if let Some(parent) = &mut self.saga.parent
             && parent.undo.as_ref() != Some(answer)
         {
             parent.undo = Some(answer.clone());
             self.has_changed = true;
         }
-        if !self.is_backward() {
-            self.go_backward(Problem::new("parent-compensates", "the saga that started it goes back"));
+        match self.is_backward() {
+            // It will say so itself, as above.
+            true => self.answer(answer.clone(), ReplyOutcome::InProgress),
+            false => self.go_backward(Problem::new("parent-compensates", "the saga that started it goes back")),
         }
         Ok(())
     }
@@ -124,12 +128,11 @@ impl Machine<'_> {
         }
     }
 
-    fn release(&mut self) {
-        if let Some(parent) = &mut self.saga.parent
-            && parent.held.take().is_some()
-        {
-            self.has_changed = true;
-        }
+    /// It is held no longer; whether it was.
+    fn release(&mut self) -> bool {
+        let was_held = self.saga.parent.as_mut().is_some_and(|parent| parent.held.take().is_some());
+        self.has_changed |= was_held;
+        was_held
     }
 
     fn answer(&mut self, to: ReplyAddress, outcome: ReplyOutcome) {

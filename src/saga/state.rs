@@ -509,9 +509,9 @@ impl Saga {
     /// The definition with a step for each of this saga's; `None` when it is not this saga's definition.
     pub fn expand(&self, definition: &Arc<Definition>) -> Option<Arc<Definition>> {
         let fits = |definition: &Arc<Definition>| definition.steps.len() == self.steps.len();
-        // A tombstone has no input, and no steps that were ever looked at.
-        let expanded = definition.expanded(&self.input).unwrap_or_else(|_| definition.clone());
-        Some(expanded).filter(fits)
+        // A tombstone has no input, and steps that were never looked at: one for each of the definition.
+        let expanded = definition.expanded(&self.input).ok();
+        expanded.into_iter().chain([definition.clone()]).find(fits)
     }
 
     /// Since when it is done and waits for its parent's end, if it does.

@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 
 use crate::clock::{Timestamp, after};
-use crate::definition::{Definition, RetryPolicy};
+use crate::definition::{Definition, RetryPolicy, Work};
 use crate::id::{SagaId, Seq, StepIndex};
 use crate::saga::{
     CommandState, CompensationState, Direction, Effect, Event, EventKind, Note, Phase, Problem, Saga, SagaState,
@@ -13,6 +13,9 @@ use crate::saga::{
 /// How long the broker has to confirm a command before it is published again. Short, so that a command that was
 /// committed but never published (a crash in between) comes back within seconds, not after the attempt's time-out.
 pub const PUBLISH_GRACE: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// How often the time doubles that a sub-saga's answer is waited for: from a minute to a quarter of an hour.
+const MAX_CHILD_DOUBLINGS: u32 = 4;
 
 /// An event that the saga's state does not allow. Nothing changes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -150,9 +153,17 @@ impl Machine<'_> {
 
     pub(super) fn timeout(&self, index: StepIndex, direction: Direction) -> std::time::Duration {
         let step = self.definition.step(index);
-        match (direction, step.compensation.action()) {
+        let timeout = match (direction, step.compensation.action()) {
             (Direction::Compensation, Some(compensation)) => compensation.timeout,
             _ => step.timeout,
+        };
+        match (&step.work, self.step(index).in_flight()) {
+            // A sub-saga may wait for days, and says by itself when it is done: it is asked ever less often.
+            (Work::Saga { .. }, Some((_, command))) => {
+                let doublings = command.attempt.saturating_sub(command.base).saturating_sub(1);
+                timeout.saturating_mul(1 << doublings.min(MAX_CHILD_DOUBLINGS))
+            }
+            _ => timeout,
         }
     }
 

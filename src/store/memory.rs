@@ -248,14 +248,17 @@ impl Plan {
     fn of(changes: Changes, outcomes: &[Started]) -> Self {
         let Changes { starts, updates, commands, settled, history, audits, migrations, deprecations } = changes;
         let (mut new, mut first_commands, mut first_history) = (Vec::new(), Vec::new(), Vec::new());
+        let mut first_settled = Vec::new();
         for (mut start, _) in starts.into_iter().zip(outcomes).filter(|(_, outcome)| **outcome == Started::New) {
             first_commands.append(&mut start.commands);
+            first_settled.append(&mut start.settled);
             first_history.append(&mut start.history);
             new.push(start);
         }
         first_commands.extend(commands);
+        first_settled.extend(settled);
         first_history.extend(history);
-        let (commands, history) = (first_commands, first_history);
+        let (commands, settled, history) = (first_commands, first_settled, first_history);
         Self { starts: new, updates, commands, settled, history, audits, migrations, deprecations }
     }
 }

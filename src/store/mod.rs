@@ -201,7 +201,9 @@ pub struct NewSaga {
     pub input_hash: [u8; 32],
     /// Its first commands.
     pub commands: Vec<NewCommand>,
-    /// Its first commands that are settled already: none in the ordinary case.
+    /// Those of its first commands that are settled already: it may turn round before anything was sent.
+    pub settled: Vec<SettledCommand>,
+    /// What the row and the outbox cannot tell of its start: nothing in the ordinary case.
     pub history: Vec<HistoryRecord>,
 }
 
@@ -575,8 +577,8 @@ fn put_outputs(saga: &mut Saga, commands: &[OutboxEntry]) {
 
 /// One per command: one that is settled twice in a batch, as unknown and then by a late reply, counts as it was last.
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
-fn latest(settled: &[SettledCommand]) -> Vec<&SettledCommand> {
+fn latest<'s>(settled: impl Iterator<Item = &'s SettledCommand>) -> Vec<&'s SettledCommand> {
     let latest: std::collections::BTreeMap<_, _> =
-        settled.iter().map(|settled| ((settled.saga, settled.settled.seq), settled)).collect();
+        settled.map(|settled| ((settled.saga, settled.settled.seq), settled)).collect();
     latest.into_values().collect()
 }

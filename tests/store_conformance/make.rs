@@ -57,7 +57,13 @@ pub fn verified(seq: u32) -> StepState {
 
 /// A start without commands.
 pub fn bare(saga: Saga) -> NewSaga {
-    NewSaga { input_hash: saga.input.canonical_hash(), saga, commands: Vec::new(), history: Vec::new() }
+    NewSaga {
+        input_hash: saga.input.canonical_hash(),
+        saga,
+        commands: Vec::new(),
+        settled: Vec::new(),
+        history: Vec::new(),
+    }
 }
 
 /// A start with its first step's command.

@@ -1,6 +1,7 @@
 //! Definitions made by hand, and a saga that a test drives event by event.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use amends::clock::{Timestamp, after};
@@ -8,8 +9,8 @@ use amends::definition::{Compensation, CompensationAction, Condition, Definition
 use amends::id::{DefinitionRef, SagaId, Seq, StepIndex};
 use amends::payload::Payload;
 use amends::saga::{
-    CompensationState, Direction, Effect, Event, EventKind, IllegalTransition, Operation, Problem, ReplyOutcome, Saga,
-    SagaState, Skip, StepState, Told, replay, transition,
+    CompensationState, Direction, Effect, Event, EventKind, IllegalTransition, Operation, Parent, Problem,
+    ReplyAddress, ReplyOutcome, Saga, SagaState, Skip, StepState, Told, replay, transition,
 };
 use serde_json::json;
 
@@ -148,6 +149,8 @@ pub fn retry_later() -> ReplyOutcome {
 pub struct Driven<'d> {
     pub definition: &'d Definition,
     pub saga: Saga,
+    /// What it was at the start.
+    pub parent: Option<Parent>,
     pub now: Timestamp,
     pub history: Vec<Told>,
     pub effects: Vec<Effect>,
@@ -156,12 +159,23 @@ pub struct Driven<'d> {
 impl<'d> Driven<'d> {
     /// A saga that has just been started.
     pub fn start(definition: &'d Definition) -> Self {
-        let now = epoch();
-        let id: SagaId = "01890000-0000-7000-8000-000000000001".parse().expect("an id");
-        let saga = Saga::new(id, definition, None, Payload::from(json!({ "order": 1 })), now);
-        let mut driven = Self { definition, saga, now, history: Vec::new(), effects: Vec::new() };
+        Self::start_with(definition, json!({ "order": 1 }), None)
+    }
+
+    /// The same with this input, and as the sub-saga of another.
+    pub fn start_with(definition: &'d Definition, input: serde_json::Value, parent: Option<Parent>) -> Self {
+        let mut driven = Self::fresh(definition, input, parent);
         driven.apply(EventKind::Started);
         driven
+    }
+
+    /// One to which nothing has happened yet.
+    pub fn fresh(definition: &'d Definition, input: serde_json::Value, parent: Option<Parent>) -> Self {
+        let now = epoch();
+        let id: SagaId = "01890000-0000-7000-8000-000000000001".parse().expect("an id");
+        let mut saga = Saga::new(id, definition, None, Payload::from(input), now);
+        saga.parent.clone_from(&parent);
+        Self { definition, saga, parent, now, history: Vec::new(), effects: Vec::new() }
     }
 
     pub fn at(&self, name: &str) -> StepIndex {
@@ -269,6 +283,15 @@ impl<'d> Driven<'d> {
         panic!("step {name} never runs out of attempts");
     }
 
+    pub fn signal(&mut self, signal: &str) -> Vec<Effect> {
+        self.apply(signalled(signal))
+    }
+
+    /// The parent asks, as attempt `attempt`.
+    pub fn ask(&mut self, direction: Direction, attempt: u32) -> Vec<Effect> {
+        self.apply(asked(direction, attempt))
+    }
+
     pub fn operate(&mut self, operation: Operation) -> Vec<Effect> {
         self.apply(EventKind::Operated { operation })
     }
@@ -280,9 +303,52 @@ impl<'d> Driven<'d> {
     /// What the history gives when it is replayed from the start.
     pub fn replayed(&self) -> Saga {
         let now = epoch();
-        let fresh = Saga::new(self.saga.id, self.definition, None, self.saga.input.clone(), now);
+        let mut fresh = Saga::new(self.saga.id, self.definition, None, self.saga.input.clone(), now);
+        fresh.parent.clone_from(&self.parent);
         replay(self.definition, fresh, &self.history).expect("the history fits together")
     }
+}
+
+pub fn signalled(signal: &str) -> EventKind {
+    EventKind::Signalled { signal: signal.to_owned(), payload: Payload::from(json!({ "by": "ann" })) }
+}
+
+pub fn asked(direction: Direction, attempt: u32) -> EventKind {
+    EventKind::Asked { direction, answer: address(direction, attempt) }
+}
+
+/// Where a parent's command wants its answer.
+pub fn address(direction: Direction, attempt: u32) -> ReplyAddress {
+    ReplyAddress { token: format!("{direction}#{attempt}"), reply_to: "replies".to_owned() }
+}
+
+/// What makes a saga the sub-saga of another.
+pub fn parent() -> Parent {
+    let saga: SagaId = "01890000-0000-7000-8000-000000000009".parse().expect("an id");
+    let start = address(Direction::Action, 1);
+    Parent { saga, step: "sub".to_owned(), depth: 1, start, undo: None, held: None }
+}
+
+/// What is told to the parent by these effects: `action#1 success`.
+pub fn answers(effects: &[Effect]) -> Vec<String> {
+    let told = |outcome: &ReplyOutcome| match outcome {
+        ReplyOutcome::Success { .. } => "success".to_owned(),
+        ReplyOutcome::Failure { problem } => format!("failure {}", problem.kind),
+        ReplyOutcome::Retry { problem, .. } => format!("retry {}", problem.kind),
+        ReplyOutcome::InProgress => "in-progress".to_owned(),
+    };
+    let answer = |effect: &Effect| match effect {
+        Effect::Answer { to, outcome } => Some(format!("{} {}", to.token, told(outcome))),
+        _ => None,
+    };
+    effects.iter().filter_map(answer).collect()
+}
+
+/// A definition as people write it, expanded for this input.
+pub fn read(text: &str, input: &serde_json::Value) -> Arc<Definition> {
+    let checked = amends::definition::read(text);
+    let definition = checked.definition.unwrap_or_else(|| panic!("{text}\n{:#?}", checked.diagnostics));
+    definition.expanded(&Payload::from(input.clone())).expect("its lists are in the input")
 }
 
 /// What is sent by these effects: `do a#1`, `undo b#2 (of 1)`, `again 3/2`.
@@ -308,6 +374,13 @@ pub fn line_of(definition: &Definition, saga: &Saga) -> String {
     }];
     if saga.paused {
         words[0].push_str(" paused");
+    }
+    if saga.held().is_some() {
+        words[0].push_str(" held");
+    }
+    let early: Vec<&str> = saga.signals.keys().map(String::as_str).collect();
+    if !early.is_empty() {
+        words[0].push_str(&format!(" (early: {})", early.join(" ")));
     }
     for (step, state) in definition.steps.iter().zip(&saga.steps) {
         words.push(format!("{} {}", step.name, word_of(state)));

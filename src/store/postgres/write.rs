@@ -96,7 +96,7 @@ pub(super) async fn write(connection: &mut PgConnection, changes: &Changes) -> R
     let commands: Vec<&NewCommand> = written().flat_map(|start| &start.commands).chain(&changes.commands).collect();
     insert_commands(connection, &commands).await?;
     update(connection, &changes.updates).await?;
-    settle(connection, &latest(&changes.settled)).await?;
+    settle(connection, &latest(written().flat_map(|start| &start.settled).chain(&changes.settled))).await?;
     let history: Vec<&HistoryRecord> = written().flat_map(|start| &start.history).chain(&changes.history).collect();
     insert_history(connection, &history).await?;
     insert_audit(connection, &changes.audits).await?;

@@ -101,7 +101,7 @@ pub(super) async fn write(connection: &mut SqliteConnection, changes: &Changes) 
         )));
     }
 
-    let settled = latest(&changes.settled);
+    let settled = latest(written().flat_map(|start| &start.settled).chain(&changes.settled));
     let touched = SETTLE_COMMANDS.execute(connection, &settled, bind_settled).await?;
     if touched != settled.len() as u64 {
         return Err(StoreError::Conflict("a command to be settled is not there".to_owned()));
