@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::broker::{Delivery, DeliveryTag, Settlement, Settler};
 use crate::clock::Timestamp;
 use crate::coordinator::metrics::Metrics;
+use crate::coordinator::milestones::Milestones;
 use crate::coordinator::outbound::{self, Outbound};
 use crate::coordinator::plan::{Plan, Sources, Verdict, plan};
 use crate::coordinator::publisher::Publisher;
@@ -18,6 +19,7 @@ use crate::coordinator::telling::tell;
 use crate::coordinator::timer::Timer;
 use crate::coordinator::work::{Item, ReplyItem, TellItem, Waiting, Work};
 use crate::coordinator::{CoordinatorError, StartOutcome};
+use crate::failpoint::{self, Point};
 use crate::id::{CommandId, SagaId};
 use crate::saga::{EventKind, Outcome, ReplyOutcome};
 use crate::store::{Committed, OutboxEntry, SagaRecord, Started, Store, StoreError, Wants};
@@ -121,14 +123,23 @@ impl Committer {
         sagas.dedup();
         let planned = Arc::new(Mutex::new(None));
         let (items, sources, slot) = (items.clone(), self.sources.clone(), planned.clone());
+        let passed = Arc::new(Mutex::new(Milestones::default()));
+        let milestones = passed.clone();
         let decide = Box::new(move |loaded| {
             let (changes, plan) = plan(&items, loaded, &sources);
+            failpoint::reached_if(plan.claimed > 0, Point::TimerFired);
+            if let Ok(mut slot) = milestones.lock() {
+                *slot = Milestones::of(&changes);
+            }
             if let Ok(mut slot) = slot.lock() {
                 *slot = Some(plan);
             }
             changes
         });
         let committed = self.store.commit(Wants { sagas, due }, decide).await?;
+        if let Ok(passed) = passed.lock() {
+            passed.reached();
+        }
         self.sources.confirms.forget(&ripe);
         let plan = planned.lock().ok().and_then(|mut slot| slot.take());
         plan.map(|plan| (committed, plan)).ok_or_else(|| StoreError::Conflict("the store did not decide".to_owned()))
@@ -369,6 +380,7 @@ impl Committer {
         if let Some(settler) = settler
             && !acks.is_empty()
         {
+            failpoint::reached(Point::CommittedNotAcknowledged);
             settler.settle(acks).await;
         }
     }

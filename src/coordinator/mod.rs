@@ -15,6 +15,7 @@ mod coordinator;
 mod declare;
 pub mod handle;
 mod metrics;
+mod milestones;
 mod outbound;
 mod plan;
 mod publisher;
