@@ -37,10 +37,36 @@ pub struct City {
     pub store: Arc<dyn Store>,
     pub broker: Arc<dyn Broker>,
     pub tap: Tap,
-    pub answers: Mutex<Vec<Answered>>,
-    pub sightings: Mutex<Vec<Sighting>>,
+    pub witness: Arc<Witness>,
     pub folder: tempfile::TempDir,
     _turn: MutexGuard<'static, ()>,
+}
+
+/// Who starts orders, looks at sagas, and remembers all of it.
+pub struct Witness {
+    pub store: Arc<dyn Store>,
+    pub answers: Mutex<Vec<Answered>>,
+    pub sightings: Mutex<Vec<Sighting>>,
+}
+
+impl Witness {
+    /// Starts an order and remembers the answer, if there was one.
+    pub async fn order(&self, client: &Client, order: &Value) -> Option<Answer> {
+        let body = StartBody::new("place-order", order.clone());
+        let said = tokio::time::timeout(Duration::from_secs(5), client.start(&body)).await.ok()?;
+        let answer = match said {
+            Ok(started) => Answer::Saga(started.saga.id.parse().expect("an id")),
+            Err(error) if error.to_string().contains("KEY_CONFLICT") => Answer::KeyConflict,
+            Err(_) => return None,
+        };
+        self.answers.lock().await.push(Answered {
+            definition: "place-order".to_owned(),
+            key: order["orderId"].as_str().map(str::to_owned),
+            input: Payload::from(order.clone()),
+            answer: answer.clone(),
+        });
+        Some(answer)
+    }
 }
 
 /// A coordinator's process.
@@ -75,12 +101,12 @@ impl City {
         }
         let url = database(&postgres.url(), "amends");
         let broker = amends::broker::open(&rabbit.url()).await.expect("the address is right");
-        let (answers, sightings) = (Mutex::default(), Mutex::default());
         let store = amends::store::open(&url).await.expect("the store opens");
         store.migrate().await.expect("the schema is made");
         broker.declare(&amends::broker::Topology::coordinator()).await.expect("the broker answers");
         let tap = Tap::on(&broker).await;
-        Self { postgres, rabbit, store, broker, tap, answers, sightings, folder, _turn: turn }
+        let witness = Witness { store: store.clone(), answers: Mutex::default(), sightings: Mutex::default() };
+        Self { postgres, rabbit, store, broker, tap, witness: Arc::new(witness), folder, _turn: turn }
     }
 
     pub fn database(&self, name: &str) -> String {
@@ -147,24 +173,6 @@ impl City {
         self.start(name, &mut command, armed)
     }
 
-    /// Starts an order and remembers the answer, if there was one.
-    pub async fn order(&self, client: &Client, order: &Value) -> Option<Answer> {
-        let body = StartBody::new("place-order", order.clone());
-        let said = tokio::time::timeout(Duration::from_secs(5), client.start(&body)).await.ok()?;
-        let answer = match said {
-            Ok(started) => Answer::Saga(started.saga.id.parse().expect("an id")),
-            Err(error) if error.to_string().contains("KEY_CONFLICT") => Answer::KeyConflict,
-            Err(_) => return None,
-        };
-        self.answers.lock().await.push(Answered {
-            definition: "place-order".to_owned(),
-            key: order["orderId"].as_str().map(str::to_owned),
-            input: Payload::from(order.clone()),
-            answer: answer.clone(),
-        });
-        Some(answer)
-    }
-
     /// Everything that there is to know, as the judge wants it.
     pub async fn evidence(&self, quiet_since: Timestamp, patience: Duration) -> Evidence {
         let store = &*self.store;
@@ -186,9 +194,9 @@ impl City {
         let keys = store.token_keys([0; 32]).await.expect("the keys are read");
         Evidence {
             definitions: evidence::definitions(store).await,
-            starts: self.answers.lock().await.clone(),
+            starts: self.witness.answers.lock().await.clone(),
             sagas,
-            sightings: self.sightings.lock().await.clone(),
+            sightings: self.witness.sightings.lock().await.clone(),
             inbox,
             effects,
             tap: self.tap.heard().await,

@@ -52,7 +52,7 @@ impl Sweep {
         let key = self.next(armed, plan);
         let mut doomed = self.city.plain("doomed", Some(armed)).await;
         let order = plan.order(&key);
-        let told = self.city.order(&doomed.client, &order).await;
+        let told = self.city.witness.order(&doomed.client, &order).await;
         let id = match told {
             Some(Answer::Saga(id)) => Some(id),
             _ => None,
@@ -88,7 +88,7 @@ impl Sweep {
         let key = self.next(armed, plan);
         self.replace(name, Some(armed));
         let server = self.city.plain("living", None).await;
-        self.city.order(&server.client, &plan.order(&key)).await.expect("it is started");
+        self.city.witness.order(&server.client, &plan.order(&key)).await.expect("it is started");
         self.dies(name, &key).await;
         let place = self.place(&key).await;
         self.deaths.entry((armed.point, plan)).or_default().push(place);
@@ -102,7 +102,7 @@ impl Sweep {
         let key = self.next(armed, plan);
         self.replace(name, Some(Armed { point: Point::ParticipantBeforeReply, at }));
         let mut doomed = self.city.plain("doomed", Some(armed)).await;
-        self.city.order(&doomed.client, &plan.order(&key)).await.expect("it is started");
+        self.city.witness.order(&doomed.client, &plan.order(&key)).await.expect("it is started");
         self.dies(name, &key).await;
         tokio::time::timeout(END, wait_for_end(&mut doomed)).await.expect("the timer kills the coordinator");
         assert!(self.city.marker("doomed").exists(), "{key}: {}", doomed.process.tail());
@@ -154,7 +154,7 @@ impl Sweep {
             Some(server) => server,
             None => self.city.plain("successor", None).await,
         };
-        let answer = self.city.order(&server.client, &plan.order(key)).await;
+        let answer = self.city.witness.order(&server.client, &plan.order(key)).await;
         let Some(Answer::Saga(id)) = answer else { panic!("{key}: started again, it says {answer:?}") };
         let end = if plan == Plan::Whole { "COMPLETED" } else { "COMPENSATED" };
         eventually_within(END, &format!("{key} becomes {end}"), async || {

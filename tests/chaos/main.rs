@@ -9,6 +9,8 @@
 mod city;
 mod judge;
 mod kill_points;
+mod storm;
+mod weather;
 
 #[path = "../support/mod.rs"]
 mod support;

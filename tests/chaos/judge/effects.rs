@@ -53,8 +53,7 @@ fn all_that_may_have_happened(case: &Case<'_>, verdict: &mut Verdict) {
     }
     let Some(definition) = &case.definition else { return };
     for entry in case.stored.commands.iter().filter(|entry| entry.direction == Direction::Action) {
-        let has_compensation =
-            definition.named(&entry.step).is_some_and(|step| step.compensation.action().is_some());
+        let has_compensation = definition.named(&entry.step).is_some_and(|step| step.compensation.action().is_some());
         let outcome = entry.verified.as_ref().map(|verified| verified.outcome);
         if !has_compensation || matches!(outcome, Some(Outcome::Failure)) {
             continue;
@@ -70,7 +69,8 @@ fn all_that_may_have_happened(case: &Case<'_>, verdict: &mut Verdict) {
     for effect in case.effects.iter().filter(|effect| effect.direction == Direction::Action) {
         if definition.named(&effect.step).is_some_and(|step| step.compensation.action().is_some()) {
             let count = |direction| {
-                let same = |e: &&&super::Effect| e.step == effect.step && e.direction == direction && e.part == effect.part;
+                let same =
+                    |e: &&&super::Effect| e.step == effect.step && e.direction == direction && e.part == effect.part;
                 case.effects.iter().filter(same).count()
             };
             let net = count(Direction::Action) <= count(Direction::Compensation) || !case.stored.audits.is_empty();

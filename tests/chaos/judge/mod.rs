@@ -129,7 +129,11 @@ struct Case<'a> {
 enum Message<'a> {
     Command(&'a amends::message::Command),
     /// A reply whose token is genuine, and what the token says.
-    Reply { reply: &'a amends::message::Reply, command: amends::id::CommandId, attempt: u32 },
+    Reply {
+        reply: &'a amends::message::Reply,
+        command: amends::id::CommandId,
+        attempt: u32,
+    },
 }
 
 impl<'a> Case<'a> {

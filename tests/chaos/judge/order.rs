@@ -45,9 +45,8 @@ fn in_reverse(case: &Case<'_>, verdict: &mut Verdict) {
                 (None, _) => true,
             };
             // and by the participant's, where both have the same.
-            let effect = |step: &str| {
-                case.effects.iter().position(|e| e.direction == Direction::Compensation && e.step == step)
-            };
+            let effect =
+                |step: &str| case.effects.iter().position(|e| e.direction == Direction::Compensation && e.step == step);
             let same = early.participant == late.participant;
             let was_done = match (effect(&early.step), effect(&late.step)) {
                 (Some(early), Some(late)) if same => early < late,

@@ -114,7 +114,9 @@ async fn honest() -> Evidence {
     }
     let seen = eventually("every saga ends", async || {
         let seen = evidence::look(&*store).await?;
-        seen.iter().all(|sighting| sighting.state.starts_with("COMP") && sighting.state != "COMPENSATING").then_some(seen)
+        seen.iter()
+            .all(|sighting| sighting.state.starts_with("COMP") && sighting.state != "COMPENSATING")
+            .then_some(seen)
     })
     .await;
     let books = books.lock().expect("no panic while locked");

@@ -157,11 +157,10 @@ fn is_audited(case: &Case<'_>, verdict: &mut Verdict) {
     }
     for audit in &case.stored.audits {
         let changed = reached(audit, "fromRevision") != reached(audit, "toRevision");
-        let record = case
-            .stored
-            .history
-            .iter()
-            .any(|record| reached(audit, "toRevision") == Some(u64::from(record.revision)) && audit.at == record.at);
+        let record =
+            case.stored.history.iter().any(|record| {
+                reached(audit, "toRevision") == Some(u64::from(record.revision)) && audit.at == record.at
+            });
         let what = || format!("{} is in the audit and did not happen", audit.action);
         verdict.weigh(15, record || !changed, Some(case.id()), what);
     }
