@@ -174,7 +174,7 @@ impl City {
     }
 
     /// Everything that there is to know, as the judge wants it.
-    pub async fn evidence(&self, quiet_since: Timestamp, patience: Duration) -> Evidence {
+    pub async fn evidence(&self, quiet_since: Timestamp, patience: Duration, may_be_unheard: usize) -> Evidence {
         let store = &*self.store;
         let sagas = evidence::sagas(store).await;
         let by_key = |key: &str| {
@@ -200,6 +200,7 @@ impl City {
             inbox,
             effects,
             tap: self.tap.heard().await,
+            may_be_unheard,
             keys: TokenKeys::new(keys).expect("there is a key"),
             quiet_since,
             patience,

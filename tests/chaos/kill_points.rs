@@ -32,8 +32,8 @@ const OF_PARTICIPANTS: [Point; 3] =
     [Point::ParticipantBeforeCommit, Point::ParticipantAfterCommit, Point::ParticipantBeforeReply];
 
 struct Sweep {
-    city: City,
     services: BTreeMap<&'static str, Process>,
+    city: City,
     runs: u32,
     /// Where a process died: point, plan, and what its saga waited for.
     deaths: BTreeMap<(Point, Plan), Vec<String>>,
@@ -173,7 +173,7 @@ impl Sweep {
         let kills: usize = self.deaths.values().map(Vec::len).sum();
         println!("{kills} kills at {} named points in {} runs", self.points().len(), self.runs);
         let quiet = self.city.store.health().await.expect("the store answers").now;
-        let verdict = judge(&self.city.evidence(quiet, Duration::from_secs(60)).await);
+        let verdict = judge(&self.city.evidence(quiet, Duration::from_secs(60), kills).await);
         println!("{verdict}");
         verdict.is_innocent("after the sweep");
     }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use amends::client::views::OperateRequest;
@@ -20,15 +20,15 @@ const PATIENCE: Duration = Duration::from_secs(240);
 /// How many orders are under way at once.
 const IN_FLIGHT: usize = 4;
 
-/// Seconds of faults, and the seed.
-fn settings() -> (u64, u64) {
+/// Seconds of faults, if not each of the quick ones once; and the seed.
+fn settings() -> (Option<u64>, u64) {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    (number("AMENDS_CHAOS_SECONDS").unwrap_or(20), number("AMENDS_CHAOS_SEED").unwrap_or(1))
+    (number("AMENDS_CHAOS_SECONDS"), number("AMENDS_CHAOS_SEED").unwrap_or(1))
 }
 
 /// Orders, started over both coordinators, each as often as it takes; some are then started again, with the same input
 /// and with another, and some paused and resumed.
-async fn orders(witness: &Witness, clients: &[Client], is_over: &AtomicBool, count: &AtomicU32, worker: usize) {
+async fn orders(witness: &Witness, clients: &[Client], is_over: &AtomicBool, worker: usize) {
     let mut dice = Dice::new(1_000 + u64::try_from(worker).expect("small"));
     let mut number = 0;
     while !is_over.load(Ordering::SeqCst) {
@@ -42,7 +42,6 @@ async fn orders(witness: &Witness, clients: &[Client], is_over: &AtomicBool, cou
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         };
-        count.fetch_add(1, Ordering::SeqCst);
         match dice.below(8) {
             0 => drop(witness.order(&clients[dice.below(2)], &order).await),
             1 => {
@@ -61,7 +60,7 @@ async fn orders(witness: &Witness, clients: &[Client], is_over: &AtomicBool, cou
             }
             _ => {}
         }
-        tokio::time::sleep(Duration::from_millis(u64::try_from(dice.below(150)).expect("small"))).await;
+        tokio::time::sleep(Duration::from_millis(u64::try_from(dice.below(400)).expect("small"))).await;
     }
 }
 
@@ -94,20 +93,27 @@ async fn resume_all(land: &Land) {
 }
 
 /// Faults, one after the other, each in its turn before any comes again.
-async fn storm(land: &mut Land, until: Instant, seed: u64) -> BTreeMap<Fault, u32> {
-    let (mut dice, begun, mut line) = (Dice::new(seed), Instant::now(), Vec::new());
+async fn storm(land: &mut Land, seconds: Option<u64>, seed: u64) -> BTreeMap<Fault, u32> {
+    let (mut dice, begun) = (Dice::new(seed), Instant::now());
     let mut suffered = BTreeMap::new();
-    while Instant::now() < until {
-        if line.is_empty() {
-            line = Fault::ALL.to_vec();
-            dice.shuffle(&mut line);
+    loop {
+        let mut line = Fault::ALL.to_vec();
+        dice.shuffle(&mut line);
+        for fault in line {
+            let is_over = match seconds {
+                Some(seconds) => begun.elapsed() >= Duration::from_secs(seconds),
+                None => fault.is_slow(),
+            };
+            if !is_over {
+                println!("{:>6.1} s  {fault:?}", begun.elapsed().as_secs_f32());
+                land.suffer(fault, &mut dice).await;
+                *suffered.entry(fault).or_default() += 1;
+            }
         }
-        let Some(fault) = line.pop() else { break };
-        println!("{:>6.1} s  {fault:?}", begun.elapsed().as_secs_f32());
-        land.suffer(fault, &mut dice).await;
-        *suffered.entry(fault).or_default() += 1;
+        if seconds.is_none_or(|seconds| begun.elapsed() >= Duration::from_secs(seconds)) {
+            return suffered;
+        }
     }
-    suffered
 }
 
 /// A foreign transaction that is open all the time, and opened again when the server was killed under it.
@@ -127,15 +133,16 @@ async fn hold_the_horizon(url: String, is_over: Arc<AtomicBool>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn in_a_storm_of_faults_every_guarantee_holds() {
     let (seconds, seed) = settings();
-    println!("a storm of {seconds} s, AMENDS_CHAOS_SEED={seed}");
+    let name = format!("a storm of {seconds:?} s with AMENDS_CHAOS_SEED={seed}");
+    println!("{name}");
     let mut land = Land::found().await;
     let witness = land.city.witness.clone();
     let clients: Arc<Vec<Client>> = Arc::new(land.coordinators.iter().map(|server| server.client.clone()).collect());
-    let (is_over, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+    let is_over = Arc::new(AtomicBool::new(false));
     let mut others = tokio::task::JoinSet::new();
     for worker in 0..IN_FLIGHT {
-        let (witness, clients, is_over, count) = (witness.clone(), clients.clone(), is_over.clone(), count.clone());
-        others.spawn(async move { orders(&witness, &clients, &is_over, &count, worker).await });
+        let (witness, clients, is_over) = (witness.clone(), clients.clone(), is_over.clone());
+        others.spawn(async move { orders(&witness, &clients, &is_over, worker).await });
     }
     others.spawn(hold_the_horizon(land.city.database("amends"), is_over.clone()));
     let (watched, watching) = (Arc::new(AtomicBool::new(false)), witness.clone());
@@ -144,17 +151,18 @@ async fn in_a_storm_of_faults_every_guarantee_holds() {
         async move { watch(&watching, &watched).await }
     });
 
-    let some = || (count.load(Ordering::SeqCst) >= 5).then_some(());
-    eventually_within(Duration::from_secs(60), "orders come in", async || some()).await;
-    let suffered = storm(&mut land, Instant::now() + Duration::from_secs(seconds), seed).await;
+    let ended = async || witness.sightings.lock().await.iter().any(|seen| seen.state == "COMPLETED").then_some(());
+    eventually_within(Duration::from_secs(60), "orders are placed", ended).await;
+    let suffered = storm(&mut land, seconds, seed).await;
+    let calm = Instant::now();
     is_over.store(true, Ordering::SeqCst);
     while let Some(ended) = others.join_next().await {
         ended.expect("nobody panics");
     }
 
-    let health =
-        eventually_within(Duration::from_secs(60), "the store answers", async || land.city.store.health().await.ok());
-    let quiet = health.await.now;
+    let health = async || land.city.store.health().await.ok();
+    let quiet = eventually_within(Duration::from_secs(60), "the store answers", health).await.now;
+    println!("{:>6.1} s  after the storm: no more orders", calm.elapsed().as_secs_f32());
     resume_all(&land).await;
     eventually_within(PATIENCE, "every saga ends or is stuck", async || {
         let seen = evidence::look(&*land.city.store).await?;
@@ -162,6 +170,7 @@ async fn in_a_storm_of_faults_every_guarantee_holds() {
         seen.iter().all(|sighting| rests(sighting.state)).then_some(())
     })
     .await;
+    println!("{:>6.1} s  after the storm: every saga has ended", calm.elapsed().as_secs_f32());
     // Late echoes of the storm must not change anything either.
     land.suffer(Fault::RepliesRepeated, &mut Dice::new(seed)).await;
     land.suffer(Fault::CommandsRepeated, &mut Dice::new(seed)).await;
@@ -170,14 +179,17 @@ async fn in_a_storm_of_faults_every_guarantee_holds() {
     watched.store(true, Ordering::SeqCst);
     watching.await.expect("the watcher does not panic");
 
-    let evidence = land.city.evidence(quiet, PATIENCE).await;
+    println!("{:>6.1} s  after the storm: every queue is empty", calm.elapsed().as_secs_f32());
+    // A service works on so many commands at once, of which one fault can catch all.
+    let may_be_unheard = suffered.values().sum::<u32>() as usize * 16;
+    let evidence = land.city.evidence(quiet, PATIENCE, may_be_unheard).await;
     let verdict = judge(&evidence);
     let mut states: BTreeMap<&str, u32> = BTreeMap::new();
     for stored in evidence.sagas.values() {
         *states.entry(stored.saga.state.as_str()).or_default() += 1;
     }
     println!("faults: {suffered:?}\nsagas: {states:?}\nmessages heard: {}\n{verdict}", evidence.tap.len());
-    verdict.is_innocent(&format!("after a storm of {seconds} s with AMENDS_CHAOS_SEED={seed}"));
+    verdict.is_innocent(&name);
     for guarantee in DECIDED.into_iter().filter(|guarantee| ![9, 15].contains(guarantee)) {
         assert!(verdict.weighed(guarantee) > 0, "nothing was weighed for {guarantee}");
     }

@@ -88,15 +88,21 @@ impl Fault {
         Self::MemoryAlarm,
         Self::Junk,
     ];
+
+    /// Whether it takes longer than a short run has.
+    pub fn is_slow(self) -> bool {
+        matches!(self, Self::RabbitKilled | Self::RabbitRestarted)
+    }
 }
 
 /// All that faults are done to. The second coordinator and the payments service have proxies before their servers.
 pub struct Land {
-    pub city: City,
+    // Dropped in this order: the processes before the city, whose folder holds their logs.
     pub coordinators: Vec<Server>,
     pub services: Vec<Process>,
     pub store_proxy: Proxy,
     pub broker_proxy: Proxy,
+    pub city: City,
 }
 
 impl Land {

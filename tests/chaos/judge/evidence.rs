@@ -31,6 +31,8 @@ pub struct Evidence {
     pub effects: Vec<Effect>,
     /// What went to the exchanges for commands and replies, in order.
     pub tap: Vec<Tapped>,
+    /// How many replies the tap may have missed: those whose publisher, or whose broker, died before the confirm.
+    pub may_be_unheard: usize,
     pub keys: TokenKeys,
     /// When the last fault was healed, on the store's clock.
     pub quiet_since: Timestamp,

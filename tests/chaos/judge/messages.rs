@@ -64,10 +64,16 @@ fn has_its_reply(case: &Case<'_>, entry: &OutboxEntry, verified: &Verified, as_r
         Message::Command(_) => false,
     });
     let key = case.key(entry);
-    verdict.weigh(13, replied, Some(case.id()), || format!("{key} is VERIFIED by no reply with its token"));
-    let sent = case
-        .tap
+    // A publisher that dies before the confirm may have reached one queue and not the other: then the coordinator has
+    // heard what the tap has not. The participant's own row must vouch for it, and there must not be many.
+    let vouched = case
+        .evidence
+        .inbox
         .iter()
-        .any(|message| matches!(message, Message::Command(c) if c.key == key && c.attempt == verified.attempt));
-    verdict.weigh(13, sent, Some(case.id()), || format!("{key} was answered, and attempt never sent"));
+        .any(|row| row.key == key && (row.kept == Kept::Success) == (verified.outcome == Outcome::Success));
+    if !replied && vouched {
+        verdict.unheard.push((case.id(), key));
+    } else {
+        verdict.weigh(13, replied, Some(case.id()), || format!("{key} is VERIFIED by no reply with its token"));
+    }
 }

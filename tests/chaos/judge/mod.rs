@@ -52,6 +52,8 @@ pub struct Verdict {
     findings: Vec<Finding>,
     /// How many facts were weighed, per guarantee: a judge that saw nothing has nothing to say.
     weighed: BTreeMap<u8, u32>,
+    /// Commands whose reply the tap has not heard, although their participants vouch for it.
+    unheard: Vec<(SagaId, String)>,
 }
 
 #[derive(Clone, Debug)]
@@ -110,6 +112,11 @@ pub fn judge(evidence: &Evidence) -> Verdict {
         effects::judge(&case, &mut verdict);
         order::judge(&case, &mut verdict);
         messages::judge(&case, &mut verdict);
+    }
+    let unheard = std::mem::take(&mut verdict.unheard);
+    let are_few = unheard.len() <= evidence.may_be_unheard;
+    for (id, key) in unheard {
+        verdict.weigh(13, are_few, Some(id), || format!("{key} is VERIFIED by no reply with its token"));
     }
     verdict
 }

@@ -130,6 +130,7 @@ async fn honest() -> Evidence {
         inbox,
         effects,
         tap: tap.heard().await,
+        may_be_unheard: 0,
         keys: TokenKeys::new(store.token_keys([0; 32]).await.expect("keys")).expect("a key"),
         quiet_since: Clock::System.now(),
         patience: Duration::from_secs(60),
