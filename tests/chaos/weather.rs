@@ -61,13 +61,14 @@ pub enum Fault {
     RepliesRepeated,
     RepliesForged,
     QueueDeleted,
+    ReplyQueueDeleted,
     BindingDeleted,
     MemoryAlarm,
     Junk,
 }
 
 impl Fault {
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::CoordinatorKilled,
         Self::ServiceKilled,
         Self::CoordinatorStopped,
@@ -84,6 +85,7 @@ impl Fault {
         Self::RepliesRepeated,
         Self::RepliesForged,
         Self::QueueDeleted,
+        Self::ReplyQueueDeleted,
         Self::BindingDeleted,
         Self::MemoryAlarm,
         Self::Junk,
@@ -159,6 +161,11 @@ impl Land {
             Fault::RepliesForged => self.forge(dice).await,
             Fault::QueueDeleted => {
                 let name = commands_queue("warehouse");
+                delete_queues(&self.city.rabbit.url(), std::slice::from_ref(&name)).await;
+                self.is_back(&name).await;
+            }
+            Fault::ReplyQueueDeleted => {
+                let name = "amends.replies".to_owned();
                 delete_queues(&self.city.rabbit.url(), std::slice::from_ref(&name)).await;
                 self.is_back(&name).await;
             }
@@ -273,7 +280,7 @@ impl Land {
         .await;
     }
 
-    async fn unbind(&self) {
+    async fn unbind(&mut self) {
         let url = self.city.rabbit.url();
         let connection =
             lapin::Connection::connect(&url, lapin::ConnectionProperties::default()).await.expect("connected");
@@ -289,6 +296,8 @@ impl Land {
             .await
             .expect("it is unbound");
         let _ = connection.close(200, "done".into()).await;
+        // The tap takes all commands, so that none comes back that would tell of it. Whoever connects binds again.
+        self.services[0].kill_and_restart();
         let is_bound = async || {
             let bindings = self.city.rabbit.ctl(&["list_bindings", "source_name", "routing_key"]).await;
             bindings.lines().any(|line| line.starts_with("amends.commands") && line.contains(key))
