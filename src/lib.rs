@@ -14,6 +14,8 @@ pub mod clock;
 pub mod coordinator;
 #[cfg(feature = "coordinator")]
 pub mod definition;
+#[doc(hidden)]
+pub mod failpoint;
 pub mod id;
 pub mod message;
 #[cfg(feature = "participant")]

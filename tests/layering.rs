@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 const ORDER: &[&str] = &[
     "id",
     "clock",
+    "failpoint",
     "payload",
     "action",
     "definition",

@@ -12,6 +12,7 @@ use crate::clock::Timestamp;
 use crate::coordinator::confirms;
 use crate::coordinator::listeners::Listeners;
 use crate::coordinator::metrics::Metrics;
+use crate::coordinator::milestones::Milestones;
 use crate::coordinator::outbound::{self, Outbound};
 use crate::coordinator::plan::{Plan, Sources, Verdict, plan};
 use crate::coordinator::publisher::Publisher;
@@ -20,6 +21,7 @@ use crate::coordinator::telling::tell;
 use crate::coordinator::timer::Timer;
 use crate::coordinator::work::{Item, ReplyItem, TellItem, Waiting, Work};
 use crate::coordinator::{CoordinatorError, Ended, StartOutcome, relatives};
+use crate::failpoint::{self, Point};
 use crate::id::{CommandId, SagaId};
 use crate::message::Envelope;
 use crate::saga::{Note, Outcome, Parent, ReplyOutcome};
@@ -128,8 +130,14 @@ impl Committer {
         sagas.dedup();
         let planned = Arc::new(Mutex::new(None));
         let (items, sources, slot) = (items.clone(), self.sources.clone(), planned.clone());
+        let passed = Arc::new(Mutex::new(Milestones::default()));
+        let milestones = passed.clone();
         let decide = Box::new(move |loaded| {
             let (changes, plan) = plan(&items, loaded, &sources);
+            failpoint::reached_if(plan.claimed > 0, Point::TimerFired);
+            if let Ok(mut slot) = milestones.lock() {
+                *slot = Milestones::of(&changes);
+            }
             if let Ok(mut slot) = slot.lock() {
                 *slot = Some(plan);
             }
@@ -142,6 +150,9 @@ impl Committer {
                 return Err(error);
             }
         };
+        if let Ok(passed) = passed.lock() {
+            passed.reached();
+        }
         self.sources.confirms.forget(&ripe);
         let plan = planned.lock().ok().and_then(|mut slot| slot.take());
         plan.map(|plan| (committed, plan)).ok_or_else(|| StoreError::Conflict("the store did not decide".to_owned()))
@@ -387,6 +398,7 @@ impl Committer {
             && !acks.is_empty()
         {
             self.settled().await;
+            failpoint::reached(Point::CommittedNotAcknowledged);
             self.settling = Some(tokio::spawn(async move { settler.settle(acks).await }));
         }
     }

@@ -16,6 +16,7 @@ mod declare;
 pub mod handle;
 mod listeners;
 mod metrics;
+mod milestones;
 mod outbound;
 mod plan;
 mod publisher;

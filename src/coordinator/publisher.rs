@@ -12,6 +12,7 @@ use crate::coordinator::confirms::Confirms;
 use crate::coordinator::listeners::Listeners;
 use crate::coordinator::metrics::Metrics;
 use crate::coordinator::outbound::Outbound;
+use crate::failpoint::{self, Point};
 
 /// Batches that may wait to be published.
 const WAITING_BATCHES: usize = 64;
@@ -84,7 +85,10 @@ async fn publish(batch: Vec<Outbound>, broker: &dyn Broker, sinks: &Sinks, metri
         .into_iter()
         .map(|outbound| ((outbound.of, outbound.envelope.routing_key.clone()), outbound.envelope))
         .unzip();
+    let has_commands = of.iter().any(|(of, _)| of.is_some());
+    failpoint::reached_if(has_commands, Point::BeforePublish);
     let outcomes = broker.publish(envelopes).await;
+    failpoint::reached_if(has_commands && outcomes.contains(&Published::Confirmed), Point::Confirmed);
     let mut unroutable = BTreeSet::new();
     let mut confirmed = Vec::with_capacity(outcomes.len());
     let mut others = 0;

@@ -10,6 +10,7 @@ use crate::broker::topology::DEAD_EXCHANGE;
 use crate::broker::{Broker, Consumer, Delivery, Published, Settlement, Settler};
 use crate::coordinator::metrics::Metrics;
 use crate::coordinator::work::{Item, ReplyItem, Waiting, Work};
+use crate::failpoint::{self, Point};
 use crate::message::reply::ReplyProblem;
 use crate::message::{Reply, ReplyBody, TokenKeys};
 use crate::saga::{Problem, ReplyOutcome};
@@ -43,6 +44,7 @@ impl Replies {
             for delivery in deliveries {
                 match self.read(Box::new(delivery)) {
                     Ok(work) => {
+                        failpoint::reached(Point::ReplyReceived);
                         if self.work.send(work).await.is_err() {
                             return;
                         }

@@ -13,6 +13,7 @@ use tokio::sync::Mutex;
 use super::error::{INVALID_INPUT, Refusal, StepError, TOMBSTONED, UNKNOWN_ACTION, retry_reply, technical};
 use super::inbox::{Entry, Inbox, Recorded, Row};
 use super::work::{Pulse, Work};
+use crate::failpoint::{self, Point};
 use crate::message::reply::{MAX_REPLY_BYTES, ReplyProblem};
 use crate::message::{Command, ReplyBody};
 use crate::payload::Payload;
@@ -233,7 +234,9 @@ async fn record<DB: Inbox>(
     how: How,
 ) -> Result<Performed, sqlx::Error> {
     DB::record(&mut transaction, &command.key, &recorded).await?;
+    failpoint::reached(Point::ParticipantBeforeCommit);
     transaction.commit().await?;
+    failpoint::reached(Point::ParticipantAfterCommit);
     Ok(Performed { reply: reply(&recorded)?, how })
 }
 

@@ -18,6 +18,7 @@ use super::stats::{Counters, Stats, count};
 use super::work::{Pulse, reply_to};
 use crate::broker::topology::commands_queue;
 use crate::broker::{Broker, BrokerError, Consumer, Delivery, Published, Settlement, Settler, Topology};
+use crate::failpoint::{self, Point};
 use crate::message::{Command, Envelope};
 
 /// How often a command is performed when the database fails, before the coordinator is asked to send it again.
@@ -283,6 +284,7 @@ impl<DB: Inbox> Inner<DB> {
 
     /// Publishes a reply until the broker has it. Until then the command stays unacknowledged, and its slot taken.
     async fn reply(&self, reply: Envelope, stop: &CancellationToken) -> Settlement {
+        failpoint::reached(Point::ParticipantBeforeReply);
         let mut wait = FIRST_WAIT;
         let mut returned = 0;
         loop {

@@ -54,6 +54,11 @@ impl Process {
         self.child.id()
     }
 
+    /// Whether it has ended, by itself or not.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("the process can be asked").is_some()
+    }
+
     /// Waits for its end after a signal from the test.
     pub fn wait(&mut self) -> std::process::ExitStatus {
         self.child.wait().expect("it ends")

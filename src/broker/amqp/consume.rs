@@ -115,7 +115,16 @@ impl Task {
                     backoff = pauses.build();
                     self.deliver(generation, opened).await;
                 }
-                Err(error) => tracing::warn!(queue = self.settler.queue, %error, "no consumer, trying again"),
+                Err(error) => {
+                    tracing::warn!(queue = self.settler.queue, %error, "no consumer, trying again");
+                    // Deleted, perhaps. Nobody else need notice: another queue may take the same messages, so that none
+                    // is returned, and the connection is as it was.
+                    if matches!(error, BrokerError::Refused(_))
+                        && let Err(error) = self.link.declare_again().await
+                    {
+                        tracing::warn!(queue = self.settler.queue, %error, "it cannot be declared again");
+                    }
+                }
             }
             tokio::time::sleep(backoff.next().unwrap_or(REQUEST_TIMEOUT)).await;
         }

@@ -109,15 +109,25 @@ impl Link {
     /// before its queue is there again would be returned.
     async fn connect_and_declare(&self) -> Result<Connection, BrokerError> {
         let connection = self.connect().await?;
+        self.declare_on(&connection).await?;
+        Ok(connection)
+    }
+
+    /// Declares what is remembered on the connection that there is: somebody has deleted a queue from under it.
+    pub(super) async fn declare_again(&self) -> Result<(), BrokerError> {
+        self.declare_on(&self.live(REQUEST_TIMEOUT).await?.connection).await
+    }
+
+    async fn declare_on(&self, connection: &Connection) -> Result<(), BrokerError> {
         let topology = self.declared.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if !topology.queues.is_empty() {
-            let declaring = declare_again(&self.address, &connection, &topology);
+            let declaring = declare_again(&self.address, connection, &topology);
             match tokio::time::timeout(REQUEST_TIMEOUT, declaring).await {
                 Ok(outcome) => outcome?,
                 Err(_) => return Err(self.address.unreachable("queues are not declared in time")),
             }
         }
-        Ok(connection)
+        Ok(())
     }
 
     async fn supervise(self) {

@@ -13,7 +13,9 @@ use crate::broker::Published;
 use crate::broker::amqp::begun::Begun;
 use crate::broker::amqp::convert::{short, to_lapin};
 use crate::broker::amqp::link::{Link, Live, REQUEST_TIMEOUT};
+use crate::failpoint::{self, Point};
 use crate::message::Envelope;
+use crate::message::command::COMMANDS_EXCHANGE;
 
 /// How long to wait for a connection before a batch is given back.
 const CONNECTION_WAIT: Duration = Duration::from_secs(10);
@@ -130,6 +132,8 @@ async fn send(channel: &Channel, messages: &[Envelope]) -> Vec<Published> {
             Sent::Impossible(why) => Err(Published::Returned(why)),
         });
     }
+    let has_commands = messages.iter().any(|message| message.exchange == COMMANDS_EXCHANGE);
+    failpoint::reached_if(has_commands, Point::PublishedNotConfirmed);
     let mut outcomes = Vec::with_capacity(messages.len());
     let mut returned = Vec::new();
     for confirm in confirms {

@@ -14,6 +14,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{Connection, Executor};
 
 use crate::clock::Timestamp;
+use crate::failpoint::{self, Point};
 use crate::id::{CommandId, DefinitionRef, SagaId};
 use crate::message::TokenKey;
 use crate::saga::Figures;
@@ -97,6 +98,8 @@ impl PostgresStore {
         let loaded = write::load(&mut transaction, &wants).await?;
         let changes = decide(loaded);
         let committed = write::write(&mut transaction, &changes).await?;
+        let touches_sagas = !changes.updates.is_empty() || !changes.starts.is_empty();
+        failpoint::reached_if(touches_sagas, Point::BeforeCommit);
         transaction.commit().await.map_err(|error| match refused(error) {
             // It was sent: nobody knows whether it was carried out.
             StoreError::Unavailable(why) => StoreError::Unknown(why),
@@ -134,6 +137,7 @@ impl PostgresStore {
                 .await
                 .map_err(refused)?;
         }
+        failpoint::reached_if(!pending.is_empty(), Point::Migration);
         transaction.commit().await.map_err(refused)?;
         Ok(pending.into_iter().map(Migration::from).collect())
     }

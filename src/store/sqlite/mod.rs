@@ -19,6 +19,7 @@ use sqlx::{Connection, Row};
 
 use self::writer::Writer;
 use crate::clock::{Clock, Timestamp};
+use crate::failpoint::{self, Point};
 use crate::id::{CommandId, DefinitionRef, SagaId};
 use crate::message::TokenKey;
 use crate::saga::Figures;
@@ -99,6 +100,8 @@ impl SqliteStore {
         let sagas = write::load(&mut transaction, &wants, now).await?;
         let changes = decide(Loaded { now, sagas });
         let committed = write::write(&mut transaction, &changes).await?;
+        let touches_sagas = !changes.updates.is_empty() || !changes.starts.is_empty();
+        failpoint::reached_if(touches_sagas, Point::BeforeCommit);
         transaction.commit().await.map_err(|error| match refused(error) {
             // The write-ahead log may have reached the disk with the commit in it.
             StoreError::Unavailable(why) => StoreError::Unknown(why),
@@ -119,6 +122,7 @@ impl SqliteStore {
             let version = sqlx::AssertSqlSafe(format!("pragma user_version = {}", migration.version));
             sqlx::raw_sql(version).execute(&mut *transaction).await.map_err(refused)?;
         }
+        failpoint::reached_if(!pending.is_empty(), Point::Migration);
         transaction.commit().await.map_err(refused)?;
         Ok(pending.into_iter().map(Migration::from).collect())
     }
