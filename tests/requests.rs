@@ -250,7 +250,8 @@ async fn an_answer_that_nobody_takes_holds_nothing_up() {
     caller.publish(REQUESTS, "start", b"no JSON", gone).await;
     assert_eq!(caller.answer(&json!({ "saga": "errand", "input": { "id": "b" } })).await["isNew"], true);
     assert_eq!(caller.sagas().await, 2);
-    caller.end(coordinator, 0).await;
+    // The refusal that did not reach anybody is kept where people look.
+    caller.end(coordinator, 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
