@@ -11,10 +11,9 @@ use amends::definition::Definition;
 use amends::id::StepIndex;
 use amends::payload::Payload;
 use amends::saga::{
-    Direction, Effect, EventKind, Operation, Outcome, ReplyOutcome, Saga, SagaState, Settled, Skip, StepState,
-    StepStatus,
+    Direction, Effect, EventKind, Operation, Outcome, ReplyOutcome, SagaState, Settled, Skip, StepState, StepStatus,
 };
-use sagas::{Driven, address, answers, epoch, failure, parent, read, sent};
+use sagas::{Driven, address, answers, failure, parent, read, sent};
 use serde_json::{Value, json};
 
 const DEFAULTS: &str = "version: 1\ndefaults: { timeout: 30s, retry: { maxAttempts: 2, jitter: none, initialInterval: 1s, maxInterval: 1s } }\nsteps:\n";

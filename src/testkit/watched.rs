@@ -10,8 +10,8 @@ use crate::definition::Definition;
 use crate::id::{SagaId, Seq, StepIndex};
 use crate::payload::Payload;
 use crate::saga::{
-    Direction, Effect, Event, EventKind, IllegalTransition, Outcome, Saga, SagaState, Skip, StepState, Told, replay,
-    transition,
+    Direction, Effect, Event, EventKind, IllegalTransition, Outcome, Reason, Saga, SagaState, Skip, StepState, Told,
+    migrate, replay_across, transition,
 };
 
 /// What a saga is run through: [`transition`], or in a test a broken one.
@@ -62,6 +62,8 @@ pub struct Entry {
 #[derive(Clone, Debug)]
 pub struct Watched {
     definition: Arc<Definition>,
+    /// What it was before the saga was moved to another version, oldest first.
+    earlier: Vec<Arc<Definition>>,
     machine: Machine,
     fresh: Saga,
     saga: Saga,
@@ -93,6 +95,7 @@ impl Watched {
         let fresh = Saga::new(id, &definition, key, input, now);
         Self {
             definition,
+            earlier: Vec::new(),
             machine,
             saga: fresh.clone(),
             fresh,
@@ -159,6 +162,41 @@ impl Watched {
         }
         self.check_state();
         Ok(effects)
+    }
+
+    /// Moves the saga to another version, as an operator would. `to` is expanded for the saga's input.
+    ///
+    /// # Errors
+    /// Every reason why it must not be moved; nothing has changed then.
+    pub fn migrate(&mut self, to: Arc<Definition>, now: Timestamp) -> Result<Vec<Effect>, Vec<Reason>> {
+        let (saga, effects) = migrate(&self.definition, &to, &self.saga, now)?;
+        let kind = EventKind::Migrated { from: self.saga.definition.version, to: saga.definition.version };
+        let before = self.replace(saga, to);
+        self.check_round_trip(&before, &kind);
+        self.history.push(Told { revision: self.saga.revision, event: Event { now, kind } });
+        self.check_change(&before, &effects);
+        for effect in &effects {
+            self.record(effect);
+        }
+        self.check_state();
+        Ok(effects)
+    }
+
+    /// Puts another saga and definition in place, unchecked and not told in the history; gives the saga that was there.
+    /// Whatever is known by a step's place goes by the place of the step of the same name; of steps that are gone,
+    /// nothing is known any more.
+    pub fn replace(&mut self, saga: Saga, definition: Arc<Definition>) -> Saga {
+        let from = std::mem::replace(&mut self.definition, definition);
+        let new = |index: StepIndex| self.definition.find(&from.step(index).name);
+        let outbox = std::mem::take(&mut self.outbox).into_iter();
+        self.outbox =
+            outbox.filter_map(|(seq, entry)| Some((seq, Entry { step: new(entry.step)?, ..entry }))).collect();
+        let effects = std::mem::take(&mut self.took_effect).into_iter();
+        self.took_effect = effects.filter_map(|((step, way), count)| Some(((new(step)?, way), count))).collect();
+        let amended = std::mem::take(&mut self.amended).into_iter();
+        self.amended = amended.filter_map(|(step, generation)| Some((new(step)?, generation))).collect();
+        self.earlier.push(from);
+        std::mem::replace(&mut self.saga, saga)
     }
 
     /// A participant has carried out a command, and its database shows it.
@@ -319,7 +357,12 @@ impl Watched {
     /// Checks what can only be told once nothing happens any more: the replay, and what stands in participants'
     /// databases.
     pub fn check_end(&mut self) {
-        match replay(&self.definition, self.fresh.clone(), &self.history) {
+        let versions = self.earlier.iter().chain([&self.definition]);
+        let versions: BTreeMap<u32, &Definition> =
+            versions.map(|version| (version.reference.version, version.as_ref())).collect();
+        let first = self.earlier.first().unwrap_or(&self.definition);
+        let find = |version: u32| versions.get(&version).copied();
+        match replay_across(first, &find, self.fresh.clone(), &self.history) {
             Ok(saga) if saga == self.saga => {}
             Ok(saga) => self.broken(format!("3 the replay gives something else: {:?}, {:?}", saga.state, saga.steps)),
             Err(error) => self.broken(format!("3 the history cannot be replayed: {error}")),
