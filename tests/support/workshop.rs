@@ -102,6 +102,11 @@ impl Workshop {
         rows.into_iter().map(|(saga, place)| (SagaId(saga), place)).collect()
     }
 
+    /// What the SDK counts.
+    pub fn stats(&self) -> amends::participant::Stats {
+        self.running.stats()
+    }
+
     /// Commands whose key the inbox keeps as a tombstone.
     pub async fn tombstones(&self) -> Vec<String> {
         sqlx::query_scalar("select key from amends_inbox where status = 'tombstone' order by key")
