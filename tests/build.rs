@@ -272,9 +272,7 @@ fn fulfil_order(yaml: &str) -> Saga {
                 .pivot()
                 .nothing_to_undo(),
         )
-        .step(
-            Step::named("capture-payment").does::<Capture>().after(["confirm-order"]).input(order()).retry(patient()),
-        )
+        .step(Step::named("capture-payment").does::<Capture>().after(["confirm-order"]).input(order()).retry(patient()))
         .step(Step::named("dispatch").does::<Dispatch>().after(["confirm-order"]).input(order()).retry(patient()))
         .output(order())
 }
@@ -314,9 +312,7 @@ fn business_trip(yaml: &str) -> Saga {
                 .undone_by_with::<ReleaseRoom>(trip()),
         )
         .step(
-            Step::named("approval")
-                .waits_for("approval", days(2), OnTimeout::Fail)
-                .after(["hold-flight", "hold-room"]),
+            Step::named("approval").waits_for("approval", days(2), OnTimeout::Fail).after(["hold-flight", "hold-room"]),
         )
         .step(
             Step::named("pay")

@@ -336,7 +336,10 @@ async fn a_signal_that_cannot_be_taken_is_answered_with_its_problem() {
         ("REQUEST_INVALID", json!({ "sagaId": "x", "signal": "first" }).to_string().into()),
         ("REQUEST_INVALID", json!({ "sagaId": id, "signal": 1 }).to_string().into()),
         ("REQUEST_INVALID", json!({ "sagaId": id, "signal": "first", "payloda": 1 }).to_string().into()),
-        ("REQUEST_INVALID", json!({ "sagaId": id, "saga": "permit", "key": "a", "signal": "first" }).to_string().into()),
+        (
+            "REQUEST_INVALID",
+            json!({ "sagaId": id, "saga": "permit", "key": "a", "signal": "first" }).to_string().into(),
+        ),
         ("SAGA_UNKNOWN", json!({ "sagaId": nobody, "signal": "first" }).to_string().into()),
         ("SAGA_UNKNOWN", json!({ "saga": "permit", "key": "b", "signal": "first" }).to_string().into()),
         ("SAGA_UNKNOWN", json!({ "saga": "parmit", "key": "a", "signal": "first" }).to_string().into()),

@@ -185,7 +185,14 @@ proptest! {
 
 /// What stands in the texts of steps that are more than a command, of conditions, pivots and what is read of others.
 const KINDS: [&str; 9] = [
-    " wait: ", " delay: ", " saga: ", " forEach: ", " when: ", " pivot: ", "onTimeout: continue", "onTimeout: fail",
+    " wait: ",
+    " delay: ",
+    " saga: ",
+    " forEach: ",
+    " when: ",
+    " pivot: ",
+    "onTimeout: continue",
+    "onTimeout: fail",
     "steps['",
 ];
 

@@ -125,7 +125,9 @@ steps:
 async fn timers_that_ran_out_while_the_process_was_dead_are_kept() {
     let mut site = Site::new(&[COOL_OFF], &[]).await;
     let id = site.start("cool-off", json!({})).await;
-    for (step, status) in [(1, ["verified", "pending", "waiting", "waiting"]), (2, ["verified", "verified", "pending", "waiting"])] {
+    for (step, status) in
+        [(1, ["verified", "pending", "waiting", "waiting"]), (2, ["verified", "verified", "pending", "waiting"])]
+    {
         site.steps_are(id, &status).await;
         let left = site.kill(id).await;
         let until = waits_until(&left, step).expect("the timer runs");

@@ -65,9 +65,10 @@ pub fn relations(source: &str, definition: &Definition, others: &[Arc<Definition
 /// that depends on them.
 fn unfit(input: &Template, child: &Definition) -> Option<String> {
     let schema = child.input_schema.as_ref()?;
-    let template = input.to_json();
-    // A single expression may give anything.
-    let Value::Object(fields) = &template else { return None };
+    // The command says which saga, and its input in a field. A single expression may give anything.
+    let command = input.to_json();
+    let template = command.get("input")?;
+    let fields = template.as_object()?;
     let certain = |error: &jsonschema::ValidationError<'_>| {
         // Beneath a condition or a choice an expression may decide.
         let keywords: Vec<&str> = error.schema_path().as_str().split('/').skip(1).collect();
@@ -87,7 +88,7 @@ fn unfit(input: &Template, child: &Definition) -> Option<String> {
                 Some(name) => fields.get(&name).is_some_and(is_literal),
             }
     };
-    let found = schema.iter_errors(&template).find(certain)?;
+    let found = schema.iter_errors(template).find(certain)?;
     let place = found.instance_path().as_str();
     Some(if place.is_empty() { found.to_string() } else { format!("{place}: {found}") })
 }

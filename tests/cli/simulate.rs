@@ -113,7 +113,8 @@ fn every_fault_in_every_shipped_saga_is_counted_and_none_is_bad() {
         let subject = amends::testkit::Subject::read(&source).expect("sound");
         let input = subject.made_up_input(amends::testkit::Extent::Required).expect("made up").to_string();
         let path = path.display().to_string();
-        let said = Program::new(&["definitions", "simulate", &path, "--every-fault", "--input", &input]).patient().run();
+        let said =
+            Program::new(&["definitions", "simulate", &path, "--every-fault", "--input", &input]).patient().run();
         assert_eq!(said.code, 0, "{name}: {}", said.stderr);
         let line = said.stdout.lines().last().unwrap_or_default();
         let counts = line.strip_prefix(&format!("{name} v1: ")).unwrap_or_else(|| panic!("{name}: {line}"));

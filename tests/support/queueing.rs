@@ -38,7 +38,8 @@ impl Queueing {
                         let Some(oldest) = open.front().cloned() else { continue };
                         counted.lock().expect("no panic while locked").push(open.len());
                         open.pop_front();
-                        let command = Command::decode(&oldest.envelope).expect("the coordinator's commands can be read");
+                        let command =
+                            Command::decode(&oldest.envelope).expect("the coordinator's commands can be read");
                         let body = success(serde_json::json!({ "key": command.key }));
                         let reply = Reply { token: command.token, routing_key: command.reply_to, body };
                         broker.publish(vec![reply.encode()]).await;
