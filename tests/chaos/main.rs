@@ -7,9 +7,11 @@
 //! ```
 
 mod city;
+mod clocks;
 mod judge;
 mod kill_points;
 mod storm;
+mod summary;
 mod weather;
 
 #[path = "../support/mod.rs"]

@@ -113,12 +113,13 @@ async fn honest() -> Evidence {
         participants.push(Scripted::start(&broker, name, take).await);
     }
     let seen = eventually("every saga ends", async || {
-        let seen = evidence::look(&*store).await?;
+        let seen = evidence::look(&*store, None).await?;
         seen.iter()
             .all(|sighting| sighting.state.starts_with("COMP") && sighting.state != "COMPENSATING")
             .then_some(seen)
     })
     .await;
+    tap.catch_up().await;
     let books = books.lock().expect("no panic while locked");
     let (inbox, effects) = (books.inbox.values().map(|(row, _)| row.clone()).collect(), books.effects.clone());
     drop(books);
@@ -129,11 +130,12 @@ async fn honest() -> Evidence {
         sightings: seen,
         inbox,
         effects,
-        tap: tap.heard().await,
+        tap: tap.heard().await.clone(),
         may_be_unheard: 0,
         keys: TokenKeys::new(store.token_keys([0; 32]).await.expect("keys")).expect("a key"),
         quiet_since: Clock::System.now(),
         patience: Duration::from_secs(60),
+        set_back: Duration::ZERO,
     };
     coordinator.stop().await;
     evidence
