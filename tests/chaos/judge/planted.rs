@@ -472,6 +472,11 @@ async fn every_planted_bug_is_caught_under_its_name() {
         println!("{:>4}  {:<12} {}", at + 1, format!("{found:?}"), planted.name);
         assert_eq!(found, planted.breaks, "{}\n{verdict}", planted.name);
     }
+    let numbers = |breaks: &[u8]| breaks.iter().map(u8::to_string).collect::<Vec<_>>().join(", ");
+    let planted: Vec<(&str, String)> = BUGS.iter().map(|bug| (bug.name, numbers(bug.breaks))).collect();
+    let told = crate::support::planted_bugs::told("judge");
+    let told: Vec<(&str, String)> = told.into_iter().map(|(name, cell)| (name, cell.to_owned())).collect();
+    assert_eq!(told, planted, "docs/planted-bugs.md has what is planted here");
     let broken: std::collections::BTreeSet<u8> = BUGS.iter().flat_map(|planted| planted.breaks).copied().collect();
     assert_eq!(broken, super::DECIDED.into(), "there is a bug for every guarantee");
 }

@@ -77,7 +77,7 @@ impl Land {
         let command = commands.first().expect("there is a command");
         let mut huge = command.encode();
         huge.body = vec![b'['; 2 * 1024 * 1024];
-        self.publish(vec![huge]).await;
+        self.are_buried(DEAD_COMMANDS, vec![huge]).await;
         let body = ReplyBody::Success(Payload::from(json!({})));
         let mut reply = Reply { token: command.token.clone(), routing_key: command.reply_to.clone(), body }.encode();
         reply.body = vec![b'['; 16 * 1024 * 1024];
@@ -86,7 +86,8 @@ impl Land {
         let url = format!("{}/v1/sagas", self.coordinators[0].url);
         eventually_within(SEEN, "a start that is too big is refused", async || {
             // By one byte: of more the server reads nothing, and the client may hear of that before it hears why.
-            let answer = client.post(&url).body(vec![b'['; 2 * 1024 * 1024 + 1]).send().await.ok()?;
+            let post = client.post(&url).header("content-type", "application/json");
+            let answer = post.body(vec![b'['; 2 * 1024 * 1024 + 1]).send().await.ok()?;
             (answer.status() == 413).then_some(())
         })
         .await;
