@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use amends::broker::Broker;
@@ -50,6 +51,8 @@ pub struct Witness {
     pub store: Arc<dyn Store>,
     pub answers: Mutex<Vec<Answered>>,
     pub sightings: Mutex<Vec<Sighting>>,
+    /// How many of the newest sagas were under way when they were last looked at.
+    pub under_way: AtomicUsize,
 }
 
 impl Witness {
@@ -133,7 +136,7 @@ impl City {
         store.migrate().await.expect("the schema is made");
         broker.declare(&amends::broker::Topology::coordinator()).await.expect("the broker answers");
         let tap = Tap::on(&broker).await;
-        let witness = Witness { store: store.clone(), answers: Mutex::default(), sightings: Mutex::default() };
+        let witness = Witness { store: store.clone(), answers: Mutex::default(), sightings: Mutex::default(), under_way: AtomicUsize::new(0) };
         Self { postgres, rabbit, store, broker, tap, witness: Arc::new(witness), clocks, folder, _turn: turn }
     }
 

@@ -19,8 +19,10 @@ use crate::weather::{Dice, Fault, Land};
 
 /// What all retries of one step may take in this city's definition, twice (there and back), and 60 seconds.
 const PATIENCE: Duration = Duration::from_secs(240);
-/// How many orders are under way at once.
+/// How many customers order at once.
 const IN_FLIGHT: usize = 4;
+/// When so many sagas are under way, as while there is no broker, customers wait.
+const UNDER_WAY: usize = 150;
 
 /// Seconds of faults, if not each of the quick ones once; and the seed.
 fn settings() -> (Option<u64>, u64) {
@@ -34,6 +36,10 @@ async fn orders(witness: &Witness, clients: &[Client], is_over: &AtomicBool, wor
     let mut dice = Dice::new(seed.wrapping_mul(1_000) + u64::try_from(worker).expect("small"));
     let mut number = 0;
     while !is_over.load(Ordering::SeqCst) {
+        if witness.under_way.load(Ordering::SeqCst) > UNDER_WAY {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        }
         number += 1;
         let plan = [Plan::Whole, Plan::Whole, Plan::SoldOut, Plan::Declined][dice.below(4)];
         let key = format!("{worker}-{number}");
@@ -73,6 +79,10 @@ async fn operate(client: &Client, id: SagaId, action: Action, request: &OperateR
     let _ = tokio::time::timeout(Duration::from_secs(5), client.operate(&saga, action, request, None)).await;
 }
 
+fn is_at_rest(state: &str) -> bool {
+    matches!(state, "COMPLETED" | "COMPENSATED" | "STUCK")
+}
+
 /// Looks at the sagas again and again: what was once seen of an end must hold.
 async fn watch(witness: &Witness, is_over: &AtomicBool) {
     let mut last: HashMap<SagaId, Sighting> = HashMap::new();
@@ -82,6 +92,8 @@ async fn watch(witness: &Witness, is_over: &AtomicBool) {
         let pages = (!round.is_multiple_of(30)).then_some(1);
         let looked = tokio::time::timeout(Duration::from_secs(20), evidence::look(&*witness.store, pages)).await;
         if let Ok(Some(mut seen)) = looked {
+            let newest = seen.iter().take(500).filter(|sighting| !is_at_rest(sighting.state));
+            witness.under_way.store(newest.count(), Ordering::SeqCst);
             seen.retain(|sighting| last.get(&sighting.saga) != Some(sighting));
             last.extend(seen.iter().map(|sighting| (sighting.saga, sighting.clone())));
             witness.sightings.lock().await.extend(seen);
@@ -198,8 +210,7 @@ async fn in_a_storm_of_faults_every_guarantee_holds() {
     resume_all(&land).await;
     eventually_within(PATIENCE, "every saga ends or is stuck", async || {
         let seen = evidence::look(&*land.city.store, None).await?;
-        let rests = |state| matches!(state, "COMPLETED" | "COMPENSATED" | "STUCK");
-        seen.iter().all(|sighting| rests(sighting.state)).then_some(())
+        seen.iter().all(|sighting| is_at_rest(sighting.state)).then_some(())
     })
     .await;
     println!("after the storm: every saga has ended after {:.1} s", calm.elapsed().as_secs_f32());
