@@ -136,7 +136,12 @@ impl City {
         store.migrate().await.expect("the schema is made");
         broker.declare(&amends::broker::Topology::coordinator()).await.expect("the broker answers");
         let tap = Tap::on(&broker).await;
-        let witness = Witness { store: store.clone(), answers: Mutex::default(), sightings: Mutex::default(), under_way: AtomicUsize::new(0) };
+        let witness = Witness {
+            store: store.clone(),
+            answers: Mutex::default(),
+            sightings: Mutex::default(),
+            under_way: AtomicUsize::new(0),
+        };
         Self { postgres, rabbit, store, broker, tap, witness: Arc::new(witness), clocks, folder, _turn: turn }
     }
 

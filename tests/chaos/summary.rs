@@ -80,7 +80,10 @@ impl fmt::Display for Figures<'_> {
         writeln!(f, "{total} sagas: {states:?}")?;
         writeln!(f, "commands settled: {outcomes:?}, in {attempts} attempts")?;
         writeln!(f, "{} starts answered, {refused} of them refused for their key", evidence.starts.len())?;
-        writeln!(f, "{commands} commands and {replies} replies heard, {genuine} with a genuine token; {junk} unreadable")?;
+        writeln!(
+            f,
+            "{commands} commands and {replies} replies heard, {genuine} with a genuine token; {junk} unreadable"
+        )?;
         write!(
             f,
             "{history} rows of history, {audits} of audit, {} of inboxes; {} effects; {} sightings",

@@ -68,7 +68,9 @@ fn all_that_may_have_happened(case: &Case<'_>, verdict: &mut Verdict) {
             .commands
             .iter()
             .any(|other| other.step == entry.step && other.direction == Direction::Compensation && is_over(other));
-        verdict.weigh(8, undone || was_left_by_operator(case), Some(case.id()), || format!("{} is not compensated", entry.step));
+        verdict.weigh(8, undone || was_left_by_operator(case), Some(case.id()), || {
+            format!("{} is not compensated", entry.step)
+        });
     }
     for effect in case.effects.iter().filter(|effect| effect.direction == Direction::Action) {
         if definition.named(&effect.step).is_some_and(|step| step.compensation.action().is_some()) {

@@ -44,7 +44,9 @@ fn is_durable(case: &Case<'_>, entry: &OutboxEntry, verified: &Verified, verdict
     let what = || format!("{key} is VERIFIED, its participant has {:?}", row.map(|row| row.kept));
     verdict.weigh(12, says_so, Some(case.id()), what);
     if let Some(row) = row {
-        verdict.weigh(12, row.at <= after(verified.at, case.evidence.set_back), Some(case.id()), || format!("{key} was VERIFIED before it was done"));
+        verdict.weigh(12, row.at <= after(verified.at, case.evidence.set_back), Some(case.id()), || {
+            format!("{key} was VERIFIED before it was done")
+        });
     }
 }
 

@@ -27,9 +27,10 @@ pub fn judge(evidence: &Evidence, verdict: &mut Verdict) {
             }
             Answer::KeyConflict => {
                 let owned = start.key.as_ref().and_then(|key| owners.get(&(&*start.definition, &**key)));
-                let same = owned.into_iter().flatten().find(|saga| {
-                    saga.input.canonical_hash() == start.input.canonical_hash()
-                });
+                let same = owned
+                    .into_iter()
+                    .flatten()
+                    .find(|saga| saga.input.canonical_hash() == start.input.canonical_hash());
                 let id = same.map(|saga| saga.id);
                 verdict.weigh(2, same.is_none(), id, || "a start that repeats this one was refused".to_owned());
             }
