@@ -9,6 +9,7 @@ use std::time::Duration;
 use amends::client::views::OperateRequest;
 use amends::client::{Action, Client};
 use amends::id::SagaId;
+use amends::saga::Saga;
 use tokio::time::Instant;
 
 use crate::city::{End, Plan, Witness};
@@ -103,19 +104,31 @@ async fn watch(witness: &Witness, is_over: &AtomicBool) {
     }
 }
 
-/// Sagas whose resumption was lost in the storm.
-async fn resume_all(land: &Land) {
-    let city = &land.city;
+/// What an operator does when it is over: resumes what is paused, whose resumption was lost, and has retried what is
+/// stuck, because a step after the pivot, or a compensation, had spent its attempts.
+async fn operate_all(land: &Land, action: Action, is_one: impl Fn(&Saga) -> bool) -> usize {
     let client = &land.coordinators[0].client;
     let request = OperateRequest { reason: "the storm is over".to_owned(), step: None };
-    for (id, stored) in evidence::sagas(&*city.store).await {
-        if stored.saga.paused && !stored.saga.state.is_terminal() {
-            eventually_within(Duration::from_secs(60), &format!("{id} is resumed"), async || {
-                client.operate(&id.to_string(), Action::Resume, &request, None).await.ok()
+    let mut count = 0;
+    for (id, stored) in evidence::sagas(&*land.city.store).await {
+        if !stored.saga.state.is_terminal() && is_one(&stored.saga) {
+            count += 1;
+            eventually_within(Duration::from_secs(60), &format!("{id} takes {action:?}"), async || {
+                client.operate(&id.to_string(), action, &request, None).await.ok()
             })
             .await;
         }
     }
+    count
+}
+
+/// Until every saga is in one of these states.
+async fn come_to(land: &Land, what: &str, is_fine: impl Fn(&str) -> bool) {
+    eventually_within(PATIENCE, what, async || {
+        let seen = evidence::look(&*land.city.store, None).await?;
+        seen.iter().all(|sighting| is_fine(sighting.state)).then_some(())
+    })
+    .await;
 }
 
 /// Faults, one after the other, each in its turn before any comes again.
@@ -207,13 +220,12 @@ async fn in_a_storm_of_faults_every_guarantee_holds() {
     let health = async || land.city.store.health().await.ok();
     let quiet = eventually_within(Duration::from_secs(60), "the store answers", health).await.now;
     println!("after the storm: no more orders after {:.1} s", calm.elapsed().as_secs_f32());
-    resume_all(&land).await;
-    eventually_within(PATIENCE, "every saga ends or is stuck", async || {
-        let seen = evidence::look(&*land.city.store, None).await?;
-        seen.iter().all(|sighting| is_at_rest(sighting.state)).then_some(())
-    })
-    .await;
-    println!("after the storm: every saga has ended after {:.1} s", calm.elapsed().as_secs_f32());
+    let resumed = operate_all(&land, Action::Resume, |saga| saga.paused).await;
+    come_to(&land, "every saga ends or is stuck", is_at_rest).await;
+    println!("after the storm: every saga is at rest after {:.1} s, {resumed} resumed", calm.elapsed().as_secs_f32());
+    let stuck = operate_all(&land, Action::Retry, |saga| saga.state.stuck().is_some()).await;
+    come_to(&land, "what was stuck ends too", |state| state != "STUCK" && is_at_rest(state)).await;
+    println!("after the storm: every saga has ended after {:.1} s, {stuck} retried", calm.elapsed().as_secs_f32());
     // Late echoes of the storm must not change anything either.
     land.suffer(Fault::RepliesRepeated, &mut Dice::new(seed)).await;
     land.suffer(Fault::CommandsRepeated, &mut Dice::new(seed)).await;
