@@ -171,7 +171,16 @@ impl Sweep {
             println!("{:<38} {:<8} {:>3}: {distinct:?}", point.name(), format!("{plan:?}"), places.len());
         }
         let kills: usize = self.deaths.values().map(Vec::len).sum();
-        println!("{kills} kills at {} named points in {} runs", self.points().len(), self.runs);
+        let places: BTreeSet<&String> = self.deaths.values().flatten().collect();
+        let of_services = self.points().iter().filter(|point| OF_PARTICIPANTS.contains(point)).count();
+        println!(
+            "{kills} kills seen, at {} named points of the coordinator and {of_services} of the {} services, while {} \
+             different things were waited for, in {} runs; and a migration that was killed",
+            self.points().len() - of_services,
+            SERVICES.len(),
+            places.len(),
+            self.runs
+        );
         let quiet = self.city.store.health().await.expect("the store answers").now;
         let patience = Duration::from_secs(60);
         let end = End { quiet_since: quiet, patience, set_back: Duration::ZERO, may_be_unheard: kills };
