@@ -52,7 +52,9 @@ async fn orders(witness: &Witness, clients: &[Client], is_over: &AtomicBool, wor
             tokio::time::sleep(Duration::from_millis(100)).await;
         };
         match dice.below(8) {
-            0 => drop(witness.order(&clients[dice.below(2)], &order).await),
+            0 => {
+                let _ = witness.order(&clients[dice.below(2)], &order).await;
+            }
             1 => {
                 let mut other = order.clone();
                 other["total"] = 1.into();

@@ -120,9 +120,10 @@ async fn honest() -> Evidence {
     })
     .await;
     tap.catch_up().await;
-    let books = books.lock().expect("no panic while locked");
-    let (inbox, effects) = (books.inbox.values().map(|(row, _)| row.clone()).collect(), books.effects.clone());
-    drop(books);
+    let (inbox, effects) = {
+        let books = books.lock().expect("no panic while locked");
+        (books.inbox.values().map(|(row, _)| row.clone()).collect(), books.effects.clone())
+    };
     let evidence = Evidence {
         definitions: evidence::definitions(&*store).await,
         starts,
