@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "no test program uses all of it")]
 
 pub mod http;
+pub mod planted_bugs;
 pub mod processes;
 pub mod proxy;
 pub mod queueing;

@@ -40,6 +40,19 @@ impl Process {
         self.child = spawn(&self.name, &self.program, &self.arguments, &self.environment, &self.log);
     }
 
+    /// SIGKILL, then the same command again with these variables more, until it is started once more.
+    pub fn kill_and_restart_with(&mut self, more: &[(&'static str, String)]) {
+        self.kill();
+        let environment = [&self.environment, more].concat();
+        self.child = spawn(&self.name, &self.program, &self.arguments, &environment, &self.log);
+    }
+
+    /// Starts the same command again after it has died by itself, as it was to.
+    pub fn restart(&mut self) {
+        assert!(self.has_ended(), "{} still runs", self.name);
+        self.child = spawn(&self.name, &self.program, &self.arguments, &self.environment, &self.log);
+    }
+
     /// SIGKILL. Fails when the process had ended by itself before: then nothing was killed.
     pub fn kill(&mut self) {
         let ended = self.child.try_wait().expect("the process can be asked");
