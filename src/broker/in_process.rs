@@ -279,6 +279,7 @@ impl Consumer for InProcessConsumer {
             }
             let more = if free > 0 { &*arrived } else { &held.freed };
             tokio::select! {
+                biased;
                 () = more.notified() => {}
                 () = held.broker.closed.cancelled() => {}
             }

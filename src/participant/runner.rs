@@ -161,6 +161,7 @@ impl<DB: Inbox> Inner<DB> {
                 self.broker.consume(&queue, prefetch).await
             };
             let connected = tokio::select! {
+                biased;
                 () = stop.cancelled() => return Ok(None),
                 connected = attempt => connected,
             };
@@ -172,6 +173,7 @@ impl<DB: Inbox> Inner<DB> {
                 Err(source) => return Err(RunError::Queue { participant: self.name.clone(), source }),
             }
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return Ok(None),
                 () = tokio::time::sleep(wait) => wait = longer(wait),
             }
@@ -240,6 +242,7 @@ impl<DB: Inbox> Inner<DB> {
         beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
             tokio::select! {
+                biased;
                 performed = &mut performing => return performed,
                 // Not awaited here: a slow broker must not hold the handler up.
                 _ = beats.tick() => drop(tokio::spawn({ let pulse = pulse.clone(); async move { pulse.beat().await } })),
