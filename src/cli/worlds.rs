@@ -121,13 +121,7 @@ fn one(outcome: Outcome, trace: bool, bug: Option<Bug>, context: &Context) -> Re
     Ok(if outcome.violations.is_empty() { Exit::Done } else { Exit::Failed })
 }
 
-fn several(
-    tally: &Tally,
-    seeds: Seeds,
-    took: Duration,
-    bug: Option<Bug>,
-    context: &Context,
-) -> Result<Exit, CliError> {
+fn several(tally: &Tally, seeds: Seeds, took: Duration, bug: Option<Bug>, context: &Context) -> Result<Exit, CliError> {
     let wrong: Vec<Value> = tally.wrong.iter().map(|outcome| document(outcome, bug)).collect();
     let rate = tally.runs as f64 / took.as_secs_f64().max(0.001);
     let told = json!({

@@ -159,8 +159,9 @@ impl Registry {
     fn compile(&self, record: &DefinitionRecord) -> Result<Arc<Definition>, StoreError> {
         let DefinitionRecord { reference, hash, source, .. } = record;
         let at_hand = self.compiled.iter().find(|known| known.reference == *reference && known.hash == *hash);
-        at_hand.cloned().or_else(|| definition::compile(source)).ok_or_else(|| {
-            StoreError::Corrupt(format!("definition {reference} was registered but no longer compiles"))
-        })
+        at_hand
+            .cloned()
+            .or_else(|| definition::compile(source))
+            .ok_or_else(|| StoreError::Corrupt(format!("definition {reference} was registered but no longer compiles")))
     }
 }

@@ -145,7 +145,9 @@ pub(super) mod real {
     use super::{Forced, Handled, Service, outcome_of};
     use crate::broker::in_process::InProcessBroker;
     use crate::message::Command;
-    use crate::participant::{Handler, How, Inbox, Pulse, SqlLedger, StepError, perform, refuse, retry_after, unavailable};
+    use crate::participant::{
+        Handler, How, Inbox, Pulse, SqlLedger, StepError, perform, refuse, retry_after, unavailable,
+    };
 
     /// A participant of the SDK.
     pub(in crate::testkit) struct Real<DB: Inbox> {

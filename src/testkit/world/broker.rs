@@ -12,7 +12,7 @@ use super::evidence::Evidence;
 use super::fault::Strike;
 use super::sky::{Life, Place, Sky};
 use crate::broker::in_process::InProcessBroker;
-use crate::broker::topology::REPLIES_QUEUE;
+use crate::broker::topology::{COORDINATOR, REPLIES_QUEUE, REQUESTS_QUEUE, commands_queue};
 use crate::broker::{
     Broker, BrokerError, Consumer, Delivery, DeliveryTag, Published, QueueStatus, Settlement, Settler, Topology,
 };
@@ -78,8 +78,17 @@ impl Exchange {
         });
     }
 
-    /// Whether nothing is on a long way.
-    pub(super) fn is_idle(&self) -> bool {
+    /// Whether nothing is on its way or waits to be taken.
+    pub(super) async fn is_idle(&self) -> bool {
+        let queues = [REQUESTS_QUEUE, REPLIES_QUEUE, &commands_queue(COORDINATOR)].map(str::to_owned);
+        let participants: Vec<String> =
+            self.evidence.seen().databases.keys().map(|name| commands_queue(name)).collect();
+        for queue in queues.iter().chain(&participants) {
+            let status = self.queues.queue(queue).await.ok().flatten();
+            if status.is_some_and(|status| status.messages > 0) {
+                return false;
+            }
+        }
         self.late.load(Ordering::Relaxed) == 0
     }
 
@@ -105,8 +114,7 @@ impl Exchange {
                 self.put_later(reply(ReplyBody::Success(Payload::trusted("{}"))), 0, 5);
             }
             Some(Bug::TimeoutIsFailure) if !command.is_compensation && command.attempt > 1 => {
-                let problem =
-                    ReplyProblem { kind: "timeout".to_owned(), title: "no reply".to_owned(), detail: None };
+                let problem = ReplyProblem { kind: "timeout".to_owned(), title: "no reply".to_owned(), detail: None };
                 let left = (command.deadline - command.sent_at).num_milliseconds().max(20).unsigned_abs();
                 self.put_later(reply(ReplyBody::Failure(problem)), left - 10, left - 10);
             }
@@ -224,7 +232,7 @@ impl Channel {
             return Published::Refused;
         }
         if sky.strikes(Strike::MessageTwice) {
-            exchange.put_later(envelope.clone(), 0, 3_000);
+            exchange.put_later(envelope.clone(), 0, 10_000);
         }
         let is_late = sky.strikes(Strike::MessageLate);
         let is_very_late = !is_late && sky.strikes(Strike::MessageVeryLate);
@@ -285,7 +293,8 @@ impl Broker for Channel {
         };
         self.exchange.links.lock().unwrap_or_else(PoisonError::into_inner).push(link.clone());
         let (queue, exchange) = (queue.to_owned(), self.exchange.clone());
-        let settler = Arc::new(LinkSettler { link: link.clone(), sky: exchange.sky.clone(), current: Mutex::default() });
+        let settler =
+            Arc::new(LinkSettler { link: link.clone(), sky: exchange.sky.clone(), current: Mutex::default() });
         Ok(Box::new(LinkConsumer { exchange, link, queue, prefetch, settler }))
     }
 
@@ -429,7 +438,8 @@ impl Settler for LinkSettler {
         self.sky.travel().await;
         self.link.life.go_on().await;
         let current = self.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some((settler, generation)) = current.filter(|(_, generation)| *generation == self.link.generation()) else {
+        let Some((settler, generation)) = current.filter(|(_, generation)| *generation == self.link.generation())
+        else {
             return;
         };
         let here = deliveries.into_iter().filter(|(tag, _)| tag.generation == generation).collect();

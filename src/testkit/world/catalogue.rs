@@ -66,10 +66,8 @@ fn make(at: usize) -> Option<Recipe> {
             source = source.replace(slow, quick);
         }
         if !source.contains("compensation: { retry:") {
-            source = source.replace(
-                "defaults:\n",
-                "defaults:\n  compensation: { retry: { maxAttempts: 20, maxInterval: 2s } }\n",
-            );
+            source = source
+                .replace("defaults:\n", "defaults:\n  compensation: { retry: { maxAttempts: 20, maxInterval: 2s } }\n");
         }
         let children = needs.iter().filter_map(|&at| recipe(at)).collect();
         let definition = definition::compile(&source)?;
@@ -140,10 +138,11 @@ fn made_up(seed: u64, version: u32) -> String {
     let mut text = format!("saga: {name}\nversion: {version}\nowner: nobody\nrunbook: https://example.org/r\n");
     text.push_str("key: ${ input.id }\ninput:\n  schema:\n    type: object\n    required: [id, flag, items]\n");
     text.push_str("    properties: { id: { type: string }, flag: { type: boolean }, items: { type: array, items: { type: integer } } }\n");
-    let attempts = 1 + dice.below(4);
+    let attempts = 1 + dice.below(3);
+    let refusal = if dice.below(4) == 0 { ", nonRetryable: [busy]" } else { "" };
     let _ = write!(
         text,
-        "timeout: {}s\ndefaults:\n  timeout: {}ms\n  retry: {{ maxAttempts: {attempts}, initialInterval: 200ms, maxInterval: 1s }}\n  compensation: {{ timeout: 1s, retry: {{ maxAttempts: {}, initialInterval: 200ms, maxInterval: 2s }} }}\nsteps:\n",
+        "timeout: {}s\ndefaults:\n  timeout: {}ms\n  retry: {{ maxAttempts: {attempts}, initialInterval: 200ms, maxInterval: 1s{refusal} }}\n  compensation: {{ timeout: 1s, retry: {{ maxAttempts: {}, initialInterval: 200ms, maxInterval: 2s }} }}\nsteps:\n",
         5 + dice.below(30),
         800 + dice.below(1_200),
         3 + dice.below(15),
@@ -151,9 +150,11 @@ fn made_up(seed: u64, version: u32) -> String {
     let layers = 1 + dice.below(4);
     let pivot = if dice.below(2) == 0 { dice.below(layers) } else { layers };
     let mut before: Vec<String> = Vec::new();
+    // A step before whose output there always is.
+    let mut read: Option<String> = None;
     for layer in 0..layers {
         let width = if layer == pivot { 1 } else { 1 + dice.below(2) };
-        let mut these = Vec::new();
+        let (mut these, mut always) = (Vec::new(), None);
         for place in 0..width {
             let step = format!("s{layer}{}", ["a", "b"][usize::from(place > 0)]);
             let _ = write!(text, "  - name: {step}\n    after: [{}]\n", before.join(", "));
@@ -177,7 +178,13 @@ fn made_up(seed: u64, version: u32) -> String {
                 _ => {}
             }
             let service = ["ant", "bee", "cat"][dice.below(3) as usize];
-            let _ = write!(text, "    participant: {service}\n    action: {step}-v{version}\n    input: {{ id: \"${{ input.id }}\" }}\n");
+            let _ = write!(text, "    participant: {service}\n    action: {step}-v{version}\n");
+            let read = read.as_ref().filter(|_| dice.below(2) == 0);
+            let read = read.map(|of| format!(", seen: \"${{ steps['{of}'].output.number }}\"")).unwrap_or_default();
+            let _ = writeln!(text, "    input: {{ id: \"${{ input.id }}\"{read} }}");
+            if kind > 3 {
+                always = Some(step.clone());
+            }
             if layer == pivot {
                 text.push_str("    pivot: true\n    compensation: none\n");
             } else if layer > pivot {
@@ -191,6 +198,7 @@ fn made_up(seed: u64, version: u32) -> String {
             these.push(step);
         }
         before = these;
+        read = always.or(read);
     }
     text.push_str("output: { id: \"${ input.id }\" }\n");
     text
@@ -204,7 +212,8 @@ mod tests {
     #[test]
     fn every_recipe_is_a_sound_definition() {
         for at in 0..count() {
-            let recipe = recipe(at).unwrap_or_else(|| panic!("recipe {at} does not compile:\n{}", made_up(at as u64, 1)));
+            let recipe =
+                recipe(at).unwrap_or_else(|| panic!("recipe {at} does not compile:\n{}", made_up(at as u64, 1)));
             let sources = std::iter::once(&recipe.source).chain(recipe.next.iter().map(|(source, _)| source));
             for source in sources {
                 let checked = definition::read(source);

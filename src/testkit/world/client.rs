@@ -199,7 +199,8 @@ impl Caller {
     /// Whether it was done, as far as is known.
     pub(super) async fn operate(&mut self, id: SagaId, action: OperatorAction) -> bool {
         let (word, sky) = (action.as_str(), self.world.sky.clone());
-        let wish = Operate { id, action, actor: "ann".to_owned(), reason: "why not".to_owned(), expected_revision: None };
+        let wish =
+            Operate { id, action, actor: "ann".to_owned(), reason: "why not".to_owned(), expected_revision: None };
         match self.ask(async |coordinator| coordinator.operate(wish).await).await {
             Answer::Given(Ok(_)) => {
                 sky.note(format_args!("operator: {word} {id}"));

@@ -62,7 +62,7 @@ impl Crew {
 
     pub(super) fn stop(&self, coordinator: u8) {
         if let Some(stop) = self.roll().stops.get(&coordinator) {
-            stop.notify_one();
+            stop.notify_waiters();
         }
     }
 

@@ -33,7 +33,7 @@ macro_rules! strikes {
 }
 
 strikes! {
-    Crash = "a coordinator crashes", 12;
+    Crash = "a coordinator crashes", 16;
     Stop = "a coordinator is stopped in good order", 1_000;
     Partition = "two are cut off from each other", 1_000;
     StoreOutage = "the store is away", 1_000;
@@ -50,18 +50,18 @@ strikes! {
     MessageRefused = "the broker refuses a message", 40;
     MessageTwice = "a message arrives twice", 120;
     MessageLate = "a message is overtaken", 150;
-    MessageVeryLate = "a message arrives after its attempt timed out", 40;
-    Redelivered = "a consumer loses its connection", 30;
+    MessageVeryLate = "a message arrives after its attempt timed out", 180;
+    Redelivered = "a consumer loses its connection", 60;
     ReplyForged = "a reply with a forged token", 1_000;
-    ParticipantCrash = "a participant crashes", 20;
-    LedgerLost = "a participant's database fails", 40;
-    LedgerUnknownApplied = "the reply to a participant's COMMIT is lost", 50;
-    LedgerUnknownDropped = "a participant's COMMIT is lost", 30;
-    HandlerSlow = "a participant takes long", 80;
-    HandlerLater = "a participant asks to be asked later", 60;
-    HandlerPanics = "a participant's handler panics", 15;
-    HandlerRefuses = "a participant refuses", 70;
-    CompensationRefused = "a participant refuses to compensate", 4;
+    ParticipantCrash = "a participant crashes", 30;
+    LedgerLost = "a participant's database fails", 60;
+    LedgerUnknownApplied = "the reply to a participant's COMMIT is lost", 100;
+    LedgerUnknownDropped = "a participant's COMMIT is lost", 60;
+    HandlerSlow = "a participant takes long", 160;
+    HandlerLater = "a participant asks to be asked later", 150;
+    HandlerPanics = "a participant's handler panics", 30;
+    HandlerRefuses = "a participant refuses", 160;
+    CompensationRefused = "a participant refuses to compensate", 12;
 }
 
 /// How often each fault strikes in one world, and how often it did.

@@ -149,7 +149,8 @@ impl Verdict {
             }
             while let Some(committed) = expected.next_if(|committed| committed.revision <= replayed.revision) {
                 if committed.revision == replayed.revision && !is_same(committed, &replayed) {
-                    let what = format!("at revision {} it was something else than its history tells", replayed.revision);
+                    let what =
+                        format!("at revision {} it was something else than its history tells", replayed.revision);
                     return self.broken(3, of.id, what);
                 }
             }
@@ -199,7 +200,8 @@ impl Verdict {
         }
         for entry in case.commands.iter().filter(|entry| entry.direction == Direction::Compensation) {
             let succeeded = entry.verified.as_ref().is_some_and(|verified| verified.outcome == Outcome::Success);
-            let (done, undone) = (case.stands(&entry.step, Direction::Action), case.stands(&entry.step, Direction::Compensation));
+            let (done, undone) =
+                (case.stands(&entry.step, Direction::Action), case.stands(&entry.step, Direction::Compensation));
             if succeeded && done && !undone && entry.participant != crate::definition::COORDINATOR {
                 self.broken(7, case.saga.id, format!("{} took effect beside its tombstone", entry.step));
             }
@@ -273,7 +275,7 @@ impl Verdict {
                 Direction::Action => {
                     for before in definition.indices().filter(|&before| definition.graph.is_before(before, index)) {
                         let step = definition.step(before);
-                        let pending = entries(&step.name, Direction::Action).last().is_some_and(|entry| {
+                        let pending = entries(&step.name, Direction::Action).next_back().is_some_and(|entry| {
                             entry.verified.as_ref().is_none_or(|verified| verified.revision > decided)
                         });
                         let never = entries(&step.name, Direction::Action).next().is_none() && step.when.is_none();
@@ -286,7 +288,7 @@ impl Verdict {
                 Direction::Compensation => {
                     for &later in definition.graph.descendants(index) {
                         let step = definition.step(later);
-                        let Some(action) = entries(&step.name, Direction::Action).last() else { continue };
+                        let Some(action) = entries(&step.name, Direction::Action).next_back() else { continue };
                         let settled = |entry: &OutboxEntry, wanted: &[Outcome]| {
                             entry.verified.as_ref().is_some_and(|verified| {
                                 wanted.contains(&verified.outcome) && verified.revision <= decided
@@ -303,12 +305,13 @@ impl Verdict {
             }
         }
         let pivot = definition.pivot().map(|pivot| definition.step(pivot).name.clone());
-        let pivot = pivot.and_then(|pivot| entries(&pivot, Direction::Action).last());
+        let pivot = pivot.and_then(|pivot| entries(&pivot, Direction::Action).next_back());
         let is_refused = |entry: &OutboxEntry| entry.verified.as_ref().is_some_and(|v| v.outcome == Outcome::Failure);
         if let Some(pivot) = pivot.filter(|entry| !is_refused(entry)) {
-            let back = case.commands.iter().find(|entry| {
-                entry.direction == Direction::Compensation && entry.id.seq > pivot.id.seq
-            });
+            let back = case
+                .commands
+                .iter()
+                .find(|entry| entry.direction == Direction::Compensation && entry.id.seq > pivot.id.seq);
             if let Some(back) = back {
                 self.broken(10, case.saga.id, format!("{} was undone after the pivot was sent", back.step));
             }
@@ -324,9 +327,7 @@ impl Verdict {
             let Some(step) = case.definition.named(&entry.step) else { continue };
             let is_as_defined = match entry.direction {
                 Direction::Action => step.participant == entry.participant && step.action == entry.action,
-                Direction::Compensation => {
-                    step.compensation.action().is_some_and(|undo| undo.action == entry.action)
-                }
+                Direction::Compensation => step.compensation.action().is_some_and(|undo| undo.action == entry.action),
             };
             if !is_as_defined {
                 self.broken(14, case.saga.id, format!("{} is not what its definition says", entry.step));
@@ -350,7 +351,8 @@ impl Verdict {
         }
         for audit in &case.audits {
             let happened = case.history.iter().any(|record| {
-                let is_it = matches!(&record.event, EventKind::Operated { operation } if operation.as_str() == audit.action);
+                let is_it =
+                    matches!(&record.event, EventKind::Operated { operation } if operation.as_str() == audit.action);
                 is_it && record.at == audit.at
             });
             let changed = audit.detail.value()["fromRevision"] != audit.detail.value()["toRevision"];
@@ -367,9 +369,10 @@ impl Verdict {
                 continue;
             };
             let key = idempotency_key(case.saga.id, &entry.step, "action", entry.generation);
-            let child = sagas.values().map(|(saga, _)| saga).find(|saga| {
-                saga.definition.name == *name && saga.key.as_ref() == Some(&key)
-            });
+            let child = sagas
+                .values()
+                .map(|(saga, _)| saga)
+                .find(|saga| saga.definition.name == *name && saga.key.as_ref() == Some(&key));
             let outcome = entry.verified.as_ref().map(|verified| verified.outcome);
             let state = child.map(|child| &child.state);
             if case.saga.state == SagaState::Completed

@@ -107,7 +107,7 @@ impl Cast {
         Self {
             recipes,
             coordinators: 1 + u8::try_from(dice.below(3)).unwrap_or_default(),
-            callers: 1 + dice.below(4),
+            callers: 2 + dice.below(4),
             storm: dice.between(1_000, 10_000),
             next_version: (dice.below(4) == 0).then_some(next),
             has_events: dice.below(4) == 0,
@@ -250,7 +250,7 @@ impl World {
             tokio::time::sleep(LOOK).await;
             let page = Page { after: None, limit: u32::MAX };
             let sagas = self.server.memory().sagas(&SagaFilter::default(), &page).await?;
-            let mut is_at_rest = self.exchange.is_idle() && self.evidence.seen().callers == 0;
+            let mut is_at_rest = self.exchange.is_idle().await && self.evidence.seen().callers == 0;
             for summary in &sagas {
                 let saga = &summary.saga;
                 if saga.paused {

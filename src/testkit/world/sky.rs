@@ -229,7 +229,11 @@ impl Sky {
 
     pub(super) fn set_down(&self, place: Place, is_down: bool) {
         let mut state = self.state();
-        if is_down { state.down.insert(place) } else { state.down.remove(&place) };
+        if is_down {
+            state.down.insert(place)
+        } else {
+            state.down.remove(&place)
+        };
         drop(state);
         self.note(format_args!("the {place} is {}", if is_down { "away" } else { "back" }));
         self.0.changed.notify_waiters();

@@ -328,6 +328,10 @@ impl Server {
                 (Outcome::Failure, Some(Row::Done(Recorded::Success(_)))) => {
                     Some((12, "the participant did what counts as refused"))
                 }
+                // A plea for time that the definition calls a failure; the participant keeps nothing of it.
+                (Outcome::Failure, None) if verified.problem.as_ref().is_some_and(|problem| problem.kind == "busy") => {
+                    None
+                }
                 (Outcome::Failure, None) => Some((13, "the participant has not refused it")),
                 _ => None,
             };
