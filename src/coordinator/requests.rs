@@ -26,8 +26,9 @@ pub(super) async fn run(coordinator: Coordinator, stop: CancellationToken) {
     let settler = consumer.settler();
     loop {
         let deliveries = tokio::select! {
-            deliveries = consumer.next(usize::from(PREFETCH)) => deliveries,
+            biased;
             () = stop.cancelled() => return,
+            deliveries = consumer.next(usize::from(PREFETCH)) => deliveries,
         };
         let Some(deliveries) = deliveries else { return };
         let mut starts = Vec::new();
@@ -68,8 +69,9 @@ pub(super) async fn run(coordinator: Coordinator, stop: CancellationToken) {
         settler.settle(settlements).await;
         if must_wait {
             tokio::select! {
-                () = tokio::time::sleep(PAUSE) => {}
+                biased;
                 () = stop.cancelled() => return,
+                () = tokio::time::sleep(PAUSE) => {}
             }
         }
     }

@@ -4,6 +4,8 @@
 mod ending;
 mod waits;
 
+pub(super) use ending::budget as retry_budget;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
