@@ -63,19 +63,22 @@ async fn an_action_that_comes_after_its_compensation_is_refused() {
         (shop.stats().refused + shop.stats().replayed == 1).then_some(())
     })
     .await;
-    // What is answered after the end changes nothing, and is kept where people look for it.
-    let mut dead = rig.broker.consume("amends.replies.dead", 1).await.expect("consumed");
-    let late = tokio::time::timeout(support::PATIENCE, dead.next(1)).await.expect("in time").expect("its answer");
-    let properties = &late[0].envelope.properties;
-    let header = |name: &str| properties.headers.get(name).and_then(|value| value.as_text());
-    assert_eq!((header("amends-outcome"), header("amends-rejected")), (Some("failure"), Some("REPLY_AFTER_END")));
-    let body: serde_json::Value = serde_json::from_slice(&late[0].envelope.body).expect("JSON");
-    assert_eq!(body["type"], "tombstoned", "{body}");
+    assert_eq!(answered_after_the_end(&rig).await["type"], "tombstoned");
     assert!(shop.effects().await.is_empty(), "nothing was done, so nothing was undone");
     assert_eq!(rig.saga(id).await.state.as_str(), "COMPENSATED");
     assert_eq!(rig.pending().await, 0);
     coordinator.stop().await;
     coordinator.broker().close().await;
+}
+
+/// What was answered after the end: it changes nothing, and is kept where people look for it.
+async fn answered_after_the_end(rig: &Rig) -> serde_json::Value {
+    let mut dead = rig.broker.consume("amends.replies.dead", 1).await.expect("consumed");
+    let late = tokio::time::timeout(support::PATIENCE, dead.next(1)).await.expect("in time").expect("its answer");
+    let properties = &late[0].envelope.properties;
+    let header = |name: &str| properties.headers.get(name).and_then(|value| value.as_text());
+    assert_eq!((header("amends-outcome"), header("amends-rejected")), (Some("failure"), Some("REPLY_AFTER_END")));
+    serde_json::from_slice(&late[0].envelope.body).expect("JSON")
 }
 
 /// The bindings of the queue of sub-sagas, which the test changes so that the start of one gets lost on its way.
@@ -150,15 +153,14 @@ async fn a_sub_saga_whose_start_comes_after_its_compensation_is_never_started() 
     let child = tombstone(&rig, id).await;
 
     detour.arrive().await;
-    let drained = async || {
-        let status = rig.broker.queue("amends.commands").await.expect("an answer").expect("a queue");
-        (status.messages == 0).then_some(())
-    };
-    eventually("the late start is taken", drained).await;
-    // Everything that was taken is settled by the time that the coordinator has stopped.
+    assert_eq!(answered_after_the_end(&rig).await["type"], "tombstoned");
     coordinator.stop().await;
     coordinator.broker().close().await;
-    eventually("nothing comes again", drained).await;
+    let left = async || {
+        let status = rig.broker.queue("amends.commands").await.expect("an answer").expect("a queue");
+        (status.consumers == 0).then_some(status.messages)
+    };
+    assert_eq!(eventually("the coordinator is gone", left).await, 0, "commands that were never settled");
     assert_eq!(tombstone(&rig, id).await, child);
     assert!(shop.effects().await.is_empty(), "no step of it was ever done");
     assert_eq!(rig.pending().await, 0);
