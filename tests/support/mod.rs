@@ -5,9 +5,11 @@ pub mod http;
 pub mod planted_bugs;
 pub mod processes;
 pub mod proxy;
+pub mod queueing;
 pub mod rig;
 pub mod scripted;
 pub mod servers;
+pub mod workshop;
 
 use std::time::Duration;
 

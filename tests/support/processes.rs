@@ -32,6 +32,11 @@ impl Process {
     /// SIGKILL, then the same command again.
     pub fn kill_and_restart(&mut self) {
         self.kill();
+        self.start_again();
+    }
+
+    /// The same command again, after its end.
+    pub fn start_again(&mut self) {
         self.child = spawn(&self.name, &self.program, &self.arguments, &self.environment, &self.log);
     }
 
