@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use amends::definition::{Definition, read};
-use amends::testkit::{Answer, Extent, FaultKind, Kit, Plan, Report, Subject, explore};
+use amends::testkit::{Answer, Extent, FaultKind, Kit, Plan, Report, Subject, explore, world};
 use bugs::{Bug, machine};
 use serde_json::json;
 
@@ -173,6 +173,16 @@ async fn planted_bugs_are_found() {
     let planted: BTreeSet<String> = cases.iter().map(|(bug, name)| format!("{bug:?}: {}", name.trim())).collect();
     let told: BTreeSet<String> = planted_bugs::told("explorer").into_iter().map(|(_, cell)| cell.to_owned()).collect();
     assert_eq!(told, planted, "docs/planted-bugs.md has what is planted here");
+}
+
+/// Those of the simulator, which `tests/simulator.rs` plants.
+#[test]
+fn every_bug_of_the_simulator_is_in_the_table() {
+    let numbers = |bug: &world::Bug| bug.breaks().iter().map(u8::to_string).collect::<Vec<_>>().join(", ");
+    let row = |bug: &world::Bug| format!("{}: {}", bug.as_str(), numbers(bug));
+    let planted: BTreeSet<String> = world::Bug::ALL.iter().map(row).collect();
+    let told: BTreeSet<String> = planted_bugs::told("simulator").into_iter().map(|(_, cell)| cell.to_owned()).collect();
+    assert_eq!(told, planted, "docs/planted-bugs.md has what is planted there");
 }
 
 #[tokio::test]

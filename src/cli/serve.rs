@@ -1,20 +1,25 @@
 //! `amends serve`: the coordinator with its HTTP interface, until it is told to stop.
 
+use std::fmt::Display;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::error::{CliError, Exit};
 use super::settings::masked;
 use super::{Context, connect, output};
 use crate::coordinator::{Coordinator, CoordinatorError, CoordinatorOptions};
-use crate::store::Store;
+use crate::store::{self, Store, StoreError};
 
 /// How long a stop waits for what is under way.
 const DRAIN: Duration = Duration::from_secs(30);
+/// How long a start waits for its store before it gives up, and how often it looks.
+const STORE_PATIENCE: Duration = Duration::from_secs(60);
+const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// What is logged unless AMENDS_LOG says otherwise. Of messages that come back the coordinator itself says what matters:
 /// an event that nobody listens to is as it should be.
 const DEFAULT_LOG: &str = "info,sqlx=warn,lapin=warn,lapin::returned_messages=error";
@@ -57,17 +62,18 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     // First, since it only looks at the address: a wrong one leaves the store as it is.
     let broker = connect::broker(context.settings.broker_or_default()).await?;
     let url = context.settings.store_or_default()?;
-    let store = connect::store(&url).await?;
-    prepare_schema(&*store, &url, args.migrate).await?;
+    let store = patiently(&stop, StoreError::is_transient, async || store::open(&url).await).await?;
+    patiently(&stop, StoreError::is_transient, async || prepare_schema(&*store, &url, args.migrate).await).await?;
     if broker.is_volatile() {
         output::note(
             "the broker is inside this process: only participants in the same process are reached; \
              for services of their own set AMENDS_BROKER to amqp://...",
         );
     }
-    let coordinator = Coordinator::launch(store.clone(), broker.clone(), CoordinatorOptions::default()).await?;
+    let launch = async || Coordinator::launch(store.clone(), broker.clone(), CoordinatorOptions::default()).await;
+    let coordinator = patiently(&stop, CoordinatorError::is_transient, launch).await?;
     for file in definition_files(&args.definitions)? {
-        register(&coordinator, &file).await?;
+        register(&coordinator, &file, &stop).await?;
     }
 
     let address = listener.local_addr().map_err(|error| CliError::failed(format!("no address: {error}")))?;
@@ -138,15 +144,37 @@ fn log(format: LogFormat) -> Result<(), CliError> {
     Ok(())
 }
 
+/// Does what needs the store, again and again for a while if it is away: after a power cut a coordinator and its database
+/// start at the same time, and a connection may be cut at any moment.
+async fn patiently<T, E: Display>(
+    stop: &CancellationToken,
+    is_transient: impl Fn(&E) -> bool,
+    attempt: impl AsyncFn() -> Result<T, E>,
+) -> Result<T, E> {
+    let end = Instant::now() + STORE_PATIENCE;
+    loop {
+        match attempt().await {
+            Err(error) if is_transient(&error) && Instant::now() < end && !stop.is_cancelled() => {
+                tracing::warn!(%error, "waiting for the store");
+            }
+            outcome => return outcome,
+        }
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(STORE_PAUSE) => {}
+        }
+    }
+}
+
 /// SQLite belongs to this process alone and is brought up to date; a PostgreSQL server is shared, so that somebody
 /// has to say so.
-async fn prepare_schema(store: &dyn Store, url: &str, migrate: bool) -> Result<(), CliError> {
+async fn prepare_schema(store: &dyn Store, url: &str, migrate: bool) -> Result<(), StoreError> {
     if migrate || url.starts_with("sqlite:") {
         for migration in store.migrate().await? {
             tracing::info!(version = migration.version, name = migration.name, "migrated");
         }
     }
-    Ok(store.check_schema().await?)
+    store.check_schema().await
 }
 
 /// The files named, and those of the folders named, in the order of their names.
@@ -172,10 +200,11 @@ fn definition_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, CliError> {
     Ok(files)
 }
 
-async fn register(coordinator: &Coordinator, file: &Path) -> Result<(), CliError> {
+async fn register(coordinator: &Coordinator, file: &Path, stop: &CancellationToken) -> Result<(), CliError> {
     let name = file.display().to_string();
     let source = std::fs::read_to_string(file).map_err(|error| CliError::unreadable(&name, &error))?;
-    match coordinator.register(&source, "serve --definitions").await {
+    let register = async || coordinator.register(&source, "serve --definitions").await;
+    match patiently(stop, CoordinatorError::is_transient, register).await {
         Ok(registered) => {
             tracing::info!(definition = %registered.definition.reference, new = registered.is_new, "registered");
             for found in registered.warnings {
