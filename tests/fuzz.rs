@@ -26,7 +26,9 @@ fn folder(kind: &str) -> PathBuf {
 }
 
 fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable}: `{text}` is no number")))
+    std::env::var(variable)
+        .ok()
+        .map(|text| text.parse().unwrap_or_else(|_| panic!("{variable}: `{text}` is no number")))
 }
 
 fn corpus(name: &str) -> Vec<(String, Vec<u8>)> {

@@ -29,7 +29,8 @@ pub fn is_refused_or_usable(bytes: &[u8]) {
     let again = definition::read(&json);
     let same = again.definition.unwrap_or_else(|| panic!("not accepted as JSON: {json}: {:?}", again.diagnostics));
     assert_eq!(same.hash, accepted.hash, "the same content in JSON");
-    let changes = definition::diff(Side { definition: &accepted, source: text }, Side { definition: &same, source: &json });
+    let changes =
+        definition::diff(Side { definition: &accepted, source: text }, Side { definition: &same, source: &json });
     assert!(changes.same && changes.saga.is_empty() && changes.steps.is_empty(), "{changes:?}");
 
     let picture = Picture::of(&accepted);
@@ -56,7 +57,8 @@ pub fn gives_a_value_or_says_why(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let (template, input) = text.split_once('\n').unwrap_or((text, ""));
     let template = serde_json::from_str(template).ok().filter(Value::is_object).unwrap_or_else(|| json!(template));
-    let input: Value = serde_json::from_str(input).unwrap_or_else(|_| json!({"n": 2, "lines": [{"sku": "a"}, {"sku": "b"}], "name": "Ada"}));
+    let input: Value = serde_json::from_str(input)
+        .unwrap_or_else(|_| json!({"n": 2, "lines": [{"sku": "a"}, {"sku": "b"}], "name": "Ada"}));
     let template = match Template::compile(&template) {
         Ok(template) => template,
         Err(error) => return assert!(!error.message.is_empty()),

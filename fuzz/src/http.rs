@@ -124,9 +124,8 @@ pub fn is_honoured_or_refused(bytes: &[u8]) {
         for page in 0..20 {
             let uri = format!("/v1/{list}?{filters}&limit=2&cursor={cursor}");
             let Ok(request) = Request::get(&uri).header("host", "localhost").body(Body::empty()) else { return };
-            let (status, document) = runtime.block_on(async {
-                checked(router.clone().oneshot(request).await.expect("the router answers")).await
-            });
+            let (status, document) = runtime
+                .block_on(async { checked(router.clone().oneshot(request).await.expect("the router answers")).await });
             let document = document.expect("JSON");
             if status != 200 {
                 assert_eq!(page, 0, "the cursor of a page was refused: {uri}: {document}");

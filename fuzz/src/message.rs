@@ -76,7 +76,8 @@ pub fn is_refused_or_comes_back_as_reply(bytes: &[u8]) {
 /// How long a coordinator may take with one message: long, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-const NOTE: &str = "saga: note\nversion: 1\nkey: ${ input.n }\nsteps:\n  - name: a\n    wait: { signal: go, timeout: 1d }\n";
+const NOTE: &str =
+    "saga: note\nversion: 1\nkey: ${ input.n }\nsteps:\n  - name: a\n    wait: { signal: go, timeout: 1d }\n";
 
 /// A request or reply, whatever is in it, is answered, put aside with a reason, or dropped; and the next one is served.
 pub fn harms_no_coordinator(bytes: &[u8]) {
@@ -130,7 +131,8 @@ pub fn harms_no_coordinator(bytes: &[u8]) {
 /// No token verifies that was not signed.
 pub fn verifies_only_when_signed(bytes: &[u8]) {
     let keys = |ids: &[u16]| {
-        TokenKeys::new(ids.iter().map(|&id| TokenKey { id, secret: [7 + id.to_be_bytes()[1]; 32] }).collect()).expect("keys")
+        TokenKeys::new(ids.iter().map(|&id| TokenKey { id, secret: [7 + id.to_be_bytes()[1]; 32] }).collect())
+            .expect("keys")
     };
     let (old, both) = (keys(&[1]), keys(&[1, 2]));
     let given = String::from_utf8_lossy(bytes);

@@ -312,7 +312,17 @@ mod tests {
 
     #[test]
     fn what_is_no_fault_is_refused_with_an_example() {
-        for text in ["", "pick", "pick#0=fail", "pick#x=fail", "redo:pick=fail", "=fail", "#1=fail", "pick#9999=fail", "do:a:b=fail"] {
+        for text in [
+            "",
+            "pick",
+            "pick#0=fail",
+            "pick#x=fail",
+            "redo:pick=fail",
+            "=fail",
+            "#1=fail",
+            "pick#9999=fail",
+            "do:a:b=fail",
+        ] {
             let error = text.parse::<Fault>().expect_err(text);
             assert!(error.0.contains("authorise-payment#2=timeout"), "{error}");
         }

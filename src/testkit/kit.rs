@@ -261,7 +261,8 @@ impl Kit {
     /// program takes them: `postgres://…`, `sqlite://FILE` or `memory:`; `amqp://…` or `in-process`.
     ///
     /// Times are shortened: all are divided by 60 (see [`Kit::faster`]), an attempt has at least 400 ms, waits for signals
-    /// and delays have at most 3 s, the saga's own time-out is at least a minute. Queues and the definition get names of
+    /// and delays have at most 3 s, the saga's own time-out is at least a minute. An attempt that nobody answers takes about a
+    /// second more, until the broker's confirm is written down. Queues and the definition get names of
     /// this run's own, and the queues are deleted in the end; the store is brought up to date and keeps the saga.
     ///
     /// Faults strike at the participants: all kinds but `stale`, `stale-reply`, `reorder` and the crashes of the

@@ -88,7 +88,8 @@ impl Plan {
             (Direction::Compensation, Some(compensation)) => &compensation.retry,
             _ => &step.retry,
         };
-        let here = self.faults.iter().enumerate().filter(|(_, fault)| fault.step == step.name && fault.direction == direction);
+        let here =
+            self.faults.iter().enumerate().filter(|(_, fault)| fault.step == step.name && fault.direction == direction);
         let is_struck = |attempts| match attempts {
             Attempts::Only(n) => n == attempt,
             Attempts::Every => policy.max_attempts.is_some() || attempt <= UNLIMITED,

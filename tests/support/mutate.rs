@@ -11,8 +11,22 @@ pub struct Mutator {
 const LONGEST: usize = 16 << 10;
 /// Numbers at which something ends.
 const NUMBERS: &[&str] = &[
-    "0", "-1", "1", "255", "256", "65536", "2147483648", "4294967296", "9007199254740993", "18446744073709551616",
-    "1e999", "1e-7", "NaN", "0x7f", "1_000", "99999999999999999999d",
+    "0",
+    "-1",
+    "1",
+    "255",
+    "256",
+    "65536",
+    "2147483648",
+    "4294967296",
+    "9007199254740993",
+    "18446744073709551616",
+    "1e999",
+    "1e-7",
+    "NaN",
+    "0x7f",
+    "1_000",
+    "99999999999999999999d",
 ];
 /// What nests.
 const NESTS: &[&str] = &["[", "{", "(", "{\"a\":", "- ", "!", "${", "-", "\"", "{a: ", "a.", "a[", "a ? ", "not "];
@@ -47,8 +61,9 @@ impl Mutator {
 
     /// The start of a line, or the place after one.
     fn lines(&mut self, bytes: &[u8]) -> std::ops::Range<usize> {
-        let breaks: Vec<usize> =
-            std::iter::once(0).chain(bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1)).collect();
+        let breaks: Vec<usize> = std::iter::once(0)
+            .chain(bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1))
+            .collect();
         let (first, more) = (self.draw(breaks.len()), 1 + self.draw(3));
         let end = breaks.get(first + more).copied().unwrap_or(bytes.len());
         breaks[first]..end
@@ -112,7 +127,8 @@ impl Mutator {
                 // A number becomes another one.
                 let digits = |byte: &u8| byte.is_ascii_digit();
                 if let Some(start) = bytes.iter().skip(at).position(digits).map(|more| at + more) {
-                    let end = bytes[start..].iter().position(|byte| !digits(byte)).map_or(bytes.len(), |more| start + more);
+                    let end =
+                        bytes[start..].iter().position(|byte| !digits(byte)).map_or(bytes.len(), |more| start + more);
                     let number = NUMBERS[self.draw(NUMBERS.len())];
                     bytes.splice(start..end, number.bytes());
                 }

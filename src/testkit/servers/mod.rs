@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::broker::{Broker, BrokerError};
 use crate::clock::Stopwatch;
-use crate::coordinator::{Coordinator, CoordinatorError, CoordinatorOptions, Registered, Start, StartOutcome};
+use crate::coordinator::{Coordinator, CoordinatorError, CoordinatorOptions, Start, StartOutcome};
 use crate::definition::{self, Definition};
 use crate::id;
 use crate::payload::Payload;
@@ -114,7 +114,8 @@ impl Connected {
     async fn clear(&self, queues: &[String]) {
         #[cfg(feature = "amqp")]
         if let Some(amqp) = &self.amqp {
-            let with_dead: Vec<String> = queues.iter().flat_map(|queue| [queue.clone(), format!("{queue}.dead")]).collect();
+            let with_dead: Vec<String> =
+                queues.iter().flat_map(|queue| [queue.clone(), format!("{queue}.dead")]).collect();
             if let Err(error) = amqp.delete(&with_dead).await {
                 tracing::warn!(%error, "queues of a test run stay behind");
             }
@@ -126,11 +127,12 @@ impl Connected {
 
 /// Runs the plan.
 pub(super) async fn run(setup: Setup, document: &Value, servers: Servers) -> Result<Run, InvalidPlan> {
-    let word = id::fresh_request_id().simple().to_string();
+    let word = id::SagaId::fresh().0.simple().to_string();
     let word = word.get(word.len().saturating_sub(10)..).unwrap_or_default();
     let served = scaled::served(document, &setup.definition, word, servers.faster)?;
     let text = served.document.to_string();
-    let definition = definition::compile(&text).ok_or_else(|| InvalidPlan::server("the definition cannot be shortened"))?;
+    let definition =
+        definition::compile(&text).ok_or_else(|| InvalidPlan::server("the definition cannot be shortened"))?;
     let definition = definition
         .expanded(&Payload::from(setup.input.clone()))
         .map_err(|error| InvalidPlan::server(format!("the definition cannot be shortened: {error}")))?;
@@ -141,14 +143,17 @@ pub(super) async fn run(setup: Setup, document: &Value, servers: Servers) -> Res
     let replies = format!("kit-{word}.replies");
     let options = CoordinatorOptions { events: false, requests: false, replies: replies.clone(), ended: None };
     let coordinator = Coordinator::launch(store.clone(), connected.broker.clone(), options).await?;
-    if let Registered::Invalid(found) = coordinator.register(&text, "testkit").await? {
-        let first = found.first().map(|found| found.message.clone()).unwrap_or_default();
-        return Err(InvalidPlan::server(format!("the shortened definition is refused: {first}")));
-    }
+    coordinator.register(&text, "testkit").await?;
     let Setup { definition: original, machine, services, inbox, input, outputs, plan } = setup;
     let post = Arc::new(Post::new(
-        post::House { served, definition: definition.clone(), reference: original.reference.clone(), outputs, plan: plan.clone() },
-        connected.broker.clone(),
+        post::House {
+            served,
+            definition: definition.clone(),
+            reference: original.reference.clone(),
+            outputs,
+            plan: plan.clone(),
+        },
+        (store.clone(), connected.broker.clone()),
         services,
         inbox,
     ));
@@ -194,7 +199,12 @@ impl Watch {
 
     /// Looks at the saga until nothing moves it any more and nothing is on its way; sees to its signals meanwhile.
     /// Whether that came about in time.
-    async fn until_quiet(&self, id: id::SagaId, post: &Arc<Post>, coordinator: &Coordinator) -> Result<bool, InvalidPlan> {
+    async fn until_quiet(
+        &self,
+        id: id::SagaId,
+        post: &Arc<Post>,
+        coordinator: &Coordinator,
+    ) -> Result<bool, InvalidPlan> {
         let (clock, allowed) = (Stopwatch::start(), allowed(&self.definition));
         let (mut quiet, mut last) = (0, None);
         post.early_signals(id, coordinator);

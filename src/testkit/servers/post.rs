@@ -18,14 +18,14 @@ use crate::definition::{Definition, Work};
 use crate::id::{DefinitionRef, SagaId, StepIndex};
 use crate::message::reply::ReplyProblem;
 use crate::message::{Command, Reply, ReplyBody};
-use crate::saga::{Direction, Problem, ReplyOutcome, Saga};
+use crate::saga::{Direction, Phase, Problem, ReplyOutcome, Saga, StepState};
+use crate::store::Store;
 use crate::testkit::inbox::ModelInbox;
 use crate::testkit::services::{Answer, Forced, Services};
-use crate::testkit::timeline::in_words;
 use crate::testkit::{Entry, FaultKind, Plan};
 
-/// By how much a late message misses its attempt's time-out.
-const LATE: Duration = Duration::from_millis(200);
+/// How long until something is tried or looked at again.
+const LATE: Duration = Duration::from_millis(50);
 /// How many commands one participant has in hand at once.
 const PREFETCH: u16 = 64;
 /// How often a reply is published that the broker does not confirm.
@@ -76,6 +76,7 @@ pub(super) enum Done {
 pub(super) struct Post {
     house: House,
     broker: Arc<dyn Broker>,
+    store: Arc<dyn Store>,
     book: tokio::sync::Mutex<Book>,
     /// Commands in hand, and messages that are to come later.
     tasks: TaskTracker,
@@ -84,10 +85,15 @@ pub(super) struct Post {
 }
 
 impl Post {
-    pub(super) fn new(house: House, broker: Arc<dyn Broker>, services: Services, inbox: ModelInbox) -> Self {
+    pub(super) fn new(
+        house: House,
+        (store, broker): (Arc<dyn Store>, Arc<dyn Broker>),
+        services: Services,
+        inbox: ModelInbox,
+    ) -> Self {
         let signalled = house.definition.steps.iter().map(|_| AtomicBool::new(false)).collect();
         let book = tokio::sync::Mutex::new(Book { services, inbox, ..Book::default() });
-        Self { house, broker, book, tasks: TaskTracker::new(), stop: CancellationToken::new(), signalled }
+        Self { house, broker, store, book, tasks: TaskTracker::new(), stop: CancellationToken::new(), signalled }
     }
 
     /// Declares and consumes every participant's queue; gives their names.
@@ -149,10 +155,9 @@ impl Post {
                 settle(Settlement::Ack).await;
             }
             Some(FaultKind::Delay) => {
-                let wait = at.timeout + LATE;
-                self.strike(at, fired, format!("the command takes {}", in_words(wait))).await;
+                self.strike(at, fired, "the command comes after the time-out").await;
                 settle(Settlement::Ack).await;
-                tokio::time::sleep(wait).await;
+                self.until_given_up(&command, at).await;
                 let outcome = self.perform(&command, at, None).await;
                 self.reply(&command, outcome).await;
             }
@@ -180,10 +185,9 @@ impl Post {
             }
             Some(FaultKind::LateReply) => {
                 let outcome = self.perform(&command, at, None).await;
-                let wait = at.timeout + LATE;
-                self.strike(at, fired, format!("its reply takes {}", in_words(wait))).await;
+                self.strike(at, fired, "its reply comes after the time-out").await;
                 settle(Settlement::Ack).await;
-                tokio::time::sleep(wait).await;
+                self.until_given_up(&command, at).await;
                 self.reply(&command, outcome).await;
             }
             Some(FaultKind::DuplicateReply) => {
@@ -254,6 +258,22 @@ impl Post {
         outcome
     }
 
+    /// Waits until the coordinator no longer waits for this attempt: what comes then is late, however busy the machine is.
+    async fn until_given_up(&self, command: &Command, at: At) {
+        loop {
+            let Ok(Some(record)) = self.store.saga(command.saga_id).await else { return };
+            let command = record.saga.steps.get(at.step.at()).and_then(StepState::in_flight);
+            let waits = command.is_some_and(|(direction, command)| {
+                let is_out = matches!(command.phase, Phase::Sending(_) | Phase::Awaiting(_));
+                direction == at.direction && command.attempt == at.attempt && is_out
+            });
+            if !waits || self.stop.is_cancelled() {
+                return;
+            }
+            tokio::time::sleep(LATE).await;
+        }
+    }
+
     async fn reply(&self, command: &Command, outcome: ReplyOutcome) {
         let body = body(outcome);
         let reply = Reply { token: command.token.clone(), routing_key: command.reply_to.clone(), body }.encode();
@@ -278,7 +298,13 @@ impl Post {
         for step in self.house.definition.indices() {
             let planned = self.house.plan.at(&self.house.definition, step, Direction::Action, 1);
             if let Some((fired, FaultKind::Early)) = planned {
-                self.signal(id, step, (Duration::ZERO, 1), (fired, Some("the signal comes before anybody waits")), coordinator);
+                self.signal(
+                    id,
+                    step,
+                    (Duration::ZERO, 1),
+                    (fired, Some("the signal comes before anybody waits")),
+                    coordinator,
+                );
             }
         }
     }
@@ -286,7 +312,8 @@ impl Post {
     /// Sends the signals that the saga waits for, halfway through their time, unless the plan says otherwise.
     pub(super) fn signals(self: &Arc<Self>, saga: &Saga, coordinator: &Coordinator) {
         for (step, state) in self.house.definition.indices().zip(&saga.steps) {
-            let waits = matches!(self.house.definition.step(step).work, Work::Wait { .. }) && state.in_flight().is_some();
+            let waits =
+                matches!(self.house.definition.step(step).work, Work::Wait { .. }) && state.in_flight().is_some();
             if !waits || self.signalled.get(step.at()).is_none_or(|sent| sent.load(Ordering::SeqCst)) {
                 continue;
             }
@@ -295,7 +322,7 @@ impl Post {
             let fired = planned.and_then(|(fired, _)| fired);
             let (how, what) = match planned.map(|(_, kind)| kind) {
                 Some(FaultKind::Timeout | FaultKind::Drop) => ((timeout, 0), Some("the signal never comes")),
-                Some(FaultKind::Delay) => ((timeout + LATE, 1), Some("the signal comes too late")),
+                Some(FaultKind::Delay) => ((timeout * 2, 1), Some("the signal comes too late")),
                 Some(FaultKind::Duplicate) => ((timeout / 2, 2), Some("the signal comes twice")),
                 _ => ((timeout / 2, 1), None),
             };
@@ -349,7 +376,13 @@ impl Book {
         self.seen.push(Seen { at: Clock::System.now(), step, direction, attempt, what: what.into(), is_fault });
     }
 
-    async fn perform(&mut self, command: &Arc<Command>, entry: &Entry, forced: Option<Forced>, made_up: &Value) -> ReplyOutcome {
+    async fn perform(
+        &mut self,
+        command: &Arc<Command>,
+        entry: &Entry,
+        forced: Option<Forced>,
+        made_up: &Value,
+    ) -> ReplyOutcome {
         let Entry { step, direction, generation, .. } = *entry;
         let amends = entry.compensates.filter(|_| direction == Direction::Compensation);
         let outcome = if let Some(service) = self.services.real.get(&command.participant) {

@@ -2,6 +2,8 @@
 //!
 //! - All times are divided by the same number, 60 unless said otherwise.
 //! - An attempt has at least 400 ms, so that a busy machine does not time out what was not meant to.
+//! - An attempt that nobody answers is given up a second or so after that: only then is the broker's confirm, from which
+//!   the time-out counts, written down.
 //! - Waits for signals and delays have at most 3 s, since nobody learns anything from waiting.
 //! - The saga's own time-out is at least a minute: it is there to end what takes days.
 
@@ -30,14 +32,19 @@ pub(super) struct Served {
 ///
 /// # Errors
 /// When a step starts another saga, whose definition the kit does not have.
-pub(super) fn served(document: &Value, definition: &Definition, word: &str, faster: u32) -> Result<Served, InvalidPlan> {
+pub(super) fn served(
+    document: &Value,
+    definition: &Definition,
+    word: &str,
+    faster: u32,
+) -> Result<Served, InvalidPlan> {
     let scale = Scale(faster.max(1));
     let name = |name: &str, at: usize| {
         let kept: String = name.chars().take(KEPT).collect();
         format!("{kept}-{word}-{at}")
     };
     let mut document = document.clone();
-    let mut participants = HashMap::new();
+    let mut participants: HashMap<String, String> = HashMap::new();
     let Some(root) = document.as_object_mut() else { return Err(InvalidPlan::Servers("no definition".to_owned())) };
     root.remove("defaults");
     root.insert("saga".to_owned(), name(&definition.reference.name, 0).into());
@@ -61,8 +68,8 @@ pub(super) fn served(document: &Value, definition: &Definition, word: &str, fast
         }
         let known = participants.len();
         if step.work == Work::Command {
-            let places: Vec<_> = participants.iter().find(|(_, own)| **own == step.participant).map(|(served, _): (&String, &String)| served.clone()).into_iter().collect();
-            let served = places.into_iter().next().unwrap_or_else(|| name(&step.participant, known));
+            let given = participants.iter().find(|(_, own)| **own == step.participant);
+            let served = given.map(|(served, _)| served.clone()).unwrap_or_else(|| name(&step.participant, known));
             entry.insert("participant".to_owned(), served.clone().into());
             participants.insert(served, step.participant.clone());
         }
