@@ -166,6 +166,16 @@ async fn an_invariant_is_checked_and_a_fault_that_never_strikes_is_told() {
     );
 }
 
+#[tokio::test]
+#[should_panic(expected = "an assertion of the user's")]
+async fn a_closure_that_panics_fails_the_test() {
+    Place::embedded()
+        .kit(SELL)
+        .on("bank.charge", |_, _| -> Answer { panic!("an assertion of the user's") })
+        .run()
+        .await;
+}
+
 /// A forgetful participant is found out here as in the simulation.
 #[tokio::test]
 async fn a_participant_without_an_inbox_is_found_out() {

@@ -158,20 +158,19 @@ pub(super) async fn run(setup: Setup, document: &Value, servers: Servers) -> Res
         inbox,
     ));
     let watch = Watch { store: store.clone(), broker: connected.broker.clone(), replies: replies.clone(), definition };
-    let queues = post.open().await?;
-    let start = Start { saga: watch.definition.reference.name.clone(), version: None, input: input.into(), key: None };
-    let id = match coordinator.start(start).await? {
-        StartOutcome::Started { id, .. } | StartOutcome::Exists { id } => id,
-    };
-    let ended = watch.until_quiet(id, &post, &coordinator).await?;
+    // Whatever goes wrong, nothing is left running and no queue is left behind.
+    let outcome = watch.play(input, &post, &coordinator).await;
     coordinator.stop().await;
-    let record = watch.record(id).await?;
-    let history = store.history(id).await?;
     post.close();
-    connected.clear(&queues.into_iter().chain([replies]).collect::<Vec<_>>()).await;
+    connected.clear(&post.queues().chain([replies]).collect::<Vec<_>>()).await;
+    if let Some(panicked) = post.panicked() {
+        std::panic::resume_unwind(panicked);
+    }
+    let (id, is_over) = outcome?;
+    let (record, history) = (watch.record(id).await?, store.history(id).await?);
     let past = Past { definition: watch.definition, original, machine, record, history, plan };
     let place = format!("{} and {}", told(&servers.store), told(&servers.broker));
-    Ok(past.run(post.book().await, ended, place))
+    Ok(past.run(post.book().await, is_over, place))
 }
 
 /// An address without what may be secret in it.
@@ -197,6 +196,22 @@ impl Watch {
         self.store.saga(id).await?.ok_or_else(|| InvalidPlan::server(format!("saga {id} is gone from the store")))
     }
 
+    /// Starts the saga and sees to it until nothing moves it any more. Its id, and whether that came about in time.
+    async fn play(
+        &self,
+        input: Value,
+        post: &Arc<Post>,
+        coordinator: &Coordinator,
+    ) -> Result<(id::SagaId, bool), InvalidPlan> {
+        post.open().await?;
+        let saga = self.definition.reference.name.clone();
+        let start = Start { saga, version: None, input: input.into(), key: None };
+        let id = match coordinator.start(start).await? {
+            StartOutcome::Started { id, .. } | StartOutcome::Exists { id } => id,
+        };
+        Ok((id, self.until_quiet(id, post, coordinator).await?))
+    }
+
     /// Looks at the saga until nothing moves it any more and nothing is on its way; sees to its signals meanwhile.
     /// Whether that came about in time.
     async fn until_quiet(
@@ -208,7 +223,7 @@ impl Watch {
         let (clock, allowed) = (Stopwatch::start(), allowed(&self.definition));
         let (mut quiet, mut last) = (0, None);
         post.early_signals(id, coordinator);
-        while clock.elapsed() < allowed {
+        while clock.elapsed() < allowed && !post.has_panicked() {
             let saga = self.record(id).await?.saga;
             post.signals(&saga, coordinator);
             let waiting = self.broker.queue(&self.replies).await?.map_or(0, |queue| queue.messages);

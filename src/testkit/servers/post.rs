@@ -1,10 +1,12 @@
 //! Between the broker and the participants: takes their commands, lets the planned faults strike, has the rest performed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -82,7 +84,11 @@ pub(super) struct Post {
     tasks: TaskTracker,
     stop: CancellationToken,
     signalled: Vec<AtomicBool>,
+    panicked: Mutex<Option<Panic>>,
 }
+
+/// What a panic carries.
+type Panic = Box<dyn std::any::Any + Send>;
 
 impl Post {
     pub(super) fn new(
@@ -93,17 +99,25 @@ impl Post {
     ) -> Self {
         let signalled = house.definition.steps.iter().map(|_| AtomicBool::new(false)).collect();
         let book = tokio::sync::Mutex::new(Book { services, inbox, ..Book::default() });
-        Self { house, broker, store, book, tasks: TaskTracker::new(), stop: CancellationToken::new(), signalled }
+        Self {
+            house,
+            broker,
+            store,
+            book,
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            signalled,
+            panicked: Mutex::default(),
+        }
     }
 
-    /// Declares and consumes every participant's queue; gives their names.
-    pub(super) async fn open(self: &Arc<Self>) -> Result<Vec<String>, BrokerError> {
-        let mut queues = Vec::new();
-        for participant in self.house.served.participants.keys() {
-            self.broker.declare(&Topology::participant(participant)).await?;
-            let queue = commands_queue(participant);
+    /// Declares and consumes every participant's queue.
+    pub(super) async fn open(self: &Arc<Self>) -> Result<(), BrokerError> {
+        for queue in self.house.served.participants.keys() {
+            self.broker.declare(&Topology::participant(queue)).await?;
+        }
+        for queue in self.queues() {
             let mut consumer = self.broker.consume(&queue, PREFETCH).await?;
-            queues.push(queue);
             let post = self.clone();
             tokio::spawn(async move {
                 let settler = consumer.settler();
@@ -112,14 +126,35 @@ impl Post {
                         deliveries = consumer.next(usize::from(PREFETCH)) => deliveries,
                         () = post.stop.cancelled() => return,
                     };
-                    for delivery in deliveries.into_iter().flatten() {
-                        let (taker, settler) = (post.clone(), settler.clone());
-                        post.tasks.spawn(async move { taker.take(delivery, settler).await });
+                    let Some(deliveries) = deliveries else { return };
+                    for delivery in deliveries {
+                        post.tasks.spawn(post.clone().guarded(delivery, settler.clone()));
                     }
                 }
             });
         }
-        Ok(queues)
+        Ok(())
+    }
+
+    /// The queues that it consumes.
+    pub(super) fn queues(&self) -> impl Iterator<Item = String> + '_ {
+        self.house.served.participants.keys().map(|participant| commands_queue(participant))
+    }
+
+    /// A closure that panics, by an assertion for example, is to fail the test and not to be tried again.
+    async fn guarded(self: Arc<Self>, delivery: Delivery, settler: Arc<dyn Settler>) {
+        if let Err(panicked) = AssertUnwindSafe(self.take(delivery, settler)).catch_unwind().await {
+            self.panicked.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panicked);
+        }
+    }
+
+    pub(super) fn has_panicked(&self) -> bool {
+        self.panicked.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// What a closure panicked with.
+    pub(super) fn panicked(&self) -> Option<Panic> {
+        self.panicked.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     pub(super) fn close(&self) {
