@@ -45,6 +45,11 @@ impl ManualClock {
         DateTime::from_timestamp_micros(self.0.load(Ordering::SeqCst)).unwrap_or_default()
     }
 
+    /// Sets the clock, forward or back.
+    pub fn show(&self, at: Timestamp) {
+        self.0.store(at.timestamp_micros(), Ordering::SeqCst);
+    }
+
     /// Moves the clock forward.
     pub fn advance(&self, by: Duration) {
         let micros = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);

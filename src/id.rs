@@ -3,6 +3,8 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -48,6 +50,58 @@ pub fn fresh_secret() -> Result<[u8; 32], getrandom::Error> {
     let mut secret = [0; 32];
     getrandom::fill(&mut secret)?;
     Ok(secret)
+}
+
+/// Where a coordinator's fresh ids and secrets come from: the machine, or a simulation that can be repeated.
+#[derive(Clone, Debug, Default)]
+pub enum Ids {
+    /// The machine's clock and random source.
+    #[default]
+    Random,
+    /// A seed. Nobody must be meant to be kept from guessing them.
+    Drawn(DrawnIds),
+}
+
+impl Ids {
+    /// The id of a new saga, later than every id made before it.
+    pub fn saga(&self) -> SagaId {
+        match self {
+            Self::Random => SagaId::fresh(),
+            Self::Drawn(drawn) => drawn.saga(),
+        }
+    }
+
+    /// 32 bytes for a key that signs tokens.
+    ///
+    /// # Errors
+    /// As [`fresh_secret`].
+    pub fn secret(&self) -> Result<[u8; 32], getrandom::Error> {
+        match self {
+            Self::Random => fresh_secret(),
+            Self::Drawn(drawn) => Ok([drawn.seed.to_be_bytes()[7]; 32]),
+        }
+    }
+}
+
+/// Ids that a seed gives, one after the other; clones go on where the others are.
+#[derive(Clone, Debug)]
+pub struct DrawnIds {
+    seed: u64,
+    drawn: Arc<AtomicU64>,
+}
+
+impl DrawnIds {
+    /// The ids of this seed, from the first.
+    pub fn of(seed: u64) -> Self {
+        Self { seed, drawn: Arc::default() }
+    }
+
+    /// Shaped as a UUIDv7 whose milliseconds are the count.
+    fn saga(&self) -> SagaId {
+        let count = self.drawn.fetch_add(1, Ordering::Relaxed) + 1;
+        let mixed = (self.seed ^ count.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        SagaId(Uuid::from_u64_pair(count << 16 | 0x7000, 1 << 63 | mixed >> 2))
+    }
 }
 
 /// The place of a command among all commands of its saga, from 1, in the order they were decided.

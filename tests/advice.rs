@@ -309,3 +309,21 @@ fn retries_that_never_helped_are_told_with_how_much_they_still_could() {
     assert!(thin.silent.iter().any(|silent| silent.starts_with("retries")), "{:?}", thin.silent);
     assert_eq!(advise(&steps, &tried(&[(Unknown, 5, 100)])).retries, [], "it never succeeded at all");
 }
+
+#[test]
+fn what_the_order_cannot_be_told_for_is_said_and_why() {
+    let steps: Vec<String> = (0..15)
+        .map(|at| format!("  - {{ name: s{at}, participant: p, action: do, compensation: {{ action: undo }} }}\n"))
+        .collect();
+    let many = format!("saga: many\nversion: 1\nsteps:\n{}", steps.concat());
+    let list = "saga: list\nversion: 1\nsteps:\n  - { name: a, participant: p, action: do, compensation: { action: undo } }\n\
+        \x20 - { name: b, participant: p, action: do, forEach: \"${ input.list }\", input: { of: \"${ item }\" }, compensation: { action: undo } }\n";
+    let figures = Figures { ended: vec![("COMPLETED".to_owned(), 1_000)], ..Figures::default() };
+    for (source, why) in [
+        (many.as_str(), "the order: 15 steps come before the pivot, and orders of 14 are compared"),
+        (list, "the order: steps that are done for each item of a list are not compared"),
+    ] {
+        let advice = advise(&read(source).definition.expect("no errors"), &figures);
+        assert!(advice.moves.is_empty() && advice.silent.contains(&why.to_owned()), "{:?}", advice.silent);
+    }
+}

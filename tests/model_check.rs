@@ -13,6 +13,9 @@
 //!
 //! The bound: attempts per command as the definition says (2), one crash, one coordinator held up once.
 
+#[path = "support/planted_bugs.rs"]
+mod planted_bugs;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -666,6 +669,12 @@ fn planted_bugs_are_found() {
         (Bug::UnknownIsFailed, LINE, "5 complete means done, compensated means undone"),
         (Bug::BackAfterPivot, PIVOT, "10 after the pivot only forward"),
     ];
+    let number = |property: &str| property.split(' ').next().unwrap_or_default().to_owned();
+    let planted: BTreeSet<String> =
+        cases.iter().map(|(bug, _, property)| format!("{bug:?}: {}", number(property))).collect();
+    let told: BTreeSet<String> =
+        planted_bugs::told("model check").into_iter().map(|(_, cell)| cell.to_owned()).collect();
+    assert_eq!(told, planted, "docs/planted-bugs.md has what is planted here");
     for (bug, yaml, property) in cases {
         let protocol = Protocol::new(yaml, &[1]).cancellable().with(bug);
         let checker =

@@ -1,4 +1,4 @@
-//! Starts that arrive over RabbitMQ instead of HTTP: what is answered, what is started, what is kept of the rest.
+//! Starts and signals that arrive over RabbitMQ instead of HTTP: what is answered, what is started, what is kept of the rest.
 
 mod support;
 
@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use amends::broker::topology::Queue;
 use amends::broker::{Consumer, Published, Settlement, Topology};
-use amends::coordinator::Coordinator;
+use amends::coordinator::{Coordinator, Operate, OperatorAction};
 use amends::id::SagaId;
 use amends::message::{Envelope, Properties};
 use amends::store::{Page, SagaFilter};
@@ -26,6 +26,17 @@ input:
   schema: { type: object, required: [id], properties: { id: { type: string }, what: { type: string } } }
 steps:
   - { name: run, participant: requests-test, action: run, compensation: none }
+"#;
+
+/// Waits for two signals, the second of which may come early.
+const PERMIT: &str = r#"
+saga: permit
+version: 1
+key: ${ input.id }
+steps:
+  - { name: first, wait: { signal: first, timeout: 1h } }
+  - { name: second, wait: { signal: second, timeout: 1h } }
+output: ["${ steps['first'].output }", "${ steps['second'].output }"]
 "#;
 
 /// A caller with a queue for answers.
@@ -50,7 +61,9 @@ impl Caller {
     async fn with_coordinator() -> (Self, Coordinator) {
         let caller = Self::new().await;
         let coordinator = caller.rig.coordinator().await;
-        coordinator.register(ERRAND, "test").await.expect("registered");
+        for definition in [ERRAND, PERMIT] {
+            coordinator.register(definition, "test").await.expect("registered");
+        }
         (caller, coordinator)
     }
 
@@ -104,6 +117,17 @@ impl Caller {
     async fn answer(&mut self, body: &Value) -> Value {
         let id = self.ask(body).await;
         self.answers(1).await.remove(&id).expect("the answer to this question")
+    }
+
+    /// Tells a signal, and gives what is answered.
+    async fn told(&mut self, body: &Value) -> Value {
+        let id = self.ask_at(REQUESTS, "signal", body.to_string().as_bytes()).await;
+        self.answers(1).await.remove(&id).expect("the answer to this signal")
+    }
+
+    /// A saga that waits for its signals.
+    async fn permit(&mut self, key: &str) -> SagaId {
+        saga_id(&self.answer(&json!({ "saga": "permit", "input": { "id": key } })).await)
     }
 
     async fn sagas(&self) -> usize {
@@ -250,7 +274,8 @@ async fn an_answer_that_nobody_takes_holds_nothing_up() {
     caller.publish(REQUESTS, "start", b"no JSON", gone).await;
     assert_eq!(caller.answer(&json!({ "saga": "errand", "input": { "id": "b" } })).await["isNew"], true);
     assert_eq!(caller.sagas().await, 2);
-    caller.end(coordinator, 0).await;
+    // The refusal that did not reach anybody is kept where people look.
+    caller.end(coordinator, 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -268,4 +293,101 @@ async fn a_request_waits_for_a_coordinator() {
     let second = caller.rig.coordinator().await;
     assert_eq!(caller.answers(1).await[&question]["isNew"], true);
     caller.end(second, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_counts_once_however_often_it_is_told_and_an_early_one_is_kept() {
+    let (mut caller, coordinator) = Caller::with_coordinator().await;
+    let id = caller.permit("a").await;
+    let by_key = json!({ "saga": "permit", "key": "a", "signal": "second", "payload": { "by": "ann" } });
+    let early = caller.told(&by_key).await;
+    assert_eq!((saga_id(&early), &early["isNew"]), (id, &json!(true)), "{early}");
+    let steps = caller.rig.saga(id).await.steps;
+    assert_eq!(steps[1].status().as_str(), "waiting", "its step does not wait yet");
+    let again = caller.told(&json!({ "sagaId": id.to_string(), "signal": "second", "payload": { "by": "bob" } })).await;
+    assert_eq!((saga_id(&again), &again["isNew"]), (id, &json!(false)), "{again}");
+    // All at once, so that they share batches. Without a payload it says nothing.
+    let mut questions = Vec::new();
+    for _ in 0..10 {
+        let body = json!({ "saga": "permit", "key": "a", "signal": "first" }).to_string();
+        questions.push(caller.ask_at(REQUESTS, "signal", body.as_bytes()).await);
+    }
+    let answers = caller.answers(10).await;
+    assert!(questions.iter().all(|question| saga_id(&answers[question]) == id), "{answers:?}");
+    assert_eq!(answers.values().filter(|answer| answer["isNew"] == true).count(), 1, "{answers:?}");
+    let saga = caller.rig.becomes(id, "COMPLETED").await;
+    assert_eq!(saga.output.expect("an output").value(), &json!([null, { "by": "ann" }]));
+    let after = caller.told(&by_key).await;
+    assert_eq!((saga_id(&after), &after["isNew"]), (id, &json!(false)), "it had it: {after}");
+    caller.end(coordinator, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_that_cannot_be_taken_is_answered_with_its_problem() {
+    let (mut caller, coordinator) = Caller::with_coordinator().await;
+    let id = caller.permit("a").await.to_string();
+    let nobody = "00000000-0000-7000-8000-000000000000";
+    let bodies: [(&str, Vec<u8>); 14] = [
+        ("REQUEST_INVALID", b"no JSON".to_vec()),
+        ("REQUEST_INVALID", Vec::new()),
+        ("REQUEST_INVALID", json!({}).to_string().into()),
+        ("REQUEST_INVALID", json!({ "sagaId": id }).to_string().into()),
+        ("REQUEST_INVALID", json!({ "signal": "first" }).to_string().into()),
+        ("REQUEST_INVALID", json!({ "saga": "permit", "signal": "first" }).to_string().into()),
+        ("REQUEST_INVALID", json!({ "sagaId": "x", "signal": "first" }).to_string().into()),
+        ("REQUEST_INVALID", json!({ "sagaId": id, "signal": 1 }).to_string().into()),
+        ("REQUEST_INVALID", json!({ "sagaId": id, "signal": "first", "payloda": 1 }).to_string().into()),
+        (
+            "REQUEST_INVALID",
+            json!({ "sagaId": id, "saga": "permit", "key": "a", "signal": "first" }).to_string().into(),
+        ),
+        ("SAGA_UNKNOWN", json!({ "sagaId": nobody, "signal": "first" }).to_string().into()),
+        ("SAGA_UNKNOWN", json!({ "saga": "permit", "key": "b", "signal": "first" }).to_string().into()),
+        ("SAGA_UNKNOWN", json!({ "saga": "parmit", "key": "a", "signal": "first" }).to_string().into()),
+        ("SIGNAL_UNKNOWN", json!({ "sagaId": id, "signal": "furst" }).to_string().into()),
+    ];
+    let mut expected = BTreeMap::new();
+    for (code, body) in &bodies {
+        expected.insert(caller.ask_at(REQUESTS, "signal", body).await, (*code, String::from_utf8_lossy(body)));
+    }
+    let answers = caller.answers(expected.len()).await;
+    for (question, answer) in &answers {
+        let (code, body) = &expected[question];
+        assert_eq!(answer["code"], *code, "{body}: {answer}");
+        assert!(answer["detail"].as_str().is_some_and(|detail| detail.len() > 10), "{answer}");
+        assert!(answer.get("id").is_none(), "{answer}");
+    }
+    // One whose saga has ended without it.
+    coordinator
+        .operate(Operate {
+            id: id.parse().expect("an id"),
+            action: OperatorAction::Abandon,
+            actor: "test".to_owned(),
+            reason: "for the test".to_owned(),
+            expected_revision: None,
+        })
+        .await
+        .expect("abandoned");
+    let late = caller.told(&json!({ "sagaId": id, "signal": "first" })).await;
+    assert_eq!(late["code"], "ACTION_NOT_ALLOWED", "{late}");
+    caller.end(coordinator, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_and_its_signal_may_be_told_in_one_breath() {
+    let (mut caller, coordinator) = Caller::with_coordinator().await;
+    let start = caller.ask(&json!({ "saga": "permit", "input": { "id": "a" } })).await;
+    let mut told = Vec::new();
+    for name in ["first", "second"] {
+        let body = json!({ "saga": "permit", "key": "a", "signal": name, "payload": name }).to_string();
+        told.push(caller.ask_at(REQUESTS, "signal", body.as_bytes()).await);
+    }
+    let answers = caller.answers(3).await;
+    let id = saga_id(&answers[&start]);
+    for question in told {
+        assert_eq!(saga_id(&answers[&question]), id, "{answers:?}");
+    }
+    let saga = caller.rig.becomes(id, "COMPLETED").await;
+    assert_eq!(saga.output.expect("an output").value(), &json!(["first", "second"]));
+    caller.end(coordinator, 0).await;
 }

@@ -42,9 +42,9 @@ fn text(name: &str, child: Option<&str>, bits: u16) -> String {
         last.push("sub");
     }
     if has(7) {
-        text.push_str(&format!(
-            "  - {{ name: beside, participant: b, action: do, after: [first], forEach: \"${{ input.lines }}\", input: {{ n: \"${{ item }}\" }}, compensation: {{ action: undo, input: {{ id: \"${{ has(steps['beside'].output) ? steps['beside'].output.id : 0 }}\" }} }} }}\n"
-        ));
+        text.push_str(
+            "  - { name: beside, participant: b, action: do, after: [first], forEach: \"${ input.lines }\", input: { n: \"${ item }\" }, compensation: { action: undo, input: { id: \"${ has(steps['beside'].output) ? steps['beside'].output.id : 0 }\" } } }\n"
+        );
         last.push("beside");
     }
     text.push_str(&format!(

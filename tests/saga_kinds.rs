@@ -11,10 +11,9 @@ use amends::definition::Definition;
 use amends::id::StepIndex;
 use amends::payload::Payload;
 use amends::saga::{
-    Direction, Effect, EventKind, Operation, Outcome, ReplyOutcome, Saga, SagaState, Settled, Skip, StepState,
-    StepStatus,
+    Direction, Effect, EventKind, Operation, Outcome, ReplyOutcome, SagaState, Settled, Skip, StepState, StepStatus,
 };
-use sagas::{Driven, address, answers, epoch, failure, parent, read, sent};
+use sagas::{Driven, address, answers, failure, parent, read, sent};
 use serde_json::{Value, json};
 
 const DEFAULTS: &str = "version: 1\ndefaults: { timeout: 30s, retry: { maxAttempts: 2, jitter: none, initialInterval: 1s, maxInterval: 1s } }\nsteps:\n";
@@ -376,25 +375,21 @@ fn a_sub_saga_that_will_not_go_back_makes_its_parent_stuck() {
 }
 
 #[test]
-fn five_hundred_elements_are_bearable() {
+fn five_hundred_elements_go_there_and_back() {
     let skus: Vec<String> = (0..500).map(|at| format!("sku-{at}")).collect();
     let input = lines(&skus.iter().map(String::as_str).collect::<Vec<_>>());
     let text = format!("saga: order\n{DEFAULTS}{LOOP}").replace("maxParallel: 2", "maxItems: 500, maxParallel: 20");
     let definition = amends::definition::read(&text).definition.expect("no errors");
     let payload = Payload::from(input.clone());
     let expanded = definition.expanded(&payload).expect("not too many");
-    let clock = std::time::Instant::now();
     let mut saga = Driven::start_with(&expanded, input, None);
     for at in 0..500 {
         saga.reply(&format!("reserve[{at}]"), id(at));
         assert!(saga.saga.expand(&definition).is_some());
     }
-    let there = clock.elapsed();
     saga.refuse("pay");
     for at in (0..500).rev() {
         saga.undone(&format!("reserve[{at}]"));
     }
     assert_eq!(saga.saga.state, SagaState::Compensated);
-    eprintln!("there {there:?}, back {:?}", clock.elapsed() - there);
-    let _: (Saga, _) = (saga.saga, epoch());
 }

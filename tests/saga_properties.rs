@@ -183,11 +183,25 @@ proptest! {
     }
 }
 
+/// What stands in the texts of steps that are more than a command, of conditions, pivots and what is read of others.
+const KINDS: [&str; 9] = [
+    " wait: ",
+    " delay: ",
+    " saga: ",
+    " forEach: ",
+    " when: ",
+    " pivot: ",
+    "onTimeout: continue",
+    "onTimeout: fail",
+    "steps['",
+];
+
 #[test]
 fn random_texts_are_mostly_but_not_always_accepted_and_reach_every_state() {
     let mut runner = TestRunner::deterministic();
     let strategy = (shapes(), any::<bool>(), prop::collection::vec(any::<u8>(), 8), moves());
     let mut reached = std::collections::BTreeSet::new();
+    let mut kinds = std::collections::BTreeMap::new();
     let (mut yes, mut no, mut caught) = (0, 0, 0);
     for _ in 0..400 {
         let (shapes, has_timeout, wishes, moves) = strategy.new_tree(&mut runner).expect("a case").current();
@@ -197,6 +211,9 @@ fn random_texts_are_mostly_but_not_always_accepted_and_reach_every_state() {
             continue;
         };
         yes += 1;
+        for kind in KINDS {
+            *kinds.entry(kind).or_insert(0) += usize::from(text.contains(kind));
+        }
         world.run(&moves);
         reached.extend(world.reached().iter().copied());
         let mut broken = world_of(&text, Bug::CompensatesInAnyOrder).expect("accepted before");
@@ -204,6 +221,7 @@ fn random_texts_are_mostly_but_not_always_accepted_and_reach_every_state() {
         caught += usize::from(!broken.violations().is_empty());
     }
     assert!(yes > 200 && no > 5, "{yes} accepted, {no} refused");
+    assert!(kinds.values().all(|count| *count > 20), "of each kind of step there is enough: {kinds:?}");
     assert!(caught > 5, "the planted bug was seen in only {caught} of {yes} cases");
     let all = ["ABANDONED", "COMPENSATED", "COMPENSATING", "COMPLETED", "RUNNING", "STUCK"];
     assert_eq!(reached.into_iter().collect::<Vec<_>>(), all);

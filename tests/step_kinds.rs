@@ -15,6 +15,7 @@ use amends::saga::{Saga, StepStatus};
 use amends::store::{OutboxFilter, Page, SagaFilter, Store};
 use serde_json::{Value, json};
 use support::eventually;
+use support::queueing::Queueing;
 use support::scripted::{Scripted, refusal, success};
 
 const BASKET: &str = r#"
@@ -206,6 +207,41 @@ async fn what_was_done_of_a_list_is_undone_item_by_item() {
     assert!(undone.contains(&("reserve[1]".to_owned(), json!("r:b"))), "{undone:?}");
     assert!(undone.iter().all(|(step, _)| step != "reserve[2]"), "it was refused: {undone:?}");
     house.nothing_is_pending().await;
+}
+
+const LANES: &str = r#"
+saga: lanes
+version: 1
+defaults: { timeout: 20s }
+steps:
+  - { name: each, forEach: { items: "${ input.items }", maxParallel: 3 }, participant: lanes, action: do, compensation: { action: undo } }
+  - { name: last, participant: lanes, action: last, compensation: none }
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn so_many_elements_as_allowed_are_under_way_at_once_and_never_more() {
+    let house = House::new(&[LANES], "").await;
+    let lanes = Queueing::start(&house.broker, "lanes").await;
+    let id = house.start("lanes", json!({ "items": [0, 1, 2, 3, 4, 5, 6] })).await;
+    house.becomes(id, "COMPLETED").await;
+    let waiting = lanes.waiting();
+    assert_eq!(waiting.len(), 8, "each element, and the step after");
+    // How soon the next one comes is up to a busy machine, how many there are at most is not.
+    assert_eq!(waiting.iter().max(), Some(&3), "{waiting:?}");
+    house.nothing_is_pending().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_element_sends_the_others_back_in_reverse_order() {
+    let one_by_one = BASKET.replace("maxParallel: 2", "maxParallel: 1");
+    let house = House::new(&[&one_by_one], "reserve:d").await;
+    let lines = json!({ "lines": [line("a", 1), line("b", 1), line("c", 1), line("d", 1), line("e", 1)] });
+    let id = house.start("basket", lines).await;
+    house.becomes(id, "COMPENSATED").await;
+    let log = house.work.log();
+    let forward = ["open", "reserve[0]", "reserve[1]", "reserve[2]", "reserve[3]"].map(|at| format!("{at}/action#1"));
+    let back = ["reserve[2]", "reserve[1]", "reserve[0]", "open"].map(|at| format!("{at}/compensation#1"));
+    assert_eq!(log, forward.into_iter().chain(back).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread")]

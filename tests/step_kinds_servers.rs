@@ -11,6 +11,7 @@ use amends::saga::Saga;
 use amends::store::{Page, SagaFilter};
 use serde_json::{Value, json};
 use support::eventually;
+use support::queueing::Queueing;
 use support::rig::{Rig, start};
 use support::scripted::{Scripted, refusal, success};
 
@@ -182,6 +183,34 @@ async fn a_refused_element_sends_the_others_back_across_a_crash() {
     }
     assert!(!site.work.log().iter().any(|line| line.starts_with("reserve[3]/compensation")), "it was refused");
     site.ends_clean().await;
+}
+
+const LANES: &str = r#"
+saga: kinds-lanes
+version: 1
+defaults: { timeout: 20s }
+steps:
+  - { name: each, forEach: { items: "${ input.items }", maxParallel: 3 }, participant: kinds-lanes, action: do, compensation: { action: undo } }
+  - { name: last, participant: kinds-lanes, action: last, compensation: none }
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn so_many_elements_as_allowed_are_under_way_at_once_and_never_more() {
+    let rig = Rig::new(&["kinds-lanes"]).await;
+    let coordinator = rig.coordinator().await;
+    coordinator.register(LANES, "test").await.expect("registered");
+    let lanes = Queueing::start(&rig.broker, "kinds-lanes").await;
+    let id = start(&coordinator, "kinds-lanes", json!({ "items": [0, 1, 2, 3, 4, 5, 6] })).await;
+    rig.becomes(id, "COMPLETED").await;
+    let waiting = lanes.waiting();
+    assert_eq!(waiting.len(), 8);
+    // How soon the next one comes is up to a busy machine, how many there are at most is not.
+    assert_eq!(waiting.iter().max(), Some(&3), "{waiting:?}");
+    let empty = start(&coordinator, "kinds-lanes", json!({ "items": [] })).await;
+    rig.becomes(empty, "COMPLETED").await;
+    assert_eq!(lanes.waiting().len(), 9, "only the step after the list");
+    coordinator.stop().await;
+    coordinator.broker().close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,10 @@
 
 #[path = "support/bugs.rs"]
 mod bugs;
+#[path = "support/planted_bugs.rs"]
+mod planted_bugs;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -150,7 +153,7 @@ const SMALL: &str = "saga: small\nversion: 1\ndefaults: { timeout: 10s, retry: {
 #[tokio::test]
 async fn planted_bugs_are_found() {
     explored(SMALL, Extent::Required, Bug::None).await.assert_sound();
-    for (bug, guarantee) in [
+    let cases = [
         (Bug::DropsSettlements, "11 "),
         (Bug::CompensatesInAnyOrder, "9 "),
         (Bug::UnknownIsFailed, "8 "),
@@ -163,9 +166,13 @@ async fn planted_bugs_are_found() {
         (Bug::SkipsACompensation, "8 "),
         (Bug::CompensatesTheRefused, "8 "),
         (Bug::NoReason, "16 "),
-    ] {
+    ];
+    for (bug, guarantee) in cases {
         is_found(SMALL, bug, guarantee).await;
     }
+    let planted: BTreeSet<String> = cases.iter().map(|(bug, name)| format!("{bug:?}: {}", name.trim())).collect();
+    let told: BTreeSet<String> = planted_bugs::told("explorer").into_iter().map(|(_, cell)| cell.to_owned()).collect();
+    assert_eq!(told, planted, "docs/planted-bugs.md has what is planted here");
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! A broker inside the process: for the embedded mode and tests. Routes, returns, redelivers and dead-letters as the
 //! contract asks of any broker, and forgets everything when the process ends.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -229,12 +229,12 @@ struct InProcessConsumer {
 struct Held {
     broker: InProcessBroker,
     queue: String,
-    unsettled: Mutex<HashMap<u64, Message>>,
+    unsettled: Mutex<BTreeMap<u64, Message>>,
     freed: Notify,
 }
 
 impl Held {
-    fn unsettled(&self) -> MutexGuard<'_, HashMap<u64, Message>> {
+    fn unsettled(&self) -> MutexGuard<'_, BTreeMap<u64, Message>> {
         self.unsettled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -279,6 +279,7 @@ impl Consumer for InProcessConsumer {
             }
             let more = if free > 0 { &*arrived } else { &held.freed };
             tokio::select! {
+                biased;
                 () = more.notified() => {}
                 () = held.broker.closed.cancelled() => {}
             }
@@ -294,7 +295,7 @@ impl Consumer for InProcessConsumer {
 impl Drop for InProcessConsumer {
     fn drop(&mut self) {
         let mut state = self.held.broker.state();
-        let unsettled: Vec<Message> = self.held.unsettled().drain().map(|(_, message)| message).collect();
+        let unsettled: Vec<Message> = std::mem::take(&mut *self.held.unsettled()).into_values().collect();
         if let Some(queue) = state.queues.get_mut(&self.held.queue) {
             queue.consumers = queue.consumers.saturating_sub(1);
         }

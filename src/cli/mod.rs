@@ -25,6 +25,7 @@ pub mod settings;
 mod simulate;
 mod stuck;
 mod versions;
+mod worlds;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

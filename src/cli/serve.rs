@@ -15,8 +15,9 @@ use crate::store::Store;
 
 /// How long a stop waits for what is under way.
 const DRAIN: Duration = Duration::from_secs(30);
-/// What is logged unless AMENDS_LOG says otherwise.
-const DEFAULT_LOG: &str = "info,sqlx=warn,lapin=warn";
+/// What is logged unless AMENDS_LOG says otherwise. Of messages that come back the coordinator itself says what matters:
+/// an event that nobody listens to is as it should be.
+const DEFAULT_LOG: &str = "info,sqlx=warn,lapin=warn,lapin::returned_messages=error";
 
 /// Arguments of `amends serve`.
 #[derive(Debug, clap::Args)]

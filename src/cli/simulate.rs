@@ -38,8 +38,10 @@ pub struct Args {
 #[derive(Debug, clap::Args)]
 pub struct Plans {
     /// Plans in YAML or JSON: `definition`, `input`, `outputs`, `faults`, `seed`, `expect`
-    #[arg(required = true, value_name = "PLAN")]
+    #[arg(required_unless_present = "worlds", conflicts_with = "worlds", value_name = "PLAN")]
     plans: Vec<String>,
+    #[command(flatten)]
+    worlds: super::worlds::Args,
 }
 
 /// Runs `amends definitions simulate`.
@@ -202,6 +204,9 @@ fn rows(report: &Report) -> Vec<Vec<String>> {
 
 /// Runs `amends simulate`.
 pub async fn run_plans(args: Plans, context: &Context) -> Result<Exit, CliError> {
+    if args.worlds.is_wanted() {
+        return super::worlds::run(args.worlds, context).await;
+    }
     let mut documents = Vec::new();
     let mut failed = 0;
     for file in &args.plans {

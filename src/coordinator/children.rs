@@ -3,7 +3,7 @@
 //! A sub-saga's key is the key of the command that starts it, so that the command takes effect once however often it is
 //! delivered. It answers when the sub-saga is done, not when it is started.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -57,8 +57,9 @@ pub(super) async fn run(coordinator: Coordinator, keys: TokenKeys, stop: Cancell
     let settler = consumer.settler();
     loop {
         let deliveries = tokio::select! {
-            deliveries = consumer.next(usize::from(PREFETCH)) => deliveries,
+            biased;
             () = stop.cancelled() => return,
+            deliveries = consumer.next(usize::from(PREFETCH)) => deliveries,
         };
         let Some(deliveries) = deliveries else { return };
         let done = together(&coordinator, &keys, &deliveries).await;
@@ -85,8 +86,9 @@ pub(super) async fn run(coordinator: Coordinator, keys: TokenKeys, stop: Cancell
         settler.settle(settlements).await;
         if must_wait {
             tokio::select! {
-                () = tokio::time::sleep(PAUSE) => {}
+                biased;
                 () = stop.cancelled() => return,
+                () = tokio::time::sleep(PAUSE) => {}
             }
         }
     }
@@ -101,7 +103,7 @@ async fn together(coordinator: &Coordinator, keys: &TokenKeys, deliveries: &[Del
         named.iter().map(|named| if named.is_some() { Done::Later } else { Done::Refused }).collect()
     };
     let ids: Vec<CommandId> = named.iter().flatten().map(|(id, _)| *id).collect();
-    let entries: HashMap<CommandId, OutboxEntry> = match coordinator.store().commands(&ids).await {
+    let entries: BTreeMap<CommandId, OutboxEntry> = match coordinator.store().commands(&ids).await {
         Ok(entries) => entries.into_iter().map(|entry| (entry.id, entry)).collect(),
         Err(error) => return not_now(&error),
     };
@@ -137,9 +139,9 @@ fn named(keys: &TokenKeys, delivery: &Delivery) -> Option<(CommandId, ReplyAddre
 /// How many sagas would stand above a sub-saga of each of these. Once for each, since many commands may be of one.
 async fn depths(
     coordinator: &Coordinator,
-    entries: &HashMap<CommandId, OutboxEntry>,
-) -> Result<HashMap<SagaId, u8>, StoreError> {
-    let mut depths = HashMap::new();
+    entries: &BTreeMap<CommandId, OutboxEntry>,
+) -> Result<BTreeMap<SagaId, u8>, StoreError> {
+    let mut depths = BTreeMap::new();
     for entry in entries.values().filter(|entry| entry.direction == Direction::Action) {
         let id = entry.id.saga;
         if !depths.contains_key(&id)

@@ -116,9 +116,10 @@ impl Committer {
                 }
             }
             tokio::select! {
-                () = tokio::time::sleep(pause) => pause = (pause * 2).min(MAX_PAUSE),
+                biased;
                 // Unacknowledged replies are delivered again, to whoever is left.
                 () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(MAX_PAUSE),
             }
         }
     }

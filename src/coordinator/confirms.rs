@@ -5,7 +5,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::clock::Stopwatch;
+use tokio::time::Instant;
+
 use crate::id::{CommandId, SagaId};
 
 /// A confirm this old is written down with the next commit; most commands are settled before.
@@ -18,13 +19,13 @@ pub(super) struct Confirms(Arc<Mutex<State>>);
 struct State {
     attempts: HashMap<CommandId, u32>,
     /// In the order in which they came, those among them that were taken since: nothing is looked for.
-    ages: VecDeque<(Stopwatch, CommandId, u32)>,
+    ages: VecDeque<(Instant, CommandId, u32)>,
 }
 
 impl Confirms {
     /// These attempts were confirmed just now.
     pub(super) fn add(&self, confirmed: impl IntoIterator<Item = (CommandId, u32)>) {
-        let now = Stopwatch::start();
+        let now = Instant::now();
         if let Ok(mut state) = self.0.lock() {
             for (command, attempt) in confirmed {
                 state.attempts.insert(command, attempt);
@@ -73,7 +74,7 @@ impl Confirms {
                 if let Some((since, ..)) = state.ages.front().copied() {
                     state.ages.push_front((since, command, attempt));
                 } else {
-                    state.ages.push_front((Stopwatch::start(), command, attempt));
+                    state.ages.push_front((Instant::now(), command, attempt));
                 }
             }
         }

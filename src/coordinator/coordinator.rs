@@ -24,7 +24,7 @@ use crate::coordinator::{
     CoordinatorError, Operate, Registered, Start, StartOutcome, children, declare, recovery, requests,
 };
 use crate::definition::{self, Checked, Definition, Diagnostic, Severity};
-use crate::id::{self, DefinitionRef, SagaId};
+use crate::id::{DefinitionRef, Ids, SagaId};
 use crate::message::TokenKeys;
 use crate::payload::Payload;
 use crate::saga::{EventKind, Parent, Saga};
@@ -49,6 +49,10 @@ pub struct CoordinatorOptions {
     pub requests: bool,
     /// Is told of every saga that ends, once that is durable.
     pub ended: Option<mpsc::UnboundedSender<Ended>>,
+    /// Where the ids of its sagas come from.
+    pub ids: Ids,
+    /// Definitions that are at hand: one that is registered with equal content need not be compiled once more.
+    pub compiled: Vec<Arc<Definition>>,
 }
 
 /// A saga has ended.
@@ -62,7 +66,14 @@ pub struct Ended {
 
 impl Default for CoordinatorOptions {
     fn default() -> Self {
-        Self { events: true, replies: REPLIES_QUEUE.to_owned(), requests: true, ended: None }
+        Self {
+            events: true,
+            replies: REPLIES_QUEUE.to_owned(),
+            requests: true,
+            ended: None,
+            ids: Ids::default(),
+            compiled: Vec::new(),
+        }
     }
 }
 
@@ -76,6 +87,7 @@ pub(super) struct Inner {
     metrics: Metrics,
     pub(super) registry: Arc<Registry>,
     declared: declare::Declared,
+    ids: Ids,
     /// Emptied by `stop`, so that the committer sees the end of its work.
     work: std::sync::Mutex<Option<mpsc::Sender<Work>>>,
     /// Stops taking in.
@@ -95,10 +107,10 @@ impl Coordinator {
         options: CoordinatorOptions,
     ) -> Result<Self, CoordinatorError> {
         store.check_schema().await?;
-        let secret = id::fresh_secret().map_err(|error| StoreError::Refused(format!("no random source: {error}")))?;
+        let secret = options.ids.secret().map_err(|error| StoreError::Refused(format!("no random source: {error}")))?;
         let keys = TokenKeys::new(store.token_keys(secret).await?)
             .ok_or_else(|| StoreError::Corrupt("there is no token key".to_owned()))?;
-        let registry = Arc::new(Registry::new(store.clone()));
+        let registry = Arc::new(Registry::new(store.clone(), options.compiled));
         let definitions = registry.load_all().await?;
 
         let (metrics, confirms, stop, tasks) =
@@ -160,6 +172,7 @@ impl Coordinator {
             metrics,
             registry,
             declared,
+            ids: options.ids,
             work,
             stop: stop.clone(),
             tasks,
@@ -232,7 +245,7 @@ impl Coordinator {
             errors: vec![(String::new(), error.to_string())],
         })?;
         let input_hash = input.canonical_hash();
-        Ok(StartItem { id: SagaId::fresh(), definition, key, input_hash, input, parent: None, tombstone: None })
+        Ok(StartItem { id: self.0.ids.saga(), definition, key, input_hash, input, parent: None, tombstone: None })
     }
 
     /// Starts a sub-saga, whose key is that of the command that asks for it.
@@ -249,7 +262,7 @@ impl Coordinator {
         let (definition, _) = self.0.registry.resolve_open(&saga, version).await?;
         // Without an input there is no list to expand it for; and nothing of it is ever sent.
         let tombstone = Some(parent.start.clone());
-        let (id, input_hash) = (SagaId::fresh(), input.canonical_hash());
+        let (id, input_hash) = (self.0.ids.saga(), input.canonical_hash());
         self.submit_start(StartItem { id, definition, key, input_hash, input, parent: Some(parent), tombstone }).await
     }
 

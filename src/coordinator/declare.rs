@@ -88,6 +88,7 @@ impl Declared {
             self.now().await;
             let pause = if self.state().is_ok() { LOOK } else { AGAIN };
             tokio::select! {
+                biased;
                 () = self.stop.cancelled() => return,
                 () = self.changed.notified() => continue,
                 () = tokio::time::sleep(pause) => {}

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use crate::clock::Stopwatch;
+use tokio::time::Instant;
 
 /// How long an event that nobody listens to is left out. Whoever binds a queue hears of everything after so long.
 const UNHEARD: Duration = Duration::from_secs(1);
@@ -15,7 +15,7 @@ const UNHEARD: Duration = Duration::from_secs(1);
 pub(super) struct Listeners(Arc<RwLock<Known>>);
 
 /// By definition and event, since when nobody has listened.
-type Known = HashMap<String, HashMap<String, Stopwatch>>;
+type Known = HashMap<String, HashMap<String, Instant>>;
 
 impl Listeners {
     /// Whether somebody may listen to this event of this definition's sagas.
@@ -36,7 +36,7 @@ impl Listeners {
         if is_heard {
             events.remove(event);
         } else {
-            events.insert(event.to_owned(), Stopwatch::start());
+            events.insert(event.to_owned(), Instant::now());
         }
     }
 }

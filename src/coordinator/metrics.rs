@@ -66,7 +66,7 @@ impl Default for Metrics {
             );
             registry.register(
                 "amends_published",
-                "Messages published, by outcome: confirmed, returned, refused, unknown, postponed, unheard (nobody listens to the event)",
+                "Messages published, by outcome: confirmed, returned, refused, unknown, postponed, waiting (on its way already), unheard (nobody listens to the event)",
                 inner.published.clone(),
             );
             registry.register(

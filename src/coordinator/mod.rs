@@ -17,6 +17,7 @@ pub mod handle;
 mod listeners;
 mod metrics;
 mod milestones;
+mod on_the_way;
 mod outbound;
 mod plan;
 mod publisher;

@@ -1,7 +1,7 @@
 //! From locked sagas and what waits for them to what is written and what is done after the commit. Pure: the store runs
 //! it inside the transaction, tests run it alone.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
@@ -91,7 +91,7 @@ pub(super) struct Noted {
 pub(super) fn plan(items: &[Item], loaded: Loaded, sources: &Sources) -> (Changes, Plan) {
     let Loaded { now, sagas } = loaded;
     let mut planner = Planner { sources, now, changes: Changes::default(), plan: Plan { now, ..Plan::default() } };
-    let mut by_saga: HashMap<SagaId, Vec<usize>> = HashMap::new();
+    let mut by_saga: BTreeMap<SagaId, Vec<usize>> = BTreeMap::new();
     for (at, item) in items.iter().enumerate() {
         planner.plan.verdicts.push(Verdict::Dead("REPLY_SAGA_UNKNOWN"));
         match item {

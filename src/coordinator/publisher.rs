@@ -11,6 +11,7 @@ use crate::broker::{Broker, Published, Topology};
 use crate::coordinator::confirms::Confirms;
 use crate::coordinator::listeners::Listeners;
 use crate::coordinator::metrics::Metrics;
+use crate::coordinator::on_the_way::OnTheWay;
 use crate::coordinator::outbound::Outbound;
 use crate::failpoint::{self, Point};
 
@@ -30,6 +31,7 @@ pub(super) struct Sinks {
 #[derive(Clone)]
 pub(super) struct Publisher {
     batches: mpsc::Sender<Vec<Outbound>>,
+    on_the_way: OnTheWay,
     metrics: Metrics,
 }
 
@@ -37,20 +39,25 @@ impl Publisher {
     /// Starts the loop, which ends when the last clone of the publisher is gone and everything is published.
     pub(super) fn launch(broker: Arc<dyn Broker>, sinks: Sinks, metrics: Metrics, tasks: &TaskTracker) -> Self {
         let (batches, receiver) = mpsc::channel(WAITING_BATCHES);
-        tasks.spawn(run(receiver, broker, sinks, metrics.clone()));
-        Self { batches, metrics }
+        let on_the_way = OnTheWay::default();
+        tasks.spawn(run(receiver, broker, sinks, on_the_way.clone(), metrics.clone()));
+        Self { batches, on_the_way, metrics }
     }
 
-    /// Puts a batch in line. When the line is full the batch is left to the publish grace.
-    pub(super) fn publish(&self, batch: Vec<Outbound>) {
+    /// Puts a batch in line, but for attempts that are on their way already. When the line is full the batch is left to
+    /// the publish grace.
+    pub(super) fn publish(&self, mut batch: Vec<Outbound>) {
+        let left_out = self.on_the_way.enter(&mut batch);
+        if left_out > 0 {
+            self.metrics.published_many("waiting", left_out);
+        }
         if batch.is_empty() {
             return;
         }
         if let Err(error) = self.batches.try_send(batch) {
             let (mpsc::error::TrySendError::Full(batch) | mpsc::error::TrySendError::Closed(batch)) = error;
-            for _ in &batch {
-                self.metrics.published("postponed");
-            }
+            self.metrics.published_many("postponed", batch.len());
+            drop(self.on_the_way.during(&batch));
             tracing::warn!(messages = batch.len(), "the broker does not keep up: publishing later");
         }
     }
@@ -61,7 +68,13 @@ impl Publisher {
     }
 }
 
-async fn run(mut batches: mpsc::Receiver<Vec<Outbound>>, broker: Arc<dyn Broker>, sinks: Sinks, metrics: Metrics) {
+async fn run(
+    mut batches: mpsc::Receiver<Vec<Outbound>>,
+    broker: Arc<dyn Broker>,
+    sinks: Sinks,
+    on_the_way: OnTheWay,
+    metrics: Metrics,
+) {
     let slots = Arc::new(Semaphore::new(BATCHES_IN_FLIGHT));
     let tasks = TaskTracker::new();
     while let Some(mut batch) = batches.recv().await {
@@ -71,9 +84,10 @@ async fn run(mut batches: mpsc::Receiver<Vec<Outbound>>, broker: Arc<dyn Broker>
             batch.extend(more);
         }
         let (broker, sinks, metrics) = (broker.clone(), sinks.clone(), metrics.clone());
+        let journey = on_the_way.during(&batch);
         tasks.spawn(async move {
             publish(batch, &*broker, &sinks, &metrics).await;
-            drop(slot);
+            drop((journey, slot));
         });
     }
     tasks.close();
@@ -125,5 +139,101 @@ async fn publish(batch: Vec<Outbound>, broker: &dyn Broker, sinks: &Sinks, metri
         if let Err(error) = broker.declare(&Topology::participant(&participant)).await {
             tracing::warn!(participant, %error, "its queue cannot be declared");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+    use tokio::sync::Mutex;
+
+    use super::*;
+    use crate::broker::{BrokerError, Consumer, QueueStatus};
+    use crate::id::{CommandId, SagaId, Seq};
+    use crate::message::{Envelope, Properties};
+
+    /// Says what the test says, when the test says it.
+    struct Slow {
+        asked: mpsc::UnboundedSender<usize>,
+        answers: Mutex<mpsc::UnboundedReceiver<Published>>,
+    }
+
+    #[async_trait]
+    impl Broker for Slow {
+        async fn declare(&self, _: &Topology) -> Result<(), BrokerError> {
+            Ok(())
+        }
+
+        async fn publish(&self, messages: Vec<Envelope>) -> Vec<Published> {
+            self.asked.send(messages.len()).expect("the test listens");
+            let answer = self.answers.lock().await.recv().await.expect("the test answers");
+            vec![answer; messages.len()]
+        }
+
+        async fn consume(&self, _: &str, _: u16) -> Result<Box<dyn Consumer>, BrokerError> {
+            Err(BrokerError::Refused("not here".to_owned()))
+        }
+
+        async fn queue(&self, _: &str) -> Result<Option<QueueStatus>, BrokerError> {
+            Ok(None)
+        }
+
+        fn is_volatile(&self) -> bool {
+            false
+        }
+
+        async fn describe(&self) -> Result<String, BrokerError> {
+            Ok("slow".to_owned())
+        }
+
+        async fn close(&self) {}
+    }
+
+    fn batch(seqs: &[u32], attempt: u32) -> Vec<Outbound> {
+        let envelope = || Envelope {
+            exchange: "amends.commands".to_owned(),
+            routing_key: "shop.sell".to_owned(),
+            mandatory: true,
+            properties: Properties::default(),
+            body: Vec::new(),
+        };
+        let id = |seq| CommandId { saga: SagaId(uuid::Uuid::from_u128(1)), seq: Seq(seq) };
+        seqs.iter().map(|&seq| Outbound { of: Some((id(seq), attempt)), envelope: envelope() }).collect()
+    }
+
+    #[tokio::test]
+    async fn an_attempt_on_its_way_is_not_put_in_line_again_until_the_broker_has_answered() {
+        let (asked, mut asks) = mpsc::unbounded_channel();
+        let (answer, answers) = mpsc::unbounded_channel();
+        let broker = Arc::new(Slow { asked, answers: Mutex::new(answers) });
+        let sinks = Sinks { confirms: Confirms::default(), listeners: Listeners::default() };
+        let (confirms, tasks) = (sinks.confirms.clone(), TaskTracker::new());
+        let publisher = Publisher::launch(broker, sinks, Metrics::default(), &tasks);
+        let mut next = async || tokio::time::timeout(Duration::from_secs(30), asks.recv()).await.expect("it is asked");
+
+        publisher.publish(batch(&[1, 2], 1));
+        assert_eq!(next().await, Some(2));
+        for _ in 0..10 {
+            publisher.publish(batch(&[1, 2], 1));
+        }
+        publisher.publish(batch(&[1], 2));
+        assert_eq!(next().await, Some(1), "only what is new: another attempt");
+        answer.send(Published::Unknown("cut off".to_owned())).expect("heard");
+        answer.send(Published::Unknown("cut off".to_owned())).expect("heard");
+
+        // Nobody knows of them: they may go again.
+        while !publisher.on_the_way.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        publisher.publish(batch(&[1, 2], 1));
+        assert_eq!(next().await, Some(2));
+        answer.send(Published::Confirmed).expect("heard");
+        drop(publisher);
+        tasks.close();
+        tasks.wait().await;
+        let confirmed = batch(&[1, 2], 1).iter().filter_map(|sent| confirms.take(sent.of?.0)).count();
+        assert_eq!(confirmed, 2);
     }
 }

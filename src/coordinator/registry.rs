@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use crate::clock::Stopwatch;
+use tokio::time::Instant;
+
 use crate::coordinator::CoordinatorError;
 use crate::definition::{self, Definition};
 use crate::id::DefinitionRef;
-use crate::store::{Deprecation, Store, StoreError};
+use crate::store::{DefinitionRecord, Deprecation, Store, StoreError};
 
 /// For so long starts go by what was last seen: which version is the newest, and which are deprecated. What this
 /// coordinator registers and deprecates itself counts at once.
@@ -17,15 +18,17 @@ const NEWEST_IS_FRESH: Duration = Duration::from_millis(500);
 /// Compiled definitions, loaded from the store as they are needed.
 pub(super) struct Registry {
     store: Arc<dyn Store>,
+    /// What need not be compiled, once it is registered.
+    compiled: Vec<Arc<Definition>>,
     known: RwLock<HashMap<DefinitionRef, Arc<Definition>>>,
-    newest: RwLock<HashMap<String, (DefinitionRef, Stopwatch)>>,
+    newest: RwLock<HashMap<String, (DefinitionRef, Instant)>>,
     /// Whether versions that starts name are deprecated, as it was last seen.
-    deprecated: RwLock<HashMap<DefinitionRef, (Option<Deprecation>, Stopwatch)>>,
+    deprecated: RwLock<HashMap<DefinitionRef, (Option<Deprecation>, Instant)>>,
 }
 
 impl Registry {
-    pub(super) fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, known: RwLock::default(), newest: RwLock::default(), deprecated: RwLock::default() }
+    pub(super) fn new(store: Arc<dyn Store>, compiled: Vec<Arc<Definition>>) -> Self {
+        Self { store, compiled, known: RwLock::default(), newest: RwLock::default(), deprecated: RwLock::default() }
     }
 
     /// The definition, if it is in memory.
@@ -48,7 +51,7 @@ impl Registry {
             return Ok(Some(definition));
         }
         let Some(record) = self.store.definition(reference).await? else { return Ok(None) };
-        let definition = compile(reference, &record.source)?;
+        let definition = self.compile(&record)?;
         self.remember(definition.clone());
         Ok(Some(definition))
     }
@@ -59,7 +62,7 @@ impl Registry {
         for record in self.store.definitions(None).await? {
             let definition = match self.known(&record.reference) {
                 Some(definition) => definition,
-                None => compile(&record.reference, &record.source)?,
+                None => self.compile(&record)?,
             };
             self.remember(definition.clone());
             all.push(definition);
@@ -76,7 +79,7 @@ impl Registry {
         }
         let reference = self.store.newest(&[name.to_owned()]).await?.pop();
         if let (Some(reference), Ok(mut newest)) = (&reference, self.newest.write()) {
-            newest.insert(name.to_owned(), (reference.clone(), Stopwatch::start()));
+            newest.insert(name.to_owned(), (reference.clone(), Instant::now()));
         }
         Ok(reference)
     }
@@ -100,7 +103,7 @@ impl Registry {
         }
         let deprecation = self.store.definition(reference).await?.and_then(|record| record.deprecated);
         if let Ok(mut deprecated) = self.deprecated.write() {
-            deprecated.insert(reference.clone(), (deprecation.clone(), Stopwatch::start()));
+            deprecated.insert(reference.clone(), (deprecation.clone(), Instant::now()));
         }
         Ok(deprecation)
     }
@@ -152,9 +155,13 @@ impl Registry {
             }
         })
     }
-}
 
-fn compile(reference: &DefinitionRef, source: &str) -> Result<Arc<Definition>, StoreError> {
-    definition::compile(source)
-        .ok_or_else(|| StoreError::Corrupt(format!("definition {reference} was registered but no longer compiles")))
+    fn compile(&self, record: &DefinitionRecord) -> Result<Arc<Definition>, StoreError> {
+        let DefinitionRecord { reference, hash, source, .. } = record;
+        let at_hand = self.compiled.iter().find(|known| known.reference == *reference && known.hash == *hash);
+        at_hand
+            .cloned()
+            .or_else(|| definition::compile(source))
+            .ok_or_else(|| StoreError::Corrupt(format!("definition {reference} was registered but no longer compiles")))
+    }
 }

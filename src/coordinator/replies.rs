@@ -36,8 +36,9 @@ impl Replies {
         settler.send_replace(Some(consumer.settler()));
         loop {
             let deliveries = tokio::select! {
-                deliveries = consumer.next(usize::from(PREFETCH)) => deliveries,
+                biased;
                 () = self.stop.cancelled() => return,
+                deliveries = consumer.next(usize::from(PREFETCH)) => deliveries,
             };
             let Some(deliveries) = deliveries else { return };
             let mut rejected = Vec::new();
@@ -80,16 +81,18 @@ pub(super) async fn consume(
     let mut pause = Duration::from_millis(100);
     loop {
         let consuming = tokio::select! {
-            consuming = broker.consume(queue, prefetch) => consuming,
+            biased;
             () = stop.cancelled() => return None,
+            consuming = broker.consume(queue, prefetch) => consuming,
         };
         match consuming {
             Ok(consumer) => return Some(consumer),
             Err(error) => tracing::warn!(queue, %error, "cannot consume yet"),
         }
         tokio::select! {
-            () = tokio::time::sleep(pause) => pause = (pause * 2).min(MAX_PAUSE),
+            biased;
             () = stop.cancelled() => return None,
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(MAX_PAUSE),
         }
     }
 }

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::topology::REQUESTS_QUEUE;
-use crate::broker::{Delivery, Settlement};
+use crate::broker::{Broker, Delivery, DeliveryTag, Published, Settlement};
 use crate::coordinator::replies::consume;
 use crate::coordinator::{Coordinator, CoordinatorError, Signal, Start, StartOutcome, Target};
 use crate::id::SagaId;
@@ -26,8 +26,9 @@ pub(super) async fn run(coordinator: Coordinator, stop: CancellationToken) {
     let settler = consumer.settler();
     loop {
         let deliveries = tokio::select! {
-            deliveries = consumer.next(usize::from(PREFETCH)) => deliveries,
+            biased;
             () = stop.cancelled() => return,
+            deliveries = consumer.next(usize::from(PREFETCH)) => deliveries,
         };
         let Some(deliveries) = deliveries else { return };
         let mut starts = Vec::new();
@@ -64,26 +65,50 @@ pub(super) async fn run(coordinator: Coordinator, stop: CancellationToken) {
             }
         }
         let must_wait = !settlements.is_empty();
-        let mut answers = Vec::new();
-        for (delivery, answer) in answered {
-            let is_refused = answer.code.is_some();
-            let message = answer.encode(&delivery.envelope);
-            // A refusal that nobody asked to hear of is kept where people look for it.
-            let settlement = if is_refused && message.is_none() { Settlement::Reject } else { Settlement::Ack };
-            answers.extend(message);
-            settlements.push((delivery.tag, settlement));
-        }
-        if !answers.is_empty() {
-            broker.publish(answers).await;
-        }
+        settlements.extend(tell(&*broker, answered).await);
         settler.settle(settlements).await;
         if must_wait {
             tokio::select! {
-                () = tokio::time::sleep(PAUSE) => {}
+                biased;
                 () = stop.cancelled() => return,
+                () = tokio::time::sleep(PAUSE) => {}
             }
         }
     }
+}
+
+/// Publishes the answers, and says what becomes of the requests.
+async fn tell(broker: &dyn Broker, answered: Vec<(Delivery, Answer)>) -> Vec<(DeliveryTag, Settlement)> {
+    let mut settlements = Vec::new();
+    let (mut answers, mut waiting) = (Vec::new(), Vec::new());
+    for (delivery, answer) in answered {
+        let is_refused = answer.code.is_some();
+        match answer.encode(&delivery.envelope) {
+            Some(message) => {
+                answers.push(message);
+                waiting.push((delivery.tag, is_refused));
+            }
+            None => settlements.push((delivery.tag, heard_by_nobody(is_refused))),
+        }
+    }
+    if answers.is_empty() {
+        return settlements;
+    }
+    for ((tag, is_refused), outcome) in waiting.into_iter().zip(broker.publish(answers).await) {
+        settlements.push(match outcome {
+            Published::Confirmed => (tag, Settlement::Ack),
+            Published::Returned(_) | Published::Refused => (tag, heard_by_nobody(is_refused)),
+            // Refused anew, it is answered anew. What was done is not done twice: a start without a key would be.
+            Published::Unknown(_) if is_refused => (tag, Settlement::Requeue),
+            Published::Unknown(_) => (tag, Settlement::Ack),
+        });
+    }
+    settlements
+}
+
+/// A refusal that nobody hears of is kept where people look for it.
+fn heard_by_nobody(is_refused: bool) -> Settlement {
+    if is_refused { Settlement::Reject } else { Settlement::Ack }
 }
 
 /// What is asked for.

@@ -4,7 +4,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::clock::{Stopwatch, Timestamp};
+use tokio::time::Instant;
+
+use crate::clock::Timestamp;
 
 /// How often to look in any case: for sagas of coordinators that are no longer there.
 const POLL: Duration = Duration::from_secs(1);
@@ -15,11 +17,11 @@ const GRAIN: i64 = 20;
 #[derive(Default)]
 pub(super) struct Timer {
     /// The database's time when it was last heard, and how long ago that is.
-    heard: Option<(Timestamp, Stopwatch)>,
+    heard: Option<(Timestamp, Instant)>,
     /// Due times within the next [`POLL`], in grains, rounded up.
     hints: BTreeSet<i64>,
     /// When it was last looked; never, at first, so that what a predecessor left is looked for at once.
-    looked: Option<Stopwatch>,
+    looked: Option<Instant>,
 }
 
 impl Timer {
@@ -36,7 +38,7 @@ impl Timer {
 
     /// It is being looked now.
     pub(super) fn looked(&mut self) {
-        self.looked = Some(Stopwatch::start());
+        self.looked = Some(Instant::now());
         if let Some(now) = self.now() {
             self.hints = self.hints.split_off(&(now / GRAIN + 1));
         }
@@ -49,7 +51,7 @@ impl Timer {
 
     /// The database's time, and due times that were just written.
     pub(super) fn hear(&mut self, now: Timestamp, dues: &[Timestamp]) {
-        self.heard = Some((now, Stopwatch::start()));
+        self.heard = Some((now, Instant::now()));
         let horizon = now + POLL;
         // What lies beyond the next poll is found by a poll.
         let near = dues.iter().filter(|due| **due <= horizon);

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use jsonschema::error::ValidationErrorKind;
+use serde_json::Value;
+
 use crate::definition::diagnostic::{Diagnostic, Place};
-use crate::definition::{Compensation, Definition, Severity, Stage, Work, node};
+use crate::definition::{Compensation, Definition, Severity, Stage, Template, Work, node};
 use crate::id::StepIndex;
 
 /// How many sagas may start one another before it is no longer followed.
@@ -47,8 +50,61 @@ pub fn relations(source: &str, definition: &Definition, others: &[Arc<Definition
             let advice = "start it after the pivot or as the pivot, or write `compensation: none` if it may stand";
             found.push(told("DEF_SAGA_PIVOT", Severity::Error, message, advice));
         }
+        if let Some(missing) = unfit(&step.input, child) {
+            // Without a version it is the newest when the saga starts it, which may be another one by then.
+            let severity = if version.is_some() { Severity::Error } else { Severity::Warning };
+            let message = format!("`{}` does not take this input: {missing}", child.reference);
+            let advice = "give what its input schema asks for, or start a version that takes this input";
+            found.push(told("DEF_SAGA_INPUT", severity, message, advice));
+        }
     }
     found
+}
+
+/// Why an input, whatever its expressions give, does not fit the schema of the saga that is started with it; `None` where
+/// that depends on them.
+fn unfit(input: &Template, child: &Definition) -> Option<String> {
+    let schema = child.input_schema.as_ref()?;
+    // The command says which saga, and its input in a field. A single expression may give anything.
+    let command = input.to_json();
+    let template = command.get("input")?;
+    let fields = template.as_object()?;
+    let certain = |error: &jsonschema::ValidationError<'_>| {
+        // Beneath a condition or a choice an expression may decide.
+        let keywords: Vec<&str> = error.schema_path().as_str().split('/').skip(1).collect();
+        let is_direct = match keywords.as_slice() {
+            [_] => true,
+            ["properties", _, ..] => !keywords.iter().any(|keyword| CHOICES.contains(keyword)),
+            _ => false,
+        };
+        let path = error.instance_path().as_str();
+        let first = path.split('/').nth(1).map(|name| name.replace("~1", "/").replace("~0", "~"));
+        is_direct
+            && match first {
+                None => matches!(
+                    error.kind(),
+                    ValidationErrorKind::Required { .. } | ValidationErrorKind::AdditionalProperties { .. }
+                ),
+                Some(name) => fields.get(&name).is_some_and(is_literal),
+            }
+    };
+    let found = schema.iter_errors(template).find(certain)?;
+    let place = found.instance_path().as_str();
+    Some(if place.is_empty() { found.to_string() } else { format!("{place}: {found}") })
+}
+
+/// Keywords beneath which what does not fit need not matter.
+const CHOICES: [&str; 9] =
+    ["anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "dependencies", "contains"];
+
+/// Whether there is no expression in it. One that is written out, as `$${`, counts as one: nothing is said of it.
+fn is_literal(value: &Value) -> bool {
+    match value {
+        Value::String(text) => !text.contains("${"),
+        Value::Array(items) => items.iter().all(is_literal),
+        Value::Object(fields) => fields.values().all(is_literal),
+        _ => true,
+    }
 }
 
 struct Way<'d> {
@@ -132,5 +188,41 @@ mod tests {
         assert_eq!(codes("  - { name: c, saga: child }\n"), ["DEF_SAGA_PIVOT"]);
         assert!(codes("  - { name: c, saga: child, compensation: none }\n").is_empty());
         assert!(codes("  - { name: c, saga: child, pivot: true, compensation: none }\n").is_empty());
+    }
+
+    #[test]
+    fn an_input_that_can_never_fit_the_sub_saga_is_told_and_one_that_may_is_not() {
+        let schema = "{ type: object, required: [id, tier], additionalProperties: false, if: { properties: { tier: { const: gold } } }, then: {}, else: { required: [reason] }, \
+            properties: { id: { type: string }, tier: { enum: [basic, gold] }, reason: { type: string }, at: { anyOf: [{ type: string }, { type: integer }] } } }";
+        let source = format!(
+            "saga: child\nversion: 1\ninput: {{ schema: {schema} }}\nsteps:\n  - {{ name: a, participant: p, action: x, compensation: none }}\n"
+        );
+        let child = read(&source).definition.expect("sound");
+        let told = |input: &str, version: &str| {
+            let (source, parent) = saga("parent", &format!("  - {{ name: c, saga: child{version}, {input} }}\n"));
+            let found = relations(&source, &parent, std::slice::from_ref(&child));
+            assert!(found.iter().all(|found| found.code == "DEF_SAGA_INPUT"), "{found:?}");
+            found.into_iter().next()
+        };
+        for fits in [
+            "input: \"${ input }\"",
+            "input: { id: \"${ input.id }\", tier: \"${ input.tier }\" }",
+            "input: { id: x, tier: \"${ input.tier }\", at: \"${ input.at }\" }",
+            "input: { id: \"a $${ b\", tier: gold }",
+        ] {
+            assert_eq!(told(fits, ""), None, "{fits}");
+        }
+        for (unfit, words) in [
+            ("input: { id: \"${ input.id }\" }", "tier"),
+            ("input: {}", "id"),
+            ("input: { id: 1, tier: gold }", "/id: 1"),
+            ("input: { id: x, tier: silver }", "/tier: \"silver\""),
+            ("input: { id: x, tier: gold, more: \"${ input.more }\" }", "more"),
+        ] {
+            let warning = told(unfit, "").unwrap_or_else(|| panic!("nothing is told of {unfit}"));
+            assert!(warning.message.contains(words), "{unfit}: {}", warning.message);
+            assert_eq!(warning.severity, Severity::Warning, "a newer version may take it");
+            assert_eq!(told(unfit, ", version: 1").expect("told").severity, Severity::Error);
+        }
     }
 }

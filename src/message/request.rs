@@ -73,7 +73,7 @@ impl Answer {
         Some(Envelope {
             exchange: String::new(),
             routing_key,
-            mandatory: false,
+            mandatory: true,
             properties: Properties {
                 correlation_id: request.properties.correlation_id.clone(),
                 content_type: Some("application/json".to_owned()),

@@ -65,13 +65,22 @@
 pub mod builder;
 pub mod error;
 pub mod inbox;
+mod ledger;
 mod rules;
 mod runner;
 pub mod stats;
 pub mod work;
 
 #[cfg(feature = "testkit")]
+pub(crate) use builder::Limits;
+#[cfg(feature = "testkit")]
+pub(crate) use inbox::{Entry as InboxEntry, Recorded, Row};
+#[cfg(feature = "testkit")]
+pub(crate) use ledger::{Called, Ledger, SqlLedger};
+#[cfg(feature = "testkit")]
 pub(crate) use rules::{Handler, How, perform, unavailable};
+#[cfg(feature = "testkit")]
+pub(crate) use runner::Runner;
 #[cfg(feature = "testkit")]
 pub(crate) use work::Pulse;
 

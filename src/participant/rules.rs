@@ -1,17 +1,15 @@
 //! What becomes of one command: the contract's rules on inbox, effect and reply, for every database and handler.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sqlx::{Pool, Transaction};
-use tokio::sync::Mutex;
 
 use super::error::{INVALID_INPUT, Refusal, StepError, TOMBSTONED, UNKNOWN_ACTION, retry_reply, technical};
 use super::inbox::{Entry, Inbox, Recorded, Row};
+use super::ledger::Ledger;
 use super::work::{Pulse, Work};
 use crate::failpoint::{self, Point};
 use crate::message::reply::{MAX_REPLY_BYTES, ReplyProblem};
@@ -79,37 +77,39 @@ pub(crate) enum How {
 /// # Errors
 /// Whatever the database says outside the handler, COMMIT included, after which nobody knows whether the command took
 /// effect. Performing it again tells: the inbox answers if it did.
-pub(crate) async fn perform<DB: Inbox>(
-    pool: &Pool<DB>,
+pub(crate) async fn perform<L: Ledger>(
+    ledger: &L,
     command: &Arc<Command>,
-    handler: Option<&Handler<DB>>,
+    handler: Option<&L::Handler>,
     pulse: &Pulse,
 ) -> Result<Performed, sqlx::Error> {
-    let mut transaction = pool.begin_with(DB::BEGIN).await?;
-    if !DB::claim(&mut transaction, &Entry::own(command)).await? {
-        return replay(transaction, command).await;
+    let mut transaction = ledger.begin().await?;
+    if !L::claim(&mut transaction, &Entry::own(command)).await? {
+        return replay::<L>(transaction, command).await;
     }
     if let Some(action_key) = &command.compensates
-        && nothing_to_undo(&mut transaction, command, action_key).await?
+        && nothing_to_undo::<L>(&mut transaction, command, action_key).await?
     {
         let reply = Recorded::Success("{}".to_owned());
-        return record(transaction, command, reply, How::Tombstone).await;
+        return record::<L>(transaction, command, reply, How::Tombstone).await;
     }
     let Some(handler) = handler else {
         let refusal =
             Refusal::new(UNKNOWN_ACTION, format!("{} has no action `{}`", command.participant, command.action));
-        return record(transaction, command, recorded(refusal), How::Refused).await;
+        return record::<L>(transaction, command, recorded(refusal), How::Refused).await;
     };
-    let (answer, transaction) = handle(transaction, command, handler, pulse).await;
+    let (answer, transaction) = handle::<L>(transaction, command, handler, pulse).await;
     match (answer, transaction) {
-        (Ok(output), Some(transaction)) => record(transaction, command, Recorded::Success(output), How::Done).await,
+        (Ok(output), Some(transaction)) => {
+            record::<L>(transaction, command, Recorded::Success(output), How::Done).await
+        }
         (Ok(_), None) => Ok(retry("the handler kept its work beyond its end", How::Retry)),
         (Err(answer), transaction) => {
             if let Some(transaction) = transaction {
-                transaction.rollback().await?;
+                L::rollback(transaction).await?;
             }
             match answer {
-                Answer::Refused(refusal) => refuse(pool, command, refusal).await,
+                Answer::Refused(refusal) => refuse(ledger, command, refusal).await,
                 Answer::Retry(performed) => Ok(performed),
                 Answer::Conflict(error) => Err(error),
             }
@@ -132,19 +132,13 @@ pub(crate) fn unavailable(error: &sqlx::Error) -> Performed {
 }
 
 /// Runs the handler, and takes the transaction back from it; `None` when it has not given it back.
-async fn handle<DB: Inbox>(
-    transaction: Transaction<'static, DB>,
+async fn handle<L: Ledger>(
+    transaction: L::Transaction,
     command: &Arc<Command>,
-    handler: &Handler<DB>,
+    handler: &L::Handler,
     pulse: &Pulse,
-) -> (Result<String, Answer>, Option<Transaction<'static, DB>>) {
-    let shared = Arc::new(Mutex::new(transaction));
-    let guard = Arc::clone(&shared).lock_owned().await;
-    let work = Work::new(guard, Arc::clone(command), pulse.clone());
-    let body = command.body.clone();
-    // The handler is also called, not only polled, inside: a panic of either kind must not take the runner with it.
-    let running = async move { handler(body, work).await };
-    let result = AssertUnwindSafe(running).catch_unwind().await;
+) -> (Result<String, Answer>, Option<L::Transaction>) {
+    let (result, transaction) = L::call(handler, transaction, command, pulse).await;
     let answer = match result {
         Ok(Ok(output)) if output.len() > MAX_REPLY_BYTES => {
             let title = format!("the output has {} bytes, the limit is {MAX_REPLY_BYTES}", output.len());
@@ -167,7 +161,7 @@ async fn handle<DB: Inbox>(
             Err(Answer::Retry(retry(&format!("the handler panicked: {said}"), How::Panicked)))
         }
     };
-    (answer, Arc::into_inner(shared).map(Mutex::into_inner))
+    (answer, transaction)
 }
 
 /// The answer to an error that is nobody's decision.
@@ -185,26 +179,23 @@ fn is_conflict(error: &sqlx::Error) -> bool {
 
 /// Waits for an action under way, then tells whether there is anything to undo. If the action never ran, its key is
 /// taken by a tombstone from here on.
-async fn nothing_to_undo<DB: Inbox>(
-    transaction: &mut Transaction<'static, DB>,
+async fn nothing_to_undo<L: Ledger>(
+    transaction: &mut L::Transaction,
     command: &Command,
     action_key: &str,
 ) -> Result<bool, sqlx::Error> {
-    if DB::claim(transaction, &Entry::tombstone(command, action_key)).await? {
+    if L::claim(transaction, &Entry::tombstone(command, action_key)).await? {
         return Ok(true);
     }
-    let row = DB::read(transaction, action_key).await?.ok_or(sqlx::Error::RowNotFound)?;
+    let row = L::read(transaction, action_key).await?.ok_or(sqlx::Error::RowNotFound)?;
     Ok(!matches!(row, Row::Done(Recorded::Success(_))))
 }
 
 /// Answers a duplicate from the inbox.
-async fn replay<DB: Inbox>(
-    mut transaction: Transaction<'static, DB>,
-    command: &Command,
-) -> Result<Performed, sqlx::Error> {
+async fn replay<L: Ledger>(mut transaction: L::Transaction, command: &Command) -> Result<Performed, sqlx::Error> {
     // Gone again only if it was purged this instant.
-    let row = DB::read(&mut transaction, &command.key).await?.ok_or(sqlx::Error::RowNotFound)?;
-    transaction.rollback().await?;
+    let row = L::read(&mut transaction, &command.key).await?.ok_or(sqlx::Error::RowNotFound)?;
+    L::rollback(transaction).await?;
     let reply = match row {
         Row::Done(recorded) => reply(&recorded)?,
         Row::Tombstone => {
@@ -218,24 +209,24 @@ async fn replay<DB: Inbox>(
 /// Records a refusal after the handler's transaction was rolled back: a refusal has no effect, whatever the handler
 /// had written by then, and whatever state its transaction was in. A duplicate or a compensation that got in between
 /// is answered for.
-async fn refuse<DB: Inbox>(pool: &Pool<DB>, command: &Command, refusal: Refusal) -> Result<Performed, sqlx::Error> {
-    let mut transaction = pool.begin_with(DB::BEGIN).await?;
-    if !DB::claim(&mut transaction, &Entry::own(command)).await? {
-        return replay(transaction, command).await;
+async fn refuse<L: Ledger>(ledger: &L, command: &Command, refusal: Refusal) -> Result<Performed, sqlx::Error> {
+    let mut transaction = ledger.begin().await?;
+    if !L::claim(&mut transaction, &Entry::own(command)).await? {
+        return replay::<L>(transaction, command).await;
     }
-    record(transaction, command, recorded(refusal), How::Refused).await
+    record::<L>(transaction, command, recorded(refusal), How::Refused).await
 }
 
 /// Records the reply beside the effect and commits both.
-async fn record<DB: Inbox>(
-    mut transaction: Transaction<'static, DB>,
+async fn record<L: Ledger>(
+    mut transaction: L::Transaction,
     command: &Command,
     recorded: Recorded,
     how: How,
 ) -> Result<Performed, sqlx::Error> {
-    DB::record(&mut transaction, &command.key, &recorded).await?;
+    L::record(&mut transaction, &command.key, &recorded).await?;
     failpoint::reached(Point::ParticipantBeforeCommit);
-    transaction.commit().await?;
+    L::commit(transaction).await?;
     failpoint::reached(Point::ParticipantAfterCommit);
     Ok(Performed { reply: reply(&recorded)?, how })
 }

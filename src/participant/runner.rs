@@ -13,6 +13,7 @@ use tracing::Instrument;
 
 use super::builder::Limits;
 use super::inbox::{Inbox, MAX_KEY_BYTES};
+use super::ledger::{Ledger, SqlLedger};
 use super::rules::{Handler, How, Performed, perform, unavailable};
 use super::stats::{Counters, Stats, count};
 use super::work::{Pulse, reply_to};
@@ -32,13 +33,16 @@ const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// A participant connected to its database and broker. Cheap to clone.
-pub struct RunningParticipant<DB: Inbox>(Arc<Inner<DB>>);
+pub struct RunningParticipant<DB: Inbox>(Runner<SqlLedger<DB>>);
 
-struct Inner<DB: Inbox> {
+/// The same for any ledger.
+pub(crate) struct Runner<L: Ledger>(Arc<Inner<L>>);
+
+struct Inner<L: Ledger> {
     name: String,
-    handlers: HashMap<String, Handler<DB>>,
+    handlers: HashMap<String, L::Handler>,
     limits: Limits,
-    pool: Pool<DB>,
+    ledger: L,
     broker: Arc<dyn Broker>,
     counters: Counters,
 }
@@ -58,13 +62,13 @@ pub enum RunError {
 
 impl<DB: Inbox> Clone for RunningParticipant<DB> {
     fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
+        Self(Runner(Arc::clone(&self.0.0)))
     }
 }
 
 impl<DB: Inbox> fmt::Debug for RunningParticipant<DB> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RunningParticipant").field("name", &self.0.name).finish_non_exhaustive()
+        f.debug_struct("RunningParticipant").field("name", &self.0.0.name).finish_non_exhaustive()
     }
 }
 
@@ -76,12 +80,12 @@ impl<DB: Inbox> RunningParticipant<DB> {
         pool: Pool<DB>,
         broker: Arc<dyn Broker>,
     ) -> Self {
-        Self(Arc::new(Inner { name, handlers, limits, pool, broker, counters: Counters::default() }))
+        Self(Runner::new(name, handlers, limits, SqlLedger::new(pool), broker))
     }
 
     /// What it has done since it was built.
     pub fn stats(&self) -> Stats {
-        self.0.counters.snapshot()
+        self.0.0.counters.snapshot()
     }
 
     /// Declares its queue and works until `stop` is cancelled or the broker is closed; outlives lost connections to
@@ -90,6 +94,23 @@ impl<DB: Inbox> RunningParticipant<DB> {
     /// # Errors
     /// Only when the broker will not have the queue: it exists with other arguments, or may not be used.
     pub async fn run(&self, stop: CancellationToken) -> Result<(), RunError> {
+        self.0.run(stop).await
+    }
+}
+
+impl<L: Ledger> Runner<L> {
+    pub(crate) fn new(
+        name: String,
+        handlers: HashMap<String, L::Handler>,
+        limits: Limits,
+        ledger: L,
+        broker: Arc<dyn Broker>,
+    ) -> Self {
+        Self(Arc::new(Inner { name, handlers, limits, ledger, broker, counters: Counters::default() }))
+    }
+
+    /// As [`RunningParticipant::run`].
+    pub(crate) async fn run(&self, stop: CancellationToken) -> Result<(), RunError> {
         let Some(mut consumer) = self.0.connect(&stop).await? else { return Ok(()) };
         tracing::info!(participant = self.0.name, actions = self.0.handlers.len(), "taking commands");
         let settler = consumer.settler();
@@ -147,7 +168,7 @@ impl<DB: Inbox> RunningParticipant<DB> {
     }
 }
 
-impl<DB: Inbox> Inner<DB> {
+impl<L: Ledger> Inner<L> {
     /// Declares the queue and consumes it, however long the broker is away. `None` when stopped before.
     async fn connect(&self, stop: &CancellationToken) -> Result<Option<Box<dyn Consumer>>, RunError> {
         let topology = Topology::participant(&self.name);
@@ -161,6 +182,7 @@ impl<DB: Inbox> Inner<DB> {
                 self.broker.consume(&queue, prefetch).await
             };
             let connected = tokio::select! {
+                biased;
                 () = stop.cancelled() => return Ok(None),
                 connected = attempt => connected,
             };
@@ -172,6 +194,7 @@ impl<DB: Inbox> Inner<DB> {
                 Err(source) => return Err(RunError::Queue { participant: self.name.clone(), source }),
             }
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return Ok(None),
                 () = tokio::time::sleep(wait) => wait = longer(wait),
             }
@@ -240,6 +263,7 @@ impl<DB: Inbox> Inner<DB> {
         beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
             tokio::select! {
+                biased;
                 performed = &mut performing => return performed,
                 // Not awaited here: a slow broker must not hold the handler up.
                 _ = beats.tick() => drop(tokio::spawn({ let pulse = pulse.clone(); async move { pulse.beat().await } })),
@@ -254,7 +278,7 @@ impl<DB: Inbox> Inner<DB> {
         let mut tries = 0;
         loop {
             tries += 1;
-            match perform(&self.pool, command, handler, pulse).await {
+            match perform(&self.ledger, command, handler, pulse).await {
                 Ok(performed) => return performed,
                 Err(error) if tries >= DATABASE_TRIES => {
                     tracing::error!(%error, "the database failed, to be tried again by the coordinator");

@@ -22,6 +22,8 @@ use crate::store::{
 /// A store that forgets everything when it is dropped.
 pub struct MemoryStore {
     clock: Clock,
+    /// Whether the rules are left out.
+    is_careless: bool,
     state: Mutex<State>,
 }
 
@@ -40,7 +42,14 @@ struct State {
 impl MemoryStore {
     /// An empty store that goes by `clock`.
     pub fn new(clock: Clock) -> Self {
-        Self { clock, state: Mutex::default() }
+        Self { clock, is_careless: false, state: Mutex::default() }
+    }
+
+    /// The same, but what is written last stands, whatever it contradicts: to see that the lack of rules is noticed.
+    #[cfg(feature = "testkit")]
+    #[must_use]
+    pub fn careless(self) -> Self {
+        Self { is_careless: true, ..self }
     }
 }
 
@@ -192,10 +201,12 @@ impl State {
         DefinitionRecord { deprecated: self.deprecation(&record.reference), ..record.clone() }
     }
 
-    fn write(&mut self, changes: Changes) -> Result<Committed, StoreError> {
+    fn write(&mut self, changes: Changes, is_careless: bool) -> Result<Committed, StoreError> {
         let starts = self.starts(&changes.starts);
         let plan = Plan::of(changes, &starts);
-        self.check(&plan)?;
+        if !is_careless {
+            self.check(&plan)?;
+        }
         for NewSaga { saga, input_hash, .. } in plan.starts {
             if let Some(key) = &saga.key {
                 self.keys.insert((saga.definition.name.clone(), key.clone()), saga.id);
@@ -319,7 +330,7 @@ impl Store for MemoryStore {
         ids.dedup();
         let sagas = ids.into_iter().filter_map(|id| state.load(id)).collect();
         let changes = decide(Loaded { now, sagas });
-        state.write(changes)
+        state.write(changes, self.is_careless)
     }
 
     async fn saga(&self, id: SagaId) -> Result<Option<SagaRecord>, StoreError> {

@@ -39,6 +39,12 @@ impl ModelInbox {
         }
     }
 
+    /// What is known by a step's place goes by another, or is forgotten: the saga was moved to another version.
+    pub fn renumber(&mut self, new: impl Fn(StepIndex) -> Option<StepIndex>) {
+        let answers = std::mem::take(&mut self.answers).into_iter();
+        self.answers = answers.filter_map(|((step, way, n), answer)| Some(((new(step)?, way, n), answer))).collect();
+    }
+
     /// Whether a compensation has anything to undo. When its action never came, it never will from here on.
     pub fn has_something_to_undo(&mut self, entry: &Entry) -> bool {
         let action = (entry.step, Direction::Action, entry.compensates.unwrap_or_default());

@@ -253,7 +253,6 @@ impl Reads {
                 places.extend(paths.iter().map(|path| (Some(*step), path.as_slice())));
             }
         }
-        let mut choice = vec![0; places.len()];
         let build = |choice: &[usize]| {
             let mut input = given_input.clone();
             let mut outputs: BTreeMap<StepIndex, Value> = definition
@@ -272,30 +271,36 @@ impl Reads {
             (input, outputs)
         };
         // One place after the other: keep what lets the most expressions be evaluated.
-        let mut best = failures(definition, &build(&choice));
-        'search: for _ in 0..3 {
-            for at in 0..places.len() {
-                for chosen in 0..CANDIDATES.len() {
-                    if best == 0 {
-                        break 'search;
-                    }
-                    let mut other = choice.clone();
-                    if let Some(place) = other.get_mut(at) {
-                        *place = chosen;
-                    }
-                    let found = failures(definition, &build(&other));
-                    if found < best {
-                        (best, choice) = (found, other);
+        let descend = |mut choice: Vec<usize>| {
+            let mut best = failures(definition, &build(&choice));
+            for _ in 0..3 {
+                for at in 0..places.len() {
+                    for chosen in 0..CANDIDATES.len() {
+                        if best == 0 {
+                            return (best, choice);
+                        }
+                        let mut other = choice.clone();
+                        if let Some(place) = other.get_mut(at) {
+                            *place = chosen;
+                        }
+                        let found = failures(definition, &build(&other));
+                        if found < best {
+                            (best, choice) = (found, other);
+                        }
                     }
                 }
             }
-            // Sums of several places only work once all of them are numbers.
-            for chosen in 1..3 {
-                let all = vec![chosen; places.len()];
-                let found = failures(definition, &build(&all));
-                if found < best {
-                    (best, choice) = (found, all);
-                }
+            (best, choice)
+        };
+        let (mut best, mut choice) = descend(vec![0; places.len()]);
+        // Sums of several places only work once all of them are numbers.
+        for chosen in 1..3 {
+            if best == 0 {
+                break;
+            }
+            let (found, other) = descend(vec![chosen; places.len()]);
+            if found < best {
+                (best, choice) = (found, other);
             }
         }
         // What became a number only because all did is a text again.
@@ -338,7 +343,9 @@ fn failures(definition: &Definition, (input, outputs): &(Value, BTreeMap<StepInd
         templates(definition).into_iter().filter(fails).count()
     };
     let without = if some.len() == all.len() { 0 } else { unclear(&some) };
-    unclear(&all) + without
+    // What is no truth value decides nothing.
+    let undecided = decided.iter().filter(|(_, holds)| holds.is_err()).count();
+    unclear(&all) + without + undecided
 }
 
 /// Everything in a definition that may hold expressions.

@@ -28,6 +28,8 @@ mod services;
 mod simulation;
 mod timeline;
 mod watched;
+#[cfg(feature = "participant")]
+pub mod world;
 
 pub use explore::{Explorer, Placed, Report, explore};
 pub use fault::{Attempts, Fault, FaultKind, InvalidFault, UNLIMITED};

@@ -145,18 +145,20 @@ pub(super) mod real {
     use super::{Forced, Handled, Service, outcome_of};
     use crate::broker::in_process::InProcessBroker;
     use crate::message::Command;
-    use crate::participant::{Handler, How, Inbox, Pulse, StepError, perform, refuse, retry_after, unavailable};
+    use crate::participant::{
+        Handler, How, Inbox, Pulse, SqlLedger, StepError, perform, refuse, retry_after, unavailable,
+    };
 
     /// A participant of the SDK.
     pub(in crate::testkit) struct Real<DB: Inbox> {
         handlers: HashMap<String, Handler<DB>>,
-        pool: Pool<DB>,
+        ledger: SqlLedger<DB>,
         broker: Arc<InProcessBroker>,
     }
 
     impl<DB: Inbox> Real<DB> {
         pub(in crate::testkit) fn new(handlers: HashMap<String, Handler<DB>>, pool: Pool<DB>) -> Self {
-            Self { handlers, pool, broker: Arc::new(InProcessBroker::new()) }
+            Self { handlers, ledger: SqlLedger::new(pool), broker: Arc::new(InProcessBroker::new()) }
         }
     }
 
@@ -174,7 +176,7 @@ pub(super) mod real {
             });
             let handler = planned.as_ref().or_else(|| self.handlers.get(&command.action));
             let pulse = Pulse::new(self.broker.clone(), command);
-            match perform(&self.pool, command, handler, &pulse).await {
+            match perform(&self.ledger, command, handler, &pulse).await {
                 Ok(performed) => {
                     Handled { took_effect: performed.how == How::Done, outcome: outcome_of(performed.reply) }
                 }

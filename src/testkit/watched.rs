@@ -1,8 +1,9 @@
 //! One saga, watched from outside: by what is decided, sent and settled, and by what takes effect in participants'
 //! databases. Checks the guarantees at every state, whatever drives the saga.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
+use std::mem::{Discriminant, discriminant};
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
@@ -10,8 +11,8 @@ use crate::definition::Definition;
 use crate::id::{SagaId, Seq, StepIndex};
 use crate::payload::Payload;
 use crate::saga::{
-    Direction, Effect, Event, EventKind, IllegalTransition, Outcome, Saga, SagaState, Skip, StepState, Told, replay,
-    transition,
+    Direction, Effect, Event, EventKind, IllegalTransition, Outcome, Phase, Reason, ReplyOutcome, Saga, SagaState,
+    Skip, StepState, Told, migrate, replay_across, transition,
 };
 
 /// What a saga is run through: [`transition`], or in a test a broken one.
@@ -62,6 +63,8 @@ pub struct Entry {
 #[derive(Clone, Debug)]
 pub struct Watched {
     definition: Arc<Definition>,
+    /// What it was before the saga was moved to another version, oldest first.
+    earlier: Vec<Arc<Definition>>,
     machine: Machine,
     fresh: Saga,
     saga: Saga,
@@ -72,6 +75,8 @@ pub struct Watched {
     amended: BTreeSet<(StepIndex, u32)>,
     /// Ends that were ever seen.
     ends: BTreeSet<&'static str>,
+    /// What is known to come back from the stores as it was, where one of each shape is enough.
+    known: Option<HashSet<Shape>>,
     /// Every event that changed the saga, in order.
     pub history: Vec<Told>,
     /// Every breach that was seen, each starting with the number of the guarantee, where it is one of the numbered.
@@ -93,6 +98,7 @@ impl Watched {
         let fresh = Saga::new(id, &definition, key, input, now);
         Self {
             definition,
+            earlier: Vec::new(),
             machine,
             saga: fresh.clone(),
             fresh,
@@ -100,10 +106,18 @@ impl Watched {
             took_effect: BTreeMap::new(),
             amended: BTreeSet::new(),
             ends: BTreeSet::new(),
+            known: None,
             history: Vec::new(),
             violations: BTreeSet::new(),
             reached: BTreeSet::new(),
         }
+    }
+
+    /// Checks only one state and event of each shape for whether it comes back from the stores as it was. The rest
+    /// differs in numbers and times, and to write and read all of them takes half the time of an exploration.
+    #[must_use]
+    pub fn sparing(self) -> Self {
+        Self { known: Some(HashSet::new()), ..self }
     }
 
     /// The definition.
@@ -159,6 +173,41 @@ impl Watched {
         }
         self.check_state();
         Ok(effects)
+    }
+
+    /// Moves the saga to another version, as an operator would. `to` is expanded for the saga's input.
+    ///
+    /// # Errors
+    /// Every reason why it must not be moved; nothing has changed then.
+    pub fn migrate(&mut self, to: Arc<Definition>, now: Timestamp) -> Result<Vec<Effect>, Vec<Reason>> {
+        let (saga, effects) = migrate(&self.definition, &to, &self.saga, now)?;
+        let kind = EventKind::Migrated { from: self.saga.definition.version, to: saga.definition.version };
+        let before = self.replace(saga, to);
+        self.check_round_trip(&before, &kind);
+        self.history.push(Told { revision: self.saga.revision, event: Event { now, kind } });
+        self.check_change(&before, &effects);
+        for effect in &effects {
+            self.record(effect);
+        }
+        self.check_state();
+        Ok(effects)
+    }
+
+    /// Puts another saga and definition in place, unchecked and not told in the history; gives the saga that was there.
+    /// Whatever is known by a step's place goes by the place of the step of the same name; of steps that are gone,
+    /// nothing is known any more.
+    pub fn replace(&mut self, saga: Saga, definition: Arc<Definition>) -> Saga {
+        let from = std::mem::replace(&mut self.definition, definition);
+        let new = |index: StepIndex| self.definition.find(&from.step(index).name);
+        let outbox = std::mem::take(&mut self.outbox).into_iter();
+        self.outbox =
+            outbox.filter_map(|(seq, entry)| Some((seq, Entry { step: new(entry.step)?, ..entry }))).collect();
+        let effects = std::mem::take(&mut self.took_effect).into_iter();
+        self.took_effect = effects.filter_map(|((step, way), count)| Some(((new(step)?, way), count))).collect();
+        let amended = std::mem::take(&mut self.amended).into_iter();
+        self.amended = amended.filter_map(|(step, generation)| Some((new(step)?, generation))).collect();
+        self.earlier.push(from);
+        std::mem::replace(&mut self.saga, saga)
     }
 
     /// A participant has carried out a command, and its database shows it.
@@ -305,21 +354,29 @@ impl Watched {
 
     /// What the stores keep as JSON must come back as it was.
     fn check_round_trip(&mut self, before: &Saga, kind: &EventKind) {
-        let changed = self.saga.steps.iter().zip(&before.steps).filter(|(now, then)| now != then);
-        let lost: Vec<String> =
-            changed.filter(|(now, _)| !comes_back(*now)).map(|(now, _)| format!("{now:?}")).collect();
-        for step in lost {
-            self.broken(format!("store: a step comes back changed: {step}"));
+        let known = &mut self.known;
+        let mut is_new = |shape| known.as_mut().is_none_or(|known| known.insert(shape));
+        let mut lost = Vec::new();
+        for (now, _) in self.saga.steps.iter().zip(&before.steps).filter(|(now, then)| now != then) {
+            if is_new(Shape::of_step(now)) && !comes_back(now) {
+                lost.push(format!("store: a step comes back changed: {now:?}"));
+            }
         }
-        if !comes_back(kind) {
-            self.broken(format!("store: an event comes back changed: {kind:?}"));
+        if is_new(Shape::of_event(kind)) && !comes_back(kind) {
+            lost.push(format!("store: an event comes back changed: {kind:?}"));
         }
+        self.violations.extend(lost);
     }
 
     /// Checks what can only be told once nothing happens any more: the replay, and what stands in participants'
     /// databases.
     pub fn check_end(&mut self) {
-        match replay(&self.definition, self.fresh.clone(), &self.history) {
+        let versions = self.earlier.iter().chain([&self.definition]);
+        let versions: BTreeMap<u32, &Definition> =
+            versions.map(|version| (version.reference.version, version.as_ref())).collect();
+        let first = self.earlier.first().unwrap_or(&self.definition);
+        let find = |version: u32| versions.get(&version).copied();
+        match replay_across(first, &find, self.fresh.clone(), &self.history) {
             Ok(saga) if saga == self.saga => {}
             Ok(saga) => self.broken(format!("3 the replay gives something else: {:?}, {:?}", saga.state, saga.steps)),
             Err(error) => self.broken(format!("3 the history cannot be replayed: {error}")),
@@ -349,6 +406,33 @@ impl Watched {
                 _ => {}
             }
         }
+    }
+}
+
+/// Which variants a state or an event is made of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Shape {
+    Step { state: Discriminant<StepState>, phase: Option<Discriminant<Phase>>, attempt: bool, problem: bool },
+    Event { kind: Discriminant<EventKind>, outcome: Option<Discriminant<ReplyOutcome>> },
+}
+
+impl Shape {
+    fn of_step(step: &StepState) -> Self {
+        let command = step.in_flight().map(|(_, command)| command);
+        Self::Step {
+            state: discriminant(step),
+            phase: command.map(|command| discriminant(&command.phase)),
+            attempt: command.is_some_and(|command| command.attempt > 1),
+            problem: command.is_some_and(|command| command.last.is_some()),
+        }
+    }
+
+    fn of_event(kind: &EventKind) -> Self {
+        let outcome = match kind {
+            EventKind::Replied { outcome, .. } => Some(discriminant(outcome)),
+            _ => None,
+        };
+        Self::Event { kind: discriminant(kind), outcome }
     }
 }
 

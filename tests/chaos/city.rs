@@ -1,8 +1,10 @@
 //! MusicCorp as processes on servers of its own, and what the judge needs to know of it.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use amends::broker::Broker;
@@ -19,6 +21,7 @@ use serde_json::{Value, json};
 use sqlx::postgres::PgPool;
 use tokio::sync::{Mutex, MutexGuard};
 
+use crate::clocks::Clocks;
 use crate::judge::{Answer, Answered, Effect, Evidence, InboxRow, Kept, Sighting, Tap, evidence};
 use crate::support::eventually_within;
 use crate::support::processes::{Process, free_port};
@@ -38,6 +41,7 @@ pub struct City {
     pub broker: Arc<dyn Broker>,
     pub tap: Tap,
     pub witness: Arc<Witness>,
+    pub clocks: Clocks,
     pub folder: tempfile::TempDir,
     _turn: MutexGuard<'static, ()>,
 }
@@ -47,6 +51,8 @@ pub struct Witness {
     pub store: Arc<dyn Store>,
     pub answers: Mutex<Vec<Answered>>,
     pub sightings: Mutex<Vec<Sighting>>,
+    /// How many of the newest sagas were under way when they were last looked at.
+    pub under_way: AtomicUsize,
 }
 
 impl Witness {
@@ -71,6 +77,8 @@ impl Witness {
 
 /// A coordinator's process.
 pub struct Server {
+    pub name: String,
+    pub url: String,
     pub process: Process,
     pub client: Client,
 }
@@ -82,6 +90,18 @@ pub struct Armed {
     pub at: u32,
 }
 
+/// What the judge has to know of the end of a run.
+pub struct End {
+    /// When the last fault was healed, on the store's clock.
+    pub quiet_since: Timestamp,
+    /// How long every saga may take from then on.
+    pub patience: Duration,
+    /// How far the store's clock was set back in all.
+    pub set_back: Duration,
+    /// How many replies the tap may have missed.
+    pub may_be_unheard: usize,
+}
+
 impl City {
     /// The servers, the databases, the definition; nothing runs yet.
     pub async fn found() -> Self {
@@ -89,10 +109,21 @@ impl City {
         // As every program that speaks HTTP with amends does at its start.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let (postgres, rabbit) = crate::support::servers::both().await;
+        copy_programs(folder.path());
+        // Where its user can read it.
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(folder.path(), open).expect("permissions are set");
+        let clocks = Clocks::new(folder.path());
+        let starting = PrivatePostgres::start_fragile("256 1536", clocks.library());
+        let (postgres, rabbit) = tokio::join!(starting, PrivateRabbit::start());
         let admin = PgPool::connect(&postgres.url()).await.expect("PostgreSQL answers");
+        let small = postgres.disk("space").map(|disk| disk.join("tables"));
+        if let Some(small) = &small {
+            let statement = format!("create tablespace small location '{}'", small.display());
+            sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&admin).await.expect("the tablespace is made");
+        }
         for statement in [
-            "create database amends",
+            if small.is_some() { "create database amends tablespace small" } else { "create database amends" },
             "create database orders",
             "create database payments",
             "create database warehouse",
@@ -105,8 +136,13 @@ impl City {
         store.migrate().await.expect("the schema is made");
         broker.declare(&amends::broker::Topology::coordinator()).await.expect("the broker answers");
         let tap = Tap::on(&broker).await;
-        let witness = Witness { store: store.clone(), answers: Mutex::default(), sightings: Mutex::default() };
-        Self { postgres, rabbit, store, broker, tap, witness: Arc::new(witness), folder, _turn: turn }
+        let witness = Witness {
+            store: store.clone(),
+            answers: Mutex::default(),
+            sightings: Mutex::default(),
+            under_way: AtomicUsize::new(0),
+        };
+        Self { postgres, rabbit, store, broker, tap, witness: Arc::new(witness), clocks, folder, _turn: turn }
     }
 
     pub fn database(&self, name: &str) -> String {
@@ -128,23 +164,28 @@ impl City {
         self.folder.path().join(format!("{name}.died"))
     }
 
+    /// The variables that have the process `name` die at a point.
+    pub fn armed(&self, name: &str, Armed { point, at }: Armed) -> [(&'static str, String); 2] {
+        [
+            ("AMENDS_FAILPOINT", format!("{}:{at}", point.name())),
+            ("AMENDS_FAILPOINT_MARKER", self.marker(name).display().to_string()),
+        ]
+    }
+
     fn start(&self, name: &str, command: &mut Command, armed: Option<Armed>) -> Process {
         let marker = self.marker(name);
         let _ = std::fs::remove_file(&marker);
-        let environment: Vec<(&'static str, String)> = match armed {
-            Some(Armed { point, at }) => vec![
-                ("AMENDS_FAILPOINT", format!("{}:{at}", point.name())),
-                ("AMENDS_FAILPOINT_MARKER", marker.display().to_string()),
-            ],
-            None => Vec::new(),
-        };
+        let mut environment = self.clocks.environment(name);
+        if let Some(armed) = armed {
+            environment.extend(self.armed(name, armed));
+        }
         Process::start_with(name, command, &environment, self.folder.path().join(format!("{name}.log")))
     }
 
     /// A coordinator, ready or (if it is to die) perhaps dead already.
     pub async fn coordinator(&self, name: &str, store: &str, broker: &str, armed: Option<Armed>) -> Server {
         let http = format!("127.0.0.1:{}", free_port());
-        let mut command = Command::new(amends());
+        let mut command = Command::new(self.folder.path().join("amends"));
         command
             .args(["serve", "--store", store, "--broker", broker, "--http", &http, "--definitions"])
             .arg(self.definition());
@@ -158,7 +199,7 @@ impl City {
             answer.status().is_success().then_some(())
         })
         .await;
-        Server { process, client: Client::new(&url, None) }
+        Server { name: name.to_owned(), process, client: Client::new(&url, None), url }
     }
 
     /// The coordinator without anything between it and its servers.
@@ -167,31 +208,32 @@ impl City {
     }
 
     /// One of the three services.
-    pub fn service(&self, name: &str, broker: &str, armed: Option<Armed>) -> Process {
-        let mut command = Command::new(music_corp());
-        command.args([name, "--database", &self.database(name), "--broker", broker]);
+    pub fn service(&self, name: &str, database: &str, broker: &str, armed: Option<Armed>) -> Process {
+        let mut command = Command::new(self.folder.path().join("music_corp"));
+        command.args([name, "--database", database, "--broker", broker]);
         self.start(name, &mut command, armed)
     }
 
     /// Everything that there is to know, as the judge wants it.
-    pub async fn evidence(&self, quiet_since: Timestamp, patience: Duration, may_be_unheard: usize) -> Evidence {
+    pub async fn evidence(&self, end: End) -> Evidence {
+        let End { quiet_since, patience, set_back, may_be_unheard } = end;
         let store = &*self.store;
         let sagas = evidence::sagas(store).await;
-        let by_key = |key: &str| {
-            sagas.values().find(|stored| stored.saga.key.as_deref() == Some(key)).map(|stored| stored.saga.id)
-        };
+        let keys: HashMap<&str, SagaId> =
+            sagas.values().filter_map(|stored| Some((stored.saga.key.as_deref()?, stored.saga.id))).collect();
         let (mut inbox, mut effects) = (Vec::new(), Vec::new());
         for name in SERVICES {
             let pool = PgPool::connect(&self.database(name)).await.expect("the service's database answers");
             inbox.extend(self::inbox(&pool).await);
             for (order, step, direction, part) in done(name, &pool).await {
                 // An effect of no saga is one of a saga that was lost.
-                let saga = by_key(&order).unwrap_or_else(|| panic!("{name}: {step} of {order}, which is no saga"));
+                let saga = keys.get(&*order).unwrap_or_else(|| panic!("{name}: {step} of {order}, which is no saga"));
                 let (participant, step) = (name.to_owned(), step.to_owned());
-                effects.push(Effect { participant, saga, step, direction, part });
+                effects.push(Effect { participant, saga: *saga, step, direction, part });
             }
         }
         let keys = store.token_keys([0; 32]).await.expect("the keys are read");
+        self.tap.catch_up().await;
         Evidence {
             definitions: evidence::definitions(store).await,
             starts: self.witness.answers.lock().await.clone(),
@@ -199,11 +241,12 @@ impl City {
             sightings: self.witness.sightings.lock().await.clone(),
             inbox,
             effects,
-            tap: self.tap.heard().await,
+            tap: self.tap.heard().await.clone(),
             may_be_unheard,
             keys: TokenKeys::new(keys).expect("there is a key"),
             quiet_since,
             patience,
+            set_back,
         }
     }
 
@@ -300,6 +343,13 @@ pub fn migrate(store: &str, armed: Option<(Armed, PathBuf)>) -> bool {
         command.env("AMENDS_FAILPOINT", format!("{}:{at}", point.name())).env("AMENDS_FAILPOINT_MARKER", marker);
     }
     command.status().expect("amends runs").success()
+}
+
+/// What runs is not to change under a build meanwhile.
+fn copy_programs(folder: &std::path::Path) {
+    for (program, name) in [(PathBuf::from(amends()), "amends"), (music_corp(), "music_corp")] {
+        std::fs::copy(program, folder.join(name)).expect("the program is copied");
+    }
 }
 
 fn amends() -> &'static str {

@@ -8,7 +8,7 @@ use amends::failpoint::Point;
 use amends::id::SagaId;
 use amends::saga::Direction;
 
-use crate::city::{Armed, City, Plan, SERVICES, Server, database, migrate};
+use crate::city::{Armed, City, End, Plan, SERVICES, Server, database, migrate};
 use crate::judge::{Answer, judge};
 use crate::support::eventually_within;
 use crate::support::processes::Process;
@@ -43,7 +43,7 @@ impl Sweep {
     async fn begin() -> Self {
         let city = City::found().await;
         let url = city.rabbit.url();
-        let services = SERVICES.map(|name| (name, city.service(name, &url, None))).into();
+        let services = SERVICES.map(|name| (name, city.service(name, &city.database(name), &url, None))).into();
         Self { city, services, runs: 0, deaths: BTreeMap::new() }
     }
 
@@ -120,7 +120,7 @@ impl Sweep {
     fn replace(&mut self, name: &'static str, armed: Option<Armed>) {
         self.services.remove(name);
         let url = self.city.rabbit.url();
-        self.services.insert(name, self.city.service(name, &url, armed));
+        self.services.insert(name, self.city.service(name, &self.city.database(name), &url, armed));
     }
 
     async fn dies(&mut self, name: &'static str, key: &str) {
@@ -171,9 +171,20 @@ impl Sweep {
             println!("{:<38} {:<8} {:>3}: {distinct:?}", point.name(), format!("{plan:?}"), places.len());
         }
         let kills: usize = self.deaths.values().map(Vec::len).sum();
-        println!("{kills} kills at {} named points in {} runs", self.points().len(), self.runs);
+        let places: BTreeSet<&String> = self.deaths.values().flatten().collect();
+        let of_services = self.points().iter().filter(|point| OF_PARTICIPANTS.contains(point)).count();
+        println!(
+            "{kills} kills seen, at {} named points of the coordinator and {of_services} of the {} services, while {} \
+             different things were waited for, in {} runs; and a migration that was killed",
+            self.points().len() - of_services,
+            SERVICES.len(),
+            places.len(),
+            self.runs
+        );
         let quiet = self.city.store.health().await.expect("the store answers").now;
-        let verdict = judge(&self.city.evidence(quiet, Duration::from_secs(60), kills).await);
+        let patience = Duration::from_secs(60);
+        let end = End { quiet_since: quiet, patience, set_back: Duration::ZERO, may_be_unheard: kills };
+        let verdict = judge(&self.city.evidence(end).await);
         println!("{verdict}");
         verdict.is_innocent("after the sweep");
     }

@@ -7,5 +7,6 @@ mod commands;
 mod demo;
 mod graph;
 mod program;
+mod signal;
 mod simulate;
 mod versions;

@@ -32,6 +32,12 @@ impl Program {
         self
     }
 
+    /// For what takes long on a busy machine.
+    pub fn patient(mut self) -> Self {
+        self.command.timeout(std::time::Duration::from_secs(300));
+        self
+    }
+
     pub fn file(self, name: &str, text: &str) -> Self {
         std::fs::write(self.path(name), text).expect("a file is written");
         self

@@ -100,3 +100,28 @@ fn plans_in_yaml_are_run_and_held_to_what_they_expect() {
         assert!(said.stderr.contains(words), "{}", said.stderr);
     }
 }
+
+#[test]
+fn every_fault_in_every_shipped_saga_is_counted_and_none_is_bad() {
+    let shipped = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("sagas");
+    let mut told = Vec::new();
+    for file in std::fs::read_dir(shipped).expect("the folder") {
+        let path = file.expect("an entry").path();
+        let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
+        // One input, with what its schema requires; both extents of it are tried by tests/testkit.rs.
+        let source = std::fs::read_to_string(&path).expect("readable");
+        let subject = amends::testkit::Subject::read(&source).expect("sound");
+        let input = subject.made_up_input(amends::testkit::Extent::Required).expect("made up").to_string();
+        let path = path.display().to_string();
+        let said =
+            Program::new(&["definitions", "simulate", &path, "--every-fault", "--input", &input]).patient().run();
+        assert_eq!(said.code, 0, "{name}: {}", said.stderr);
+        let line = said.stdout.lines().last().unwrap_or_default();
+        let counts = line.strip_prefix(&format!("{name} v1: ")).unwrap_or_else(|| panic!("{name}: {line}"));
+        let (placements, rest) = counts.split_once(" placements tried, ").unwrap_or_else(|| panic!("{line}"));
+        assert!(rest.starts_with("0 bad"), "{line}");
+        assert!(placements.replace(',', "").parse::<usize>().is_ok_and(|count| count > 300), "{line}");
+        told.push(line.to_owned());
+    }
+    assert!(told.len() >= 6, "{told:?}");
+}

@@ -66,10 +66,10 @@ impl Family {
         if saga.due().is_none() != is_at_rest {
             self.broken(format!("16 due() of a saga that is {} is {:?}", saga.state.as_str(), saga.due()));
         }
-        if let (true, Some(Held { since, look_at })) = (saga.held().is_some(), saga.held()) {
-            if look_at <= since {
-                self.broken("16 a sub-saga that is held does not look for its parent");
-            }
+        if let Some(Held { since, look_at }) = saga.held()
+            && look_at <= since
+        {
+            self.broken("16 a sub-saga that is held does not look for its parent");
         }
     }
 

@@ -2,11 +2,14 @@
 #![allow(dead_code, reason = "no test program uses all of it")]
 
 pub mod http;
+pub mod planted_bugs;
 pub mod processes;
 pub mod proxy;
+pub mod queueing;
 pub mod rig;
 pub mod scripted;
 pub mod servers;
+pub mod workshop;
 
 use std::time::Duration;
 

@@ -32,6 +32,24 @@ impl Process {
     /// SIGKILL, then the same command again.
     pub fn kill_and_restart(&mut self) {
         self.kill();
+        self.start_again();
+    }
+
+    /// The same command again, after its end.
+    pub fn start_again(&mut self) {
+        self.child = spawn(&self.name, &self.program, &self.arguments, &self.environment, &self.log);
+    }
+
+    /// SIGKILL, then the same command again with these variables more, until it is started once more.
+    pub fn kill_and_restart_with(&mut self, more: &[(&'static str, String)]) {
+        self.kill();
+        let environment = [&self.environment, more].concat();
+        self.child = spawn(&self.name, &self.program, &self.arguments, &environment, &self.log);
+    }
+
+    /// Starts the same command again after it has died by itself, as it was to.
+    pub fn restart(&mut self) {
+        assert!(self.has_ended(), "{} still runs", self.name);
         self.child = spawn(&self.name, &self.program, &self.arguments, &self.environment, &self.log);
     }
 

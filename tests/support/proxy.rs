@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -14,6 +15,10 @@ enum Mode {
     Pass,
     Stall,
     Refuse,
+    /// Every piece takes so long.
+    Slow(Duration),
+    /// What the server says is kept back when these bytes are in it, and the connection is cut.
+    Swallow(&'static [u8]),
 }
 
 /// A proxy in front of one server; ends, with its connections, when dropped.
@@ -23,6 +28,8 @@ pub struct Proxy {
     /// Counts the cuts.
     cuts: watch::Sender<u32>,
     accepted: Arc<AtomicU32>,
+    /// Pieces that were delayed, or kept back.
+    harmed: Arc<AtomicU32>,
     _accepting: AbortOnDropHandle<()>,
 }
 
@@ -35,8 +42,10 @@ impl Proxy {
         let address = listener.local_addr().expect("it has an address");
         let (mode, cuts) = (watch::Sender::new(Mode::Pass), watch::Sender::new(0));
         let accepted = Arc::new(AtomicU32::new(0));
-        let accepting = accept(listener, target, mode.clone(), cuts.clone(), accepted.clone());
-        Self { address, mode, cuts, accepted, _accepting: AbortOnDropHandle::new(tokio::spawn(accepting)) }
+        let harmed = Arc::new(AtomicU32::new(0));
+        let wire = Wire { mode: mode.clone(), harmed: harmed.clone() };
+        let accepting = accept(listener, target, wire, cuts.clone(), accepted.clone());
+        Self { address, mode, cuts, accepted, harmed, _accepting: AbortOnDropHandle::new(tokio::spawn(accepting)) }
     }
 
     /// `url` with the proxy in the server's place.
@@ -73,56 +82,89 @@ impl Proxy {
         self.cut();
     }
 
+    /// From now on everything takes `delay` longer, in both directions.
+    pub fn slow(&self, delay: Duration) {
+        self.mode.send_replace(Mode::Slow(delay));
+    }
+
+    /// From now on an answer that holds `bytes` never arrives: its connection is cut instead.
+    pub fn swallow(&self, bytes: &'static [u8]) {
+        self.mode.send_replace(Mode::Swallow(bytes));
+    }
+
+    /// How many pieces were delayed or kept back so far.
+    pub fn harmed(&self) -> u32 {
+        self.harmed.load(Ordering::SeqCst)
+    }
+
     /// Everything goes through again, also what was stalled.
     pub fn pass(&self) {
         self.mode.send_replace(Mode::Pass);
     }
 }
 
+/// What a connection's pumps share.
+#[derive(Clone)]
+struct Wire {
+    mode: watch::Sender<Mode>,
+    harmed: Arc<AtomicU32>,
+}
+
 async fn accept(
     listener: TcpListener,
     target: (String, u16),
-    mode: watch::Sender<Mode>,
+    wire: Wire,
     cuts: watch::Sender<u32>,
     accepted: Arc<AtomicU32>,
 ) {
     let mut connections = tokio::task::JoinSet::new();
     loop {
         let Ok((client, _)) = listener.accept().await else { return };
-        if *mode.borrow() == Mode::Refuse {
+        while connections.try_join_next().is_some() {}
+        if *wire.mode.borrow() == Mode::Refuse {
             continue;
         }
         accepted.fetch_add(1, Ordering::SeqCst);
-        let (mut cut, mode, target) = (cuts.subscribe(), mode.clone(), target.clone());
+        let (mut cut, wire, target) = (cuts.subscribe(), wire.clone(), target.clone());
         connections.spawn(async move {
             tokio::select! {
-                () = carry(client, target, mode) => {}
+                () = carry(client, target, wire) => {}
                 _ = cut.changed() => {}
             }
         });
     }
 }
 
-async fn carry(client: TcpStream, target: (String, u16), mode: watch::Sender<Mode>) {
+async fn carry(client: TcpStream, target: (String, u16), wire: Wire) {
     let Ok(server) = TcpStream::connect((target.0.as_str(), target.1)).await else { return };
     let (client_in, client_out) = client.into_split();
     let (server_in, server_out) = server.into_split();
     // Whichever side ends first ends the connection.
     tokio::select! {
-        () = pump(client_in, server_out, mode.subscribe()) => {}
-        () = pump(server_in, client_out, mode.subscribe()) => {}
+        () = pump(client_in, server_out, &wire, false) => {}
+        () = pump(server_in, client_out, &wire, true) => {}
     }
 }
 
-async fn pump(
-    mut from: impl AsyncReadExt + Unpin,
-    mut to: impl AsyncWriteExt + Unpin,
-    mut mode: watch::Receiver<Mode>,
-) {
+async fn pump(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + Unpin, wire: &Wire, is_answer: bool) {
     let mut buffer = vec![0; 64 * 1024];
+    let mut mode = wire.mode.subscribe();
     loop {
         let Ok(count @ 1..) = from.read(&mut buffer).await else { return };
-        if mode.wait_for(|mode| *mode != Mode::Stall).await.is_err() || to.write_all(&buffer[..count]).await.is_err() {
+        let piece = &buffer[..count];
+        let Ok(now) = mode.wait_for(|mode| *mode != Mode::Stall).await.map(|mode| *mode) else { return };
+        match now {
+            Mode::Slow(delay) => {
+                wire.harmed.fetch_add(1, Ordering::SeqCst);
+                tokio::time::sleep(delay).await;
+            }
+            Mode::Swallow(bytes) if is_answer && piece.windows(bytes.len()).any(|found| found == bytes) => {
+                wire.harmed.fetch_add(1, Ordering::SeqCst);
+                return;
+            }
+            _ => {}
+        }
+        if to.write_all(piece).await.is_err() {
             return;
         }
     }

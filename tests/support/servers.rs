@@ -1,6 +1,6 @@
 //! PostgreSQL and RabbitMQ servers of a test's own, to be killed and restarted.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const SCRIPT: &str = "tests/support/servers.sh";
@@ -19,6 +19,10 @@ impl Server {
 
     async fn start_with(kind: &'static str, more: Vec<String>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
+        Self::start_in(kind, folder, more).await
+    }
+
+    async fn start_in(kind: &'static str, folder: tempfile::TempDir, more: Vec<String>) -> Self {
         open_to_all(&folder);
         let url = run([vec![format!("start-{kind}"), path(&folder)], more].concat()).await;
         Self { kind, folder, url }
@@ -37,11 +41,17 @@ impl Server {
         let url = run(vec![format!("start-{}", self.kind), path(&self.folder)]).await;
         assert_eq!(url, self.url, "the same address as before");
     }
+
+    /// The server's own process.
+    fn id(&self) -> u32 {
+        let note = std::fs::read_to_string(self.folder.path().join("pid")).expect("its id is noted");
+        note.trim().parse().expect("a number")
+    }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let stopped = Command::new(SCRIPT).args(["stop", &path(&self.folder)]).status();
+        let stopped = Command::new(SCRIPT).args(["remove", &path(&self.folder)]).status();
         if !std::thread::panicking() {
             assert!(stopped.is_ok_and(|status| status.success()), "{} stops", self.kind);
         }
@@ -73,6 +83,42 @@ impl PrivatePostgres {
         Self(Server::start("postgres").await)
     }
 
+    /// One whose disks can be filled and whose clock can be set, as far as this machine allows it.
+    pub async fn start_fragile(room: &str, preload: Option<&Path>) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        std::fs::write(folder.path().join("room"), format!("{room}\n")).expect("written");
+        if let Some(library) = preload {
+            std::fs::write(folder.path().join("clock"), [0; 8]).expect("written");
+            std::fs::write(folder.path().join("preload"), format!("{}\n", library.display())).expect("written");
+        }
+        Self(Server::start_in("postgres", folder, Vec::new()).await)
+    }
+
+    /// Where everything of it is.
+    pub fn folder(&self) -> &Path {
+        self.0.folder.path()
+    }
+
+    /// The folder `name` of it, if that is a disk of its own.
+    pub fn disk(&self, name: &str) -> Option<PathBuf> {
+        let folder = self.folder().join(name);
+        let mounts = std::fs::read_to_string("/proc/mounts").ok()?;
+        let is_it = |line: &str| line.split(' ').nth(1).is_some_and(|at| Path::new(at) == folder);
+        mounts.lines().any(is_it).then_some(folder)
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder().join("log")).unwrap_or_default()
+    }
+
+    /// Starts it again, should it have ended by itself.
+    pub async fn start_again_if_ended(&mut self) {
+        if has_ended(self.0.id()) {
+            self.0.start_again().await;
+        }
+    }
+
     /// The address of its first database, as superuser.
     pub fn url(&self) -> String {
         self.0.url.clone()
@@ -98,7 +144,7 @@ impl PrivateRabbit {
     }
 
     /// One that also listens with TLS, with `ca.pem`, `server.pem` and `server.key` of the folder `certificates`.
-    pub async fn start_with_tls(certificates: &std::path::Path) -> Self {
+    pub async fn start_with_tls(certificates: &Path) -> Self {
         Self(Server::start_with("rabbit", vec![certificates.display().to_string()]).await)
     }
 
@@ -110,6 +156,11 @@ impl PrivateRabbit {
     /// Its address with TLS.
     pub fn tls_url(&self) -> String {
         self.0.url.lines().nth(1).expect("it was started with certificates").to_owned()
+    }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.0.id()
     }
 
     /// Runs `rabbitmqctl` on it, and gives what that says.
@@ -142,6 +193,12 @@ impl PrivateRabbit {
     pub async fn kill_and_restart(&mut self) {
         self.0.restart("kill").await;
     }
+}
+
+/// Whether a process is gone, or only an entry that nobody has collected yet.
+fn has_ended(id: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    status.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
 }
 
 /// One of each, started side by side.

@@ -7,6 +7,11 @@
 #   servers.sh ctl DIR ARGUMENT…           rabbitmqctl on the RabbitMQ in DIR
 #   servers.sh stop DIR                    stops what runs in DIR, or in its folders, in good order
 #   servers.sh kill DIR                    SIGKILL
+#   servers.sh remove DIR                  stop, and what was mounted in DIR is unmounted
+#
+# What may be put into DIR before a PostgreSQL is made there: `room`, how many megabytes the write-ahead log (in `wal`)
+# and the folder `space/tables` have, each on a disk of its own that can be filled (needs the right to mount; without it,
+# said and left out); `preload`, a library for the server to load, which finds the file `clock` of DIR by CHAOS_CLOCK.
 #
 # Only processes whose ids stand in DIR are ever stopped; a start that fails, or is interrupted, stops what it started.
 # Everything listens on loopback. Linux and macOS (bash 3.2, no setsid, no timeout).
@@ -123,12 +128,39 @@ postgres_bin() {
 as_postgres=()
 if [[ $(id -u) == 0 ]]; then as_postgres=(setpriv --reuid=postgres --regid=postgres --init-groups); fi
 
+# Disks with little room: on tmpfs, so that they vanish with the machine at the latest.
+small_disks() { # DIR
+    local dir=$1 wal space name
+    read -r wal space <"$dir/room"
+    for name in wal space; do
+        mkdir -p "$dir/$name"
+        mountpoint -q "$dir/$name" 2>/dev/null && continue
+        if ! mount -t tmpfs -o "size=${!name}m,mode=755" amends-test "$dir/$name" 2>/dev/null; then
+            echo "servers.sh: no right to mount: no small disks for PostgreSQL" >&2
+            unmount "$dir"
+            return 1
+        fi
+    done
+    mkdir -p "$dir/space/tables"
+    if [[ $(id -u) == 0 ]]; then chown postgres "$dir/wal" "$dir/space/tables"; fi
+}
+
+unmount() { # DIR
+    local name
+    for name in wal space; do
+        if mountpoint -q "$1/$name" 2>/dev/null; then umount "$1/$name" 2>/dev/null || umount -l "$1/$name"; fi
+        rmdir "$1/$name" 2>/dev/null || true
+    done
+}
+
 make_postgres_data() { # DIR BIN
     local dir=$1 bin=$2
     if [[ $(id -u) == 0 ]]; then chown postgres "$dir"; fi
+    local wal=()
+    if [[ -s $dir/room ]] && small_disks "$dir"; then wal=(-X "$dir/wal/log"); fi
     # Under another name until it is whole.
-    rm -rf "$dir/data.new"
-    ${as_postgres[@]+"${as_postgres[@]}"} "$bin/initdb" -D "$dir/data.new" -U postgres -A trust -E UTF8 --locale=C \
+    rm -rf "$dir/data.new" "$dir/wal/log"
+    ${as_postgres[@]+"${as_postgres[@]}"} "$bin/initdb" ${wal[@]+"${wal[@]}"} -D "$dir/data.new" -U postgres -A trust -E UTF8 --locale=C \
         >"$dir/initdb.log" 2>&1 || { cat "$dir/initdb.log" >&2; fail "initdb failed"; }
     cat >>"$dir/data.new/postgresql.conf" <<CONF
 listen_addresses = '127.0.0.1'
@@ -137,6 +169,7 @@ max_connections = 200
 shared_buffers = 128MB
 fsync = on
 CONF
+    if ((${#wal[@]})); then echo "max_wal_size = 64MB" >>"$dir/data.new/postgresql.conf"; fi
     mv "$dir/data.new" "$dir/data"
 }
 
@@ -159,12 +192,13 @@ start_postgres() {
         is_new=yes
         make_postgres_data "$dir" "$bin"
     fi
+    if [[ -s $dir/preload ]]; then preload=(env "LD_PRELOAD=$(cat "$dir/preload")" "CHAOS_CLOCK=$dir/clock"); fi
     end=$((SECONDS + 30))
     while ((SECONDS < end)); do
         port=$(port_of "$dir" port)
         touch "$dir/log"
         from=$(($(wc -l <"$dir/log") + 1))
-        detached ${as_postgres[@]+"${as_postgres[@]}"} "$bin/postgres" -D "$dir/data" -p "$port" >>"$dir/log" 2>&1 </dev/null &
+        detached ${as_postgres[@]+"${as_postgres[@]}"} ${preload[@]+"${preload[@]}"} "$bin/postgres" -D "$dir/data" -p "$port" >>"$dir/log" 2>&1 </dev/null &
         child=$!
         echo "$child" >"$dir/pid"
         until postgres_is_ready "$dir" "$child" || ! alive "$child" || ((SECONDS >= end)); do sleep 0.05; done
@@ -300,6 +334,12 @@ stop() { # DIR, or a folder in which there are such folders
     rm -f "$dir/pid" "$dir/epmd-pid" "$dir/launcher-pid"
 }
 
+remove() { # DIR, or a folder in which there are such folders
+    local each
+    stop "$1"
+    find "$1" -maxdepth 4 -type f -name kind | while IFS= read -r each; do unmount "${each%/kind}"; done
+}
+
 # The script that started RabbitMQ, and what is left of its process group: it leads one, see `detached`.
 end_launcher() { # DIR SIGNAL SECONDS
     [[ -s $1/launcher-pid ]] || return 0
@@ -325,5 +365,6 @@ case ${1:-} in
     ctl) ctl "${@:2}" ;;
     stop) stop "$2" ;;
     kill) kill_now "$2" ;;
-    *) fail "start-postgres DIR | start-rabbit DIR [CERTS] | ctl DIR ARGUMENT… | stop DIR | kill DIR" ;;
+    remove) remove "$2" ;;
+    *) fail "start-postgres DIR | start-rabbit DIR [CERTS] | ctl DIR ARGUMENT… | stop DIR | kill DIR | remove DIR" ;;
 esac

@@ -1,5 +1,6 @@
 //! One saga among participants that keep an inbox, a broker that loses, repeats and reorders, and an operator: random
 //! moves. What is checked, and the inbox, are the test kit's.
+#![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use amends::definition::Definition;
 use amends::id::{Seq, StepIndex};
 use amends::payload::Payload;
-use amends::saga::{Direction, Effect, Event, EventKind, Operation, ReplyOutcome, SagaState};
+use amends::saga::{Direction, Effect, Event, EventKind, Operation, Reason, ReplyOutcome, Saga, SagaState, StepState};
 use amends::testkit::{Entry, ModelInbox, Watched};
 
 use crate::bugs::{Bug, machine};
@@ -70,15 +71,53 @@ impl World {
 
     /// The random part, then faults stop and everything is answered, then every old message comes once more.
     pub fn run(&mut self, moves: &[Move]) {
-        for &one in moves {
-            self.make(one);
-        }
+        self.happen(moves);
         self.heal();
         self.repeat_everything();
         if self.bug == Bug::ForgetsHistory {
             self.watched.history.retain(|told| !matches!(told.event.kind, EventKind::Published { .. }));
         }
         self.watched.check_end();
+    }
+
+    /// The random part alone.
+    pub fn happen(&mut self, moves: &[Move]) {
+        for &one in moves {
+            self.make(one);
+        }
+    }
+
+    /// The saga's state, in the contract's words.
+    pub fn state(&self) -> &'static str {
+        self.watched.saga().state.as_str()
+    }
+
+    /// Moves the saga to `to`, if that is allowed.
+    pub fn migrate(&mut self, to: Definition) -> Result<(), Vec<Reason>> {
+        let from = self.watched.definition().clone();
+        let effects = self.watched.migrate(Arc::new(to), self.now)?;
+        self.has_moved(&from);
+        self.carry_out(effects);
+        Ok(())
+    }
+
+    /// The mistake: the state is taken over by name, and nobody asks whether it fits.
+    pub fn migrate_unasked(&mut self, to: Definition) {
+        let (from, before) = (self.watched.definition().clone(), self.watched.saga().clone());
+        let state = |index: StepIndex| from.find(&to.step(index).name).map(|old| before.steps[old.at()].clone());
+        let steps = to.indices().map(|index| state(index).unwrap_or(StepState::Waiting)).collect();
+        let definition = to.reference.clone();
+        let mut saga = Saga { definition, steps, revision: before.revision + 1, ..before.clone() };
+        if let SagaState::Stuck(stuck) = &mut saga.state {
+            stuck.step = to.find(&from.step(stuck.step).name).unwrap_or(StepIndex(0));
+        }
+        self.watched.replace(saga, Arc::new(to));
+        self.has_moved(&from);
+    }
+
+    fn has_moved(&mut self, from: &Definition) {
+        let to = self.watched.definition();
+        self.inbox.renumber(|index| to.find(&from.step(index).name));
     }
 
     fn make(&mut self, Move { what, which, how }: Move) {
@@ -233,6 +272,11 @@ impl World {
     /// Applies the event, watched. Whether it was legal.
     fn apply(&mut self, kind: EventKind) -> bool {
         let Ok(effects) = self.watched.apply(&Event { now: self.now, kind }) else { return false };
+        self.carry_out(effects);
+        true
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             let (Effect::Decide { seq, .. } | Effect::Publish { seq, .. }) = effect else { continue };
             let attempt = if let Effect::Publish { attempt, .. } = effect { attempt } else { 1 };
@@ -243,6 +287,5 @@ impl World {
             self.commands.push((seq, attempt));
             self.ever_sent.push((seq, attempt));
         }
-        true
     }
 }

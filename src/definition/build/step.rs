@@ -124,6 +124,15 @@ impl<A> Step<A> {
         self.with("forEach", each)
     }
 
+    /// The list may have so many items, 100 unless said; a saga with a longer one is not started. After `for_each`.
+    #[must_use]
+    pub fn max_items(mut self, most: u16) -> Self {
+        if let Some(Value::Object(each)) = self.document.get_mut("forEach") {
+            each.insert("maxItems".to_owned(), most.into());
+        }
+        self
+    }
+
     /// It leaves nothing behind that would have to be undone.
     #[must_use]
     pub fn nothing_to_undo(self) -> Self {

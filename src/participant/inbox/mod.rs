@@ -82,6 +82,12 @@ impl<'a> Entry<'a> {
         Self { key: action_key, command, claim: Claim::Tombstone }
     }
 
+    /// Whether it is a command's claim on its own key.
+    #[cfg(feature = "testkit")]
+    pub(crate) fn is_own(&self) -> bool {
+        self.claim == Claim::Open
+    }
+
     fn direction(&self) -> &'static str {
         match self.claim {
             Claim::Open if self.command.is_compensation => "compensation",

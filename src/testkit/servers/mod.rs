@@ -141,7 +141,12 @@ pub(super) async fn run(setup: Setup, document: &Value, servers: Servers) -> Res
     store.migrate().await?;
     let connected = Connected::to(&servers.broker).await?;
     let replies = format!("kit-{word}.replies");
-    let options = CoordinatorOptions { events: false, requests: false, replies: replies.clone(), ended: None };
+    let options = CoordinatorOptions {
+        events: false,
+        requests: false,
+        replies: replies.clone(),
+        ..CoordinatorOptions::default()
+    };
     let coordinator = Coordinator::launch(store.clone(), connected.broker.clone(), options).await?;
     coordinator.register(&text, "testkit").await?;
     let Setup { definition: original, machine, services, inbox, input, outputs, plan } = setup;

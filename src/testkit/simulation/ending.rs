@@ -63,7 +63,7 @@ pub(in crate::testkit) fn allowed(definition: &Definition) -> Duration {
 }
 
 /// The longest that a saga can take when nothing strikes any more: every attempt of every command, with its waits.
-fn budget(definition: &Definition) -> Duration {
+pub(in crate::testkit) fn budget(definition: &Definition) -> Duration {
     let mut total = Duration::ZERO;
     for step in &definition.steps {
         let undo = step.compensation.action().map(|undo| (&undo.retry, undo.timeout));

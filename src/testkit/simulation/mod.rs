@@ -4,7 +4,7 @@
 mod ending;
 mod waits;
 
-pub(super) use ending::allowed;
+pub(super) use ending::{allowed, budget as retry_budget};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -87,7 +87,7 @@ impl Simulation {
         let id = SagaId(uuid::Uuid::from_u64_pair(0x0189_0000_0000_7000, 0x8000_0000_0000_0000 | plan.seed));
         let input = Payload::from(input);
         let key = definition.key_of(&input).unwrap_or_default();
-        let watched = Watched::new(definition.clone(), machine, id, key, input, now);
+        let watched = Watched::new(definition.clone(), machine, id, key, input, now).sparing();
         Self {
             definition,
             services,

@@ -18,7 +18,7 @@ pub fn judge(case: &Case<'_>, verdict: &mut Verdict) {
 
 fn once(case: &Case<'_>, verdict: &mut Verdict) {
     let mut seen = BTreeSet::new();
-    for effect in &case.effects {
+    for effect in case.effects {
         verdict.weigh(6, seen.insert(effect), Some(case.id()), || format!("twice: {effect:?}"));
     }
 }
@@ -35,7 +35,7 @@ fn never_after_its_compensation(case: &Case<'_>, verdict: &mut Verdict) {
     for entry in case.stored.commands.iter().filter(|entry| entry.direction == Direction::Compensation) {
         let Some(generation) = entry.compensates else { continue };
         let key = idempotency_key(case.id(), &entry.step, "action", generation);
-        let refused = case.evidence.inbox.iter().any(|row| row.key == key && row.kept == Kept::Tombstone);
+        let refused = case.inbox.get(&*key).is_some_and(|row| row.kept == Kept::Tombstone);
         let done = case.effects.iter().any(|e| e.step == entry.step && e.direction == Direction::Action);
         verdict.weigh(7, !(refused && done), Some(case.id()), || format!("{key} has a tombstone and an effect"));
     }
@@ -45,6 +45,11 @@ fn never_after_its_compensation(case: &Case<'_>, verdict: &mut Verdict) {
 fn is_over(entry: &OutboxEntry) -> bool {
     let done = |outcome| matches!(outcome, Outcome::Success | Outcome::Skipped);
     entry.verified.as_ref().is_some_and(|verified| done(verified.outcome))
+}
+
+/// Whether an operator has said that something stays as it is.
+fn was_left_by_operator(case: &Case<'_>) -> bool {
+    case.stored.audits.iter().any(|audit| matches!(&*audit.action, "skip" | "abandon"))
 }
 
 fn all_that_may_have_happened(case: &Case<'_>, verdict: &mut Verdict) {
@@ -63,8 +68,9 @@ fn all_that_may_have_happened(case: &Case<'_>, verdict: &mut Verdict) {
             .commands
             .iter()
             .any(|other| other.step == entry.step && other.direction == Direction::Compensation && is_over(other));
-        let by_operator = !case.stored.audits.is_empty();
-        verdict.weigh(8, undone || by_operator, Some(case.id()), || format!("{} is not compensated", entry.step));
+        verdict.weigh(8, undone || was_left_by_operator(case), Some(case.id()), || {
+            format!("{} is not compensated", entry.step)
+        });
     }
     for effect in case.effects.iter().filter(|effect| effect.direction == Direction::Action) {
         if definition.named(&effect.step).is_some_and(|step| step.compensation.action().is_some()) {
@@ -73,7 +79,7 @@ fn all_that_may_have_happened(case: &Case<'_>, verdict: &mut Verdict) {
                     |e: &&&super::Effect| e.step == effect.step && e.direction == direction && e.part == effect.part;
                 case.effects.iter().filter(same).count()
             };
-            let net = count(Direction::Action) <= count(Direction::Compensation) || !case.stored.audits.is_empty();
+            let net = count(Direction::Action) <= count(Direction::Compensation) || was_left_by_operator(case);
             verdict.weigh(8, net, Some(case.id()), || format!("left behind: {effect:?}"));
         }
     }

@@ -4,16 +4,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use amends::broker::{Broker, Queue, Settlement, Topology};
+use amends::broker::{Broker, Published, Queue, Settlement, Topology};
 use amends::clock::Timestamp;
 use amends::definition::{self, Definition};
 use amends::id::{DefinitionRef, SagaId};
-use amends::message::{Command, Envelope, Reply, TokenKeys};
+use amends::message::command::COMMANDS_EXCHANGE;
+use amends::message::{Command, Envelope, Properties, Reply, TokenKeys};
 use amends::payload::Payload;
 use amends::saga::{Direction, Saga};
 use amends::store::{AuditRecord, HistoryRecord, OutboxEntry, Page, SagaFilter, Store};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 use tokio_util::task::AbortOnDropHandle;
+
+use crate::support::eventually_within;
 
 /// Everything that is known of a run.
 #[derive(Clone)]
@@ -38,6 +41,8 @@ pub struct Evidence {
     pub quiet_since: Timestamp,
     /// The longest that a saga may take from then on: retries and 60 seconds.
     pub patience: Duration,
+    /// How far the store's clock was set back in all: two times may be the wrong way round by so much.
+    pub set_back: Duration,
 }
 
 /// A start that a client has an answer to.
@@ -107,10 +112,15 @@ pub enum Tapped {
     Reply(Reply),
     /// Something that is neither.
     Junk,
+    /// Published by [`Tap::catch_up`].
+    Mark(String),
 }
 
 impl From<Envelope> for Tapped {
     fn from(envelope: Envelope) -> Self {
+        if envelope.routing_key == MARK {
+            return Self::Mark(envelope.properties.message_id.unwrap_or_default());
+        }
         match Command::decode(&envelope) {
             Ok(command) => Self::Command(Box::new(command)),
             Err(_) => Reply::decode(&envelope).map_or(Self::Junk, Self::Reply),
@@ -118,8 +128,12 @@ impl From<Envelope> for Tapped {
     }
 }
 
+/// The routing key, among those of commands, of messages that only the tap's queue takes.
+const MARK: &str = "judge.mark";
+
 /// Listens in on commands and replies: a queue of its own, durable, bound to both exchanges.
 pub struct Tap {
+    broker: Arc<dyn Broker>,
     heard: Arc<Mutex<Vec<Tapped>>>,
     _listening: AbortOnDropHandle<()>,
 }
@@ -148,11 +162,34 @@ impl Tap {
                 settler.settle(settled).await;
             }
         });
-        Self { heard, _listening: AbortOnDropHandle::new(listening) }
+        Self { broker: broker.clone(), heard, _listening: AbortOnDropHandle::new(listening) }
     }
 
-    pub async fn heard(&self) -> Vec<Tapped> {
-        self.heard.lock().await.clone()
+    /// What was heard so far.
+    pub async fn heard(&self) -> MutexGuard<'_, Vec<Tapped>> {
+        self.heard.lock().await
+    }
+
+    /// Waits until it has heard everything that was published before.
+    pub async fn catch_up(&self) {
+        let id = amends::id::fresh_request_id().to_string();
+        let mark = Envelope {
+            exchange: COMMANDS_EXCHANGE.to_owned(),
+            routing_key: MARK.to_owned(),
+            mandatory: true,
+            properties: Properties { message_id: Some(id.clone()), ..Properties::default() },
+            body: Vec::new(),
+        };
+        let is_it = |tapped: &Tapped| matches!(tapped, Tapped::Mark(mark) if *mark == id);
+        eventually_within(Duration::from_secs(120), "the mark is published", async || {
+            let outcomes = self.broker.publish(vec![mark.clone()]).await;
+            (outcomes == [Published::Confirmed]).then_some(())
+        })
+        .await;
+        eventually_within(Duration::from_secs(120), "the tap hears everything", async || {
+            self.heard.lock().await.iter().rev().any(is_it).then_some(())
+        })
+        .await;
     }
 }
 
@@ -184,13 +221,13 @@ pub async fn sagas(store: &dyn Store) -> BTreeMap<SagaId, Stored> {
     }
 }
 
-/// A look at every saga.
-pub async fn look(store: &dyn Store) -> Option<Vec<Sighting>> {
+/// A look at every saga, or at the newest pages of 500.
+pub async fn look(store: &dyn Store, pages: Option<usize>) -> Option<Vec<Sighting>> {
     let mut found = Vec::new();
     let mut page = Page { after: None, limit: 500 };
-    loop {
+    for _ in 0..pages.unwrap_or(usize::MAX) {
         let summaries = store.sagas(&SagaFilter::default(), &page).await.ok()?;
-        let Some(last) = summaries.last() else { return Some(found) };
+        let Some(last) = summaries.last() else { break };
         page.after = Some(last.saga.id);
         found.extend(summaries.iter().map(|summary| Sighting {
             saga: summary.saga.id,
@@ -199,4 +236,5 @@ pub async fn look(store: &dyn Store) -> Option<Vec<Sighting>> {
             version: summary.saga.definition.version,
         }));
     }
+    Some(found)
 }

@@ -1,5 +1,6 @@
 //! Guarantees 11, 12 and 13: what the outbox says of commands, held against participants' tables and the traffic.
 
+use amends::clock::after;
 use amends::definition::Definition;
 use amends::message::ReplyBody;
 use amends::saga::{Direction, Outcome};
@@ -35,7 +36,7 @@ fn is_retry_for_good(definition: Option<&Definition>, entry: &OutboxEntry, verif
 
 fn is_durable(case: &Case<'_>, entry: &OutboxEntry, verified: &Verified, verdict: &mut Verdict) {
     let key = case.key(entry);
-    let row = case.evidence.inbox.iter().find(|row| row.key == key);
+    let row = case.row(entry);
     let says_so = row.is_some_and(|row| match verified.outcome {
         Outcome::Success => row.kept == Kept::Success,
         _ => row.kept != Kept::Success,
@@ -43,7 +44,9 @@ fn is_durable(case: &Case<'_>, entry: &OutboxEntry, verified: &Verified, verdict
     let what = || format!("{key} is VERIFIED, its participant has {:?}", row.map(|row| row.kept));
     verdict.weigh(12, says_so, Some(case.id()), what);
     if let Some(row) = row {
-        verdict.weigh(12, row.at <= verified.at, Some(case.id()), || format!("{key} was VERIFIED before it was done"));
+        verdict.weigh(12, row.at <= after(verified.at, case.evidence.set_back), Some(case.id()), || {
+            format!("{key} was VERIFIED before it was done")
+        });
     }
 }
 
@@ -64,14 +67,8 @@ fn has_its_reply(case: &Case<'_>, entry: &OutboxEntry, verified: &Verified, as_r
         Message::Command(_) => false,
     });
     let key = case.key(entry);
-    // A publisher that dies before the confirm may have reached one queue and not the other: then the coordinator has
-    // heard what the tap has not. The participant's own row must vouch for it, and there must not be many.
-    let vouched = case
-        .evidence
-        .inbox
-        .iter()
-        .any(|row| row.key == key && (row.kept == Kept::Success) == (verified.outcome == Outcome::Success));
-    if !replied && vouched {
+    // There must not be many.
+    if !replied && case.is_vouched_for(entry) {
         verdict.unheard.push((case.id(), key));
     } else {
         verdict.weigh(13, replied, Some(case.id()), || format!("{key} is VERIFIED by no reply with its token"));

@@ -9,13 +9,14 @@ mod planted;
 mod starts;
 mod states;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
 use amends::definition::Definition;
 use amends::id::SagaId;
 use amends::message::command::idempotency_key;
+use amends::saga::Outcome;
 use amends::store::OutboxEntry;
 
 pub use evidence::{Answer, Answered, Effect, Evidence, InboxRow, Kept, Sighting, Stored, Tap, Tapped};
@@ -54,6 +55,8 @@ pub struct Verdict {
     weighed: BTreeMap<u8, u32>,
     /// Commands whose reply the tap has not heard, although their participants vouch for it.
     unheard: Vec<(SagaId, String)>,
+    /// How many such there were, and may have been.
+    vouched: (usize, usize),
 }
 
 #[derive(Clone, Debug)]
@@ -98,7 +101,8 @@ impl fmt::Display for Verdict {
                 writeln!(f, "            {saga}{}", finding.what)?;
             }
         }
-        Ok(())
+        let (count, limit) = self.vouched;
+        write!(f, "replies that only their participant vouches for: {count}, of at most {limit}")
     }
 }
 
@@ -106,19 +110,57 @@ impl fmt::Display for Verdict {
 pub fn judge(evidence: &Evidence) -> Verdict {
     let mut verdict = Verdict::default();
     starts::judge(evidence, &mut verdict);
+    let files = Files::of(evidence);
     for stored in evidence.sagas.values() {
-        let case = Case::new(evidence, stored);
+        let case = Case::new(evidence, &files, stored);
         states::judge(&case, &mut verdict);
         effects::judge(&case, &mut verdict);
         order::judge(&case, &mut verdict);
         messages::judge(&case, &mut verdict);
     }
     let unheard = std::mem::take(&mut verdict.unheard);
+    verdict.vouched = (unheard.len(), evidence.may_be_unheard);
     let are_few = unheard.len() <= evidence.may_be_unheard;
     for (id, key) in unheard {
         verdict.weigh(13, are_few, Some(id), || format!("{key} is VERIFIED by no reply with its token"));
     }
     verdict
+}
+
+/// The evidence by what it is about: a long run has too much of it to be read through for each saga.
+struct Files<'a> {
+    effects: HashMap<SagaId, Vec<&'a Effect>>,
+    sightings: HashMap<SagaId, Vec<&'a Sighting>>,
+    tap: HashMap<SagaId, Vec<Message<'a>>>,
+    inbox: HashMap<&'a str, &'a InboxRow>,
+}
+
+impl<'a> Files<'a> {
+    fn of(evidence: &'a Evidence) -> Self {
+        let mut files =
+            Self { effects: HashMap::new(), sightings: HashMap::new(), tap: HashMap::new(), inbox: HashMap::new() };
+        for effect in &evidence.effects {
+            files.effects.entry(effect.saga).or_default().push(effect);
+        }
+        for sighting in &evidence.sightings {
+            files.sightings.entry(sighting.saga).or_default().push(sighting);
+        }
+        for tapped in &evidence.tap {
+            let (saga, message) = match tapped {
+                Tapped::Command(command) => (command.saga_id, Message::Command(command)),
+                Tapped::Reply(reply) => {
+                    let Ok((command, attempt)) = evidence.keys.verify(&reply.token) else { continue };
+                    (command.saga, Message::Reply { reply, command, attempt })
+                }
+                Tapped::Mark(_) | Tapped::Junk => continue,
+            };
+            files.tap.entry(saga).or_default().push(message);
+        }
+        for row in &evidence.inbox {
+            files.inbox.entry(&row.key).or_insert(row);
+        }
+        files
+    }
 }
 
 /// One saga before the judge.
@@ -127,9 +169,11 @@ struct Case<'a> {
     stored: &'a Stored,
     /// Its definition with a step for each of the saga's, if the evidence has it.
     definition: Option<Arc<Definition>>,
-    effects: Vec<&'a Effect>,
+    effects: &'a [&'a Effect],
+    sightings: &'a [&'a Sighting],
     /// The commands and replies that name it, in order.
-    tap: Vec<Message<'a>>,
+    tap: &'a [Message<'a>],
+    inbox: &'a HashMap<&'a str, &'a InboxRow>,
 }
 
 /// A tapped message of one saga.
@@ -144,23 +188,17 @@ enum Message<'a> {
 }
 
 impl<'a> Case<'a> {
-    fn new(evidence: &'a Evidence, stored: &'a Stored) -> Self {
+    fn new(evidence: &'a Evidence, files: &'a Files<'a>, stored: &'a Stored) -> Self {
         let id = stored.saga.id;
         let definition = evidence.definitions.get(&stored.saga.definition);
-        let tap = evidence.tap.iter().filter_map(|tapped| match tapped {
-            Tapped::Command(command) if command.saga_id == id => Some(Message::Command(command)),
-            Tapped::Reply(reply) => {
-                let (command, attempt) = evidence.keys.verify(&reply.token).ok()?;
-                (command.saga == id).then_some(Message::Reply { reply, command, attempt })
-            }
-            _ => None,
-        });
         Self {
             evidence,
             stored,
             definition: definition.and_then(|definition| stored.saga.expand(definition)),
-            effects: evidence.effects.iter().filter(|effect| effect.saga == id).collect(),
-            tap: tap.collect(),
+            effects: files.effects.get(&id).map_or(&[], Vec::as_slice),
+            sightings: files.sightings.get(&id).map_or(&[], Vec::as_slice),
+            tap: files.tap.get(&id).map_or(&[], Vec::as_slice),
+            inbox: &files.inbox,
         }
     }
 
@@ -170,16 +208,23 @@ impl<'a> Case<'a> {
 
     /// Every state that it was seen in, the last one included.
     fn states(&self) -> BTreeSet<&'static str> {
-        let seen = self.sightings().map(|sighting| sighting.state);
+        let seen = self.sightings.iter().map(|sighting| sighting.state);
         seen.chain([self.stored.saga.state.as_str()]).collect()
-    }
-
-    fn sightings(&self) -> impl Iterator<Item = &'a Sighting> {
-        let id = self.id();
-        self.evidence.sightings.iter().filter(move |sighting| sighting.saga == id)
     }
 
     fn key(&self, entry: &OutboxEntry) -> String {
         idempotency_key(self.id(), &entry.step, entry.direction.as_str(), entry.generation)
+    }
+
+    /// What the participant's inbox has of the command.
+    fn row(&self, entry: &OutboxEntry) -> Option<&'a InboxRow> {
+        self.inbox.get(&*self.key(entry)).copied()
+    }
+
+    /// Whether the participant's own row says what the outbox says. A publisher that dies before the confirm may have
+    /// reached one queue and not the other: then the coordinator has heard what the tap has not.
+    fn is_vouched_for(&self, entry: &OutboxEntry) -> bool {
+        let is_success = entry.verified.as_ref().is_some_and(|verified| verified.outcome == Outcome::Success);
+        self.row(entry).is_some_and(|row| (row.kept == Kept::Success) == is_success)
     }
 }

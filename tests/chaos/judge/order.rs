@@ -41,7 +41,10 @@ fn in_reverse(case: &Case<'_>, verdict: &mut Verdict) {
             });
             let was_seen = match (sent, done) {
                 (Some(sent), Some(done)) => done < sent,
-                (Some(_), None) => early.verified.as_ref().is_some_and(|v| v.outcome == Outcome::Skipped),
+                (Some(_), None) => {
+                    let is_skipped = early.verified.as_ref().is_some_and(|v| v.outcome == Outcome::Skipped);
+                    is_skipped || case.is_vouched_for(early)
+                }
                 (None, _) => true,
             };
             // and by the participant's, where both have the same.

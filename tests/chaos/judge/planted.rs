@@ -113,15 +113,17 @@ async fn honest() -> Evidence {
         participants.push(Scripted::start(&broker, name, take).await);
     }
     let seen = eventually("every saga ends", async || {
-        let seen = evidence::look(&*store).await?;
+        let seen = evidence::look(&*store, None).await?;
         seen.iter()
             .all(|sighting| sighting.state.starts_with("COMP") && sighting.state != "COMPENSATING")
             .then_some(seen)
     })
     .await;
-    let books = books.lock().expect("no panic while locked");
-    let (inbox, effects) = (books.inbox.values().map(|(row, _)| row.clone()).collect(), books.effects.clone());
-    drop(books);
+    tap.catch_up().await;
+    let (inbox, effects) = {
+        let books = books.lock().expect("no panic while locked");
+        (books.inbox.values().map(|(row, _)| row.clone()).collect(), books.effects.clone())
+    };
     let evidence = Evidence {
         definitions: evidence::definitions(&*store).await,
         starts,
@@ -129,11 +131,12 @@ async fn honest() -> Evidence {
         sightings: seen,
         inbox,
         effects,
-        tap: tap.heard().await,
+        tap: tap.heard().await.clone(),
         may_be_unheard: 0,
         keys: TokenKeys::new(store.token_keys([0; 32]).await.expect("keys")).expect("a key"),
         quiet_since: Clock::System.now(),
         patience: Duration::from_secs(60),
+        set_back: Duration::ZERO,
     };
     coordinator.stop().await;
     evidence
@@ -470,6 +473,11 @@ async fn every_planted_bug_is_caught_under_its_name() {
         println!("{:>4}  {:<12} {}", at + 1, format!("{found:?}"), planted.name);
         assert_eq!(found, planted.breaks, "{}\n{verdict}", planted.name);
     }
+    let numbers = |breaks: &[u8]| breaks.iter().map(u8::to_string).collect::<Vec<_>>().join(", ");
+    let planted: Vec<(&str, String)> = BUGS.iter().map(|bug| (bug.name, numbers(bug.breaks))).collect();
+    let told = crate::support::planted_bugs::told("judge");
+    let told: Vec<(&str, String)> = told.into_iter().map(|(name, cell)| (name, cell.to_owned())).collect();
+    assert_eq!(told, planted, "docs/planted-bugs.md has what is planted here");
     let broken: std::collections::BTreeSet<u8> = BUGS.iter().flat_map(|planted| planted.breaks).copied().collect();
     assert_eq!(broken, super::DECIDED.into(), "there is a bug for every guarantee");
 }

@@ -2,9 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use amends::saga::Saga;
+
 use super::{Answer, Evidence, Verdict};
 
 pub fn judge(evidence: &Evidence, verdict: &mut Verdict) {
+    let mut owners: BTreeMap<(&str, &str), Vec<&Saga>> = BTreeMap::new();
+    for stored in evidence.sagas.values() {
+        if let Some(key) = &stored.saga.key {
+            owners.entry((&stored.saga.definition.name, key)).or_default().push(&stored.saga);
+        }
+    }
     for start in &evidence.starts {
         match start.answer {
             Answer::Saga(id) => {
@@ -18,20 +26,18 @@ pub fn judge(evidence: &Evidence, verdict: &mut Verdict) {
                 }
             }
             Answer::KeyConflict => {
-                let same = evidence.sagas.values().find(|stored| {
-                    stored.saga.definition.name == start.definition
-                        && stored.saga.key == start.key
-                        && stored.saga.input.canonical_hash() == start.input.canonical_hash()
-                });
-                let id = same.map(|stored| stored.saga.id);
+                let owned = start.key.as_ref().and_then(|key| owners.get(&(&*start.definition, &**key)));
+                let same = owned
+                    .into_iter()
+                    .flatten()
+                    .find(|saga| saga.input.canonical_hash() == start.input.canonical_hash());
+                let id = same.map(|saga| saga.id);
                 verdict.weigh(2, same.is_none(), id, || "a start that repeats this one was refused".to_owned());
             }
         }
     }
-    let mut owners = BTreeMap::new();
-    for stored in evidence.sagas.values() {
-        let Some(key) = &stored.saga.key else { continue };
-        let other = owners.insert((stored.saga.definition.name.clone(), key.clone()), stored.saga.id);
-        verdict.weigh(2, other.is_none(), Some(stored.saga.id), || format!("key {key} has another saga, {other:?}"));
+    for ((_, key), owners) in owners {
+        let others = || format!("key {key} has {} sagas", owners.len());
+        verdict.weigh(2, owners.len() == 1, owners.first().map(|saga| saga.id), others);
     }
 }

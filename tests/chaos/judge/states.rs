@@ -79,7 +79,7 @@ fn is_final(case: &Case<'_>, verdict: &mut Verdict) {
     let saga = &case.stored.saga;
     let last = (saga.state.as_str(), saga.revision);
     let mut end = None;
-    for sighting in case.sightings() {
+    for sighting in case.sightings {
         let now = (sighting.state, sighting.revision);
         if let Some(end) = end {
             verdict.weigh(4, now == end, Some(saga.id), || format!("{end:?} became {now:?}"));
@@ -91,6 +91,7 @@ fn is_final(case: &Case<'_>, verdict: &mut Verdict) {
         verdict.weigh(4, last == end, Some(saga.id), || format!("{end:?} became {last:?}"));
     }
     if let Some(ended) = saga.ended_at {
+        let ended = after(ended, case.evidence.set_back);
         let later = case.stored.commands.iter().any(|entry| entry.decided_at > ended)
             || case.stored.history.iter().any(|record| record.at > ended);
         verdict.weigh(4, !later, Some(saga.id), || "something happened to it after its end".to_owned());
@@ -116,11 +117,11 @@ fn is_pinned(case: &Case<'_>, verdict: &mut Verdict) {
             has_moved = true;
         }
     }
-    for sighting in case.sightings() {
+    for sighting in case.sightings {
         let known = versions.contains(&sighting.version);
         verdict.weigh(14, known, Some(case.id()), || format!("it was seen with version {}", sighting.version));
     }
-    for message in &case.tap {
+    for message in case.tap {
         if let Message::Command(command) = message {
             let known = versions.contains(&command.definition.version);
             verdict.weigh(14, known, Some(case.id()), || format!("{} names {}", command.key, command.definition));
@@ -171,7 +172,7 @@ fn has_ended(case: &Case<'_>, verdict: &mut Verdict) {
     if saga.paused {
         return;
     }
-    let limit = after(case.evidence.quiet_since, case.evidence.patience);
+    let limit = after(case.evidence.quiet_since, case.evidence.patience + case.evidence.set_back);
     let holds = match saga.state.stuck() {
         Some(stuck) => !stuck.problem.kind.is_empty() && stuck.since <= limit,
         None => saga.ended_at.is_some_and(|ended| ended <= limit),
