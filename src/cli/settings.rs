@@ -85,7 +85,7 @@ impl Settings {
     pub fn resolve(args: SettingsArgs) -> Result<Self, CliError> {
         let file = match &args.config {
             Some(path) => read_file(path)?,
-            None => File::default(),
+            None => Self::default(),
         };
         // An empty variable is one that is not set: that is how compose files pass on what they do not have.
         let over = |flag: Option<String>, file: Option<String>| flag.filter(|value| !value.is_empty()).or(file);
@@ -97,6 +97,15 @@ impl Settings {
             token: over(args.token, None),
             tokens: file.tokens,
         })
+    }
+
+    /// The settings that a file with this text holds.
+    ///
+    /// # Errors
+    /// What is wrong, with line and column, and the way out.
+    pub fn from_file_text(text: &str) -> Result<Self, (String, String)> {
+        let File { store, broker, http, url, tokens } = parse_file(text)?;
+        Ok(Self { store, broker, http, url, token: None, tokens })
     }
 
     /// The store to use: the one set, or SQLite under the user's data folder, which is made if need be.
@@ -133,12 +142,12 @@ impl Settings {
     }
 }
 
-fn read_file(path: &Path) -> Result<File, CliError> {
+fn read_file(path: &Path) -> Result<Settings, CliError> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         CliError::usage(format!("settings file `{}` cannot be read: {error}", path.display()))
             .help("name one that can with --config or AMENDS_CONFIG, or leave both out")
     })?;
-    parse_file(&text)
+    Settings::from_file_text(&text)
         .map_err(|(problem, help)| CliError::usage(format!("settings file `{}`, {problem}", path.display())).help(help))
 }
 
@@ -146,7 +155,8 @@ fn read_file(path: &Path) -> Result<File, CliError> {
 fn parse_file(text: &str) -> Result<File, (String, String)> {
     use toml::de::{DeTable, DeValue};
     let wrong = |error: toml::de::Error| {
-        let place = error.span().map_or_else(String::new, |span| place(text, span.start));
+        // One without a place is about the whole: nesting beyond what is read.
+        let place = place(text, error.span().map_or(0, |span| span.start));
         (format!("{place}{}", error.message()), format!("the keys are {}", KEYS.join(", ")))
     };
     let table = DeTable::parse(text).map_err(wrong)?;

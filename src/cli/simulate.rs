@@ -212,8 +212,7 @@ pub async fn run_plans(args: Plans, context: &Context) -> Result<Exit, CliError>
     for file in &args.plans {
         let (name, text) = super::definitions::text_of(file)?;
         let wrong = |problem: String| CliError::usage(format!("{name}: {problem}"));
-        let value = definition::to_json(&text).ok_or_else(|| wrong("neither YAML nor JSON".to_owned()))?;
-        let mut plan: Plan = serde_json::from_value(value).map_err(|error| wrong(error.to_string()))?;
+        let mut plan = Plan::read(&text).map_err(|error| wrong(error.to_string()))?;
         let Some(of) = plan.definition.take() else {
             return Err(wrong("`definition`, the definition's file, is missing".to_owned()));
         };

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use chrono::Datelike;
+
 use crate::clock::Timestamp;
 use crate::id::{DefinitionRef, SagaId};
 use crate::message::{Envelope, HeaderValue, Properties};
@@ -165,17 +167,21 @@ impl Command {
             attempt: number("amends-attempt")?,
             key: text("amends-key")?,
             compensates: properties.text("amends-compensates").map(str::to_owned),
-            deadline: chrono::DateTime::parse_from_rfc3339(&deadline)
-                .map_err(|_| CommandError::Invalid {
-                    name: "amends-deadline",
-                    value: deadline.clone(),
-                    expected: "expected an RFC 3339 time",
-                })?
-                .to_utc(),
+            deadline: time(&deadline).ok_or_else(|| CommandError::Invalid {
+                name: "amends-deadline",
+                value: deadline.clone(),
+                expected: "expected an RFC 3339 time",
+            })?,
             traceparent: properties.text("traceparent").map(str::to_owned),
             tracestate: properties.text("tracestate").map(str::to_owned),
             body: Payload::parse(&envelope.body).map_err(|error| CommandError::Body(error.to_string()))?,
             sent_at: properties.timestamp.unwrap_or_default(),
         })
     }
+}
+
+/// An RFC 3339 time. West of Greenwich the year 9999 lasts longer than what can be written in UTC.
+fn time(text: &str) -> Option<Timestamp> {
+    let time = chrono::DateTime::parse_from_rfc3339(text).ok()?.to_utc();
+    (0..=9999).contains(&time.year()).then_some(time)
 }

@@ -211,7 +211,7 @@ impl Explorer {
         plans
     }
 
-    /// Pairs of faults at different commands, drawn evenly.
+    /// Pairs of faults, drawn evenly; at one command only of different attempts.
     fn some_pairs(&self, singles: &[Plan]) -> Vec<Plan> {
         let mut pairs = Vec::new();
         let count = singles.len() as u64;
@@ -220,9 +220,7 @@ impl Explorer {
             drawn += 1;
             let pick = |salt| singles.get(usize::try_from(draw(drawn, salt) % count).unwrap_or_default());
             let (Some(one), Some(other)) = (pick(1), pick(2)) else { break };
-            let meets = one.faults.iter().any(|fault| {
-                other.faults.iter().any(|second| fault.step == second.step && fault.direction == second.direction)
-            });
+            let meets = one.faults.iter().any(|fault| other.faults.iter().any(|second| is_same_place(fault, second)));
             if !meets {
                 let faults = one.faults.iter().chain(&other.faults).cloned().collect();
                 pairs.push(Plan { faults, ..Plan::quiet() });
@@ -263,6 +261,15 @@ impl Explorer {
         }
         Ok(worst)
     }
+}
+
+/// Whether two faults cannot both strike.
+fn is_same_place(one: &Fault, other: &Fault) -> bool {
+    let is_same_attempt = match (one.attempts, other.attempts) {
+        (Attempts::Only(one), Attempts::Only(other)) => one == other,
+        _ => true,
+    };
+    one.step == other.step && one.direction == other.direction && is_same_attempt
 }
 
 #[derive(Debug, Default)]

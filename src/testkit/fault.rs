@@ -273,7 +273,9 @@ impl FromStr for Fault {
                 (step, Attempts::Only(number.ok_or_else(wrong)?))
             }
         };
-        if step.is_empty() {
+        // The letters of a step's name, and an element's place: anything else cannot be a step, nor be told from the rest.
+        let is_letter = |letter: char| letter.is_ascii_alphanumeric() || "-_[]".contains(letter);
+        if step.is_empty() || !step.chars().all(is_letter) {
             return Err(wrong());
         }
         Ok(Self { step: step.to_owned(), direction, attempts, kind: kind.trim().parse()? })
@@ -310,7 +312,17 @@ mod tests {
 
     #[test]
     fn what_is_no_fault_is_refused_with_an_example() {
-        for text in ["", "pick", "pick#0=fail", "pick#x=fail", "redo:pick=fail", "=fail", "#1=fail", "pick#9999=fail"] {
+        for text in [
+            "",
+            "pick",
+            "pick#0=fail",
+            "pick#x=fail",
+            "redo:pick=fail",
+            "=fail",
+            "#1=fail",
+            "pick#9999=fail",
+            "do:a:b=fail",
+        ] {
             let error = text.parse::<Fault>().expect_err(text);
             assert!(error.0.contains("authorise-payment#2=timeout"), "{error}");
         }

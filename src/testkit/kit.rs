@@ -13,6 +13,7 @@ use crate::id::StepIndex;
 use crate::message::Command;
 use crate::testkit::inbox::ModelInbox;
 use crate::testkit::made_up::{self, Extent};
+use crate::testkit::servers::{self, Servers};
 use crate::testkit::services::{Answer, Services};
 use crate::testkit::simulation::{Setup, Simulation};
 use crate::testkit::{Fault, InvalidFault, Machine, Plan, Run};
@@ -91,6 +92,9 @@ impl Subject {
 /// A plan cannot be run.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPlan {
+    /// It cannot be read.
+    #[error("{0}")]
+    Text(String),
     /// A fault strikes where nothing is.
     #[error(transparent)]
     Fault(#[from] InvalidFault),
@@ -110,6 +114,9 @@ pub enum InvalidPlan {
         /// Why.
         message: String,
     },
+    /// It cannot be run on servers, or they cannot be used.
+    #[error("{0}")]
+    Servers(String),
     /// An output is given for a step that is not there.
     #[error("an output is given for the step `{0}`, which is not there")]
     Output(String),
@@ -136,6 +143,7 @@ pub struct Kit {
     inbox: ModelInbox,
     extent: Extent,
     plan: Plan,
+    servers: Option<Servers>,
     invariants: Vec<(String, Invariant)>,
 }
 
@@ -169,6 +177,7 @@ impl Kit {
             inbox: ModelInbox::default(),
             extent: Extent::Required,
             plan: Plan::quiet(),
+            servers: None,
             invariants: Vec::new(),
         }
     }
@@ -248,6 +257,43 @@ impl Kit {
         self
     }
 
+    /// Runs on this store and broker instead of on virtual time: the real coordinator, in real time. Addresses as the
+    /// program takes them: `postgres://…`, `sqlite://FILE` or `memory:`; `amqp://…` or `in-process`.
+    ///
+    /// Times are shortened: all are divided by 60 (see [`Kit::faster`]), an attempt has at least 400 ms, waits for signals
+    /// and delays have at most 3 s, the saga's own time-out is at least a minute. An attempt that nobody answers takes about a
+    /// second more, until the broker's confirm is written down. Queues and the definition get names of
+    /// this run's own, and the queues are deleted in the end; the store is brought up to date and keeps the saga.
+    ///
+    /// Faults strike at the participants: all kinds but `stale`, `stale-reply`, `reorder` and the crashes of the
+    /// coordinator, which are refused. A definition whose steps start sagas is refused.
+    ///
+    /// ```
+    /// # use amends::testkit::Kit;
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// let run = Kit::new(include_str!("../../sagas/place-order.yaml"))
+    ///     .fault("pick#1=fail")
+    ///     .on_servers("memory:", "in-process")
+    ///     .run()
+    ///     .await;
+    /// run.assert_compensated().assert_undone(["authorise-payment", "create-order"]);
+    /// # });
+    /// ```
+    #[must_use]
+    pub fn on_servers(mut self, store: impl Into<String>, broker: impl Into<String>) -> Self {
+        self.servers = Some(Servers::new(store.into(), broker.into()));
+        self
+    }
+
+    /// On servers, divides the definition's times by this much instead of 60.
+    #[must_use]
+    pub fn faster(mut self, by: u32) -> Self {
+        if let Some(servers) = &mut self.servers {
+            servers.faster = by;
+        }
+        self
+    }
+
     /// Something of the user's own that must hold at the end of every run, however it ends.
     #[must_use]
     pub fn invariant(self, name: impl Into<String>, holds: impl FnOnce() -> bool + Send + 'static) -> Self {
@@ -314,10 +360,17 @@ impl Kit {
         let definition = self.subject.expanded(&input)?;
         for fault in &self.plan.faults {
             fault.place(&definition)?;
+            if self.servers.is_some() {
+                servers::check(fault)?;
+            }
         }
         let outputs = self.subject.outputs(&definition, &input, &self.plan.outputs);
         let Self { machine, services, inbox, plan, invariants, .. } = self;
-        let mut run = Simulation::new(Setup { definition, machine, services, inbox, input, outputs, plan }).run().await;
+        let setup = Setup { definition, machine, services, inbox, input, outputs, plan };
+        let mut run = match self.servers {
+            None => Simulation::new(setup).run().await,
+            Some(servers) => servers::run(setup, &self.subject.document, servers).await?,
+        };
         for (name, holds) in invariants {
             if !holds().await {
                 run.violations.push(format!("the invariant does not hold: {name}"));

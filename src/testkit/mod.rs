@@ -23,6 +23,7 @@ mod kit;
 mod made_up;
 mod plan;
 mod run;
+mod servers;
 mod services;
 mod simulation;
 mod timeline;

@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::testkit::Fault;
+use crate::definition::{self, Definition};
+use crate::id::StepIndex;
+use crate::saga::Direction;
+use crate::testkit::{Attempts, Fault, FaultKind, InvalidPlan, UNLIMITED};
 
 /// What a simulation is run with; everything else follows from it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -45,6 +48,15 @@ pub struct Expectation {
 }
 
 impl Plan {
+    /// Reads a plan from YAML or JSON.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn read(source: &str) -> Result<Self, InvalidPlan> {
+        let value = definition::to_json(source).ok_or_else(|| InvalidPlan::Text("neither YAML nor JSON".to_owned()))?;
+        serde_json::from_value(value).map_err(|error| InvalidPlan::Text(error.to_string()))
+    }
+
     /// Nothing goes wrong.
     pub fn quiet() -> Self {
         Self::default()
@@ -61,6 +73,32 @@ impl Plan {
     #[must_use]
     pub fn seed(self, seed: u64) -> Self {
         Self { seed, ..self }
+    }
+
+    /// The fault of this attempt, by its place in the plan; or `Retry` without one, to lead up to a later one.
+    pub(super) fn at(
+        &self,
+        definition: &Definition,
+        step: StepIndex,
+        direction: Direction,
+        attempt: u32,
+    ) -> Option<(Option<usize>, FaultKind)> {
+        let step = definition.step(step);
+        let policy = match (direction, step.compensation.action()) {
+            (Direction::Compensation, Some(compensation)) => &compensation.retry,
+            _ => &step.retry,
+        };
+        let here =
+            self.faults.iter().enumerate().filter(|(_, fault)| fault.step == step.name && fault.direction == direction);
+        let is_struck = |attempts| match attempts {
+            Attempts::Only(n) => n == attempt,
+            Attempts::Every => policy.max_attempts.is_some() || attempt <= UNLIMITED,
+        };
+        if let Some((at, fault)) = here.clone().find(|(_, fault)| is_struck(fault.attempts)) {
+            return Some((Some(at), fault.kind));
+        }
+        let leads_up = |fault: &Fault| matches!(fault.attempts, Attempts::Only(n) if attempt < n);
+        here.clone().any(|(_, fault)| leads_up(fault)).then_some((None, FaultKind::Retry))
     }
 
     /// The faults in one line; `no faults` when there are none.

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::saga::{Direction, Problem, Saga};
+use crate::definition::Definition;
+use crate::saga::{Direction, Problem, Saga, SagaState};
 use crate::testkit::{Fault, Plan, Timeline};
 
 /// How a saga ended.
@@ -35,6 +36,20 @@ pub enum End {
 }
 
 impl End {
+    pub(super) fn of(definition: &Definition, saga: &Saga) -> Self {
+        match &saga.state {
+            SagaState::Completed => Self::Completed,
+            SagaState::Compensated => Self::Compensated,
+            SagaState::Abandoned => Self::Abandoned,
+            SagaState::Stuck(stuck) => Self::Stuck {
+                step: definition.step(stuck.step).name.clone(),
+                direction: stuck.direction,
+                problem: stuck.problem.clone(),
+            },
+            state => Self::Unended { state: state.as_str().to_owned() },
+        }
+    }
+
     /// The state as a word of the contract.
     pub fn state(&self) -> &str {
         match self {
@@ -74,12 +89,14 @@ pub struct Run {
     pub effects: BTreeMap<String, (u32, u32)>,
     /// The highest attempt of each command.
     pub attempts: BTreeMap<(String, Direction), u32>,
-    /// From the start to the end, on virtual time.
+    /// From the start to the end; on servers, until the last change.
     pub took: Duration,
     /// What happened.
     pub timeline: Timeline,
     /// What it was run with.
     pub plan: Plan,
+    /// On servers: which. On virtual time: `None`.
+    pub place: Option<String>,
     /// The input.
     pub input: Value,
     /// The saga as it was in the end.
@@ -160,7 +177,11 @@ impl Run {
             text.push_str(&format!("  wrong: {wrong}\n"));
         }
         text.push_str(&self.timeline.to_string());
-        text.push_str(&format!("  again: {}", self.plan.replay_line(file, &self.input)));
+        let again = match &self.place {
+            None => "again".to_owned(),
+            Some(place) => format!("it ran on {place}; on virtual time"),
+        };
+        text.push_str(&format!("  {again}: {}", self.plan.replay_line(file, &self.input)));
         text
     }
 

@@ -6,7 +6,7 @@ use super::Simulation;
 use crate::clock::after;
 use crate::definition::Definition;
 use crate::id::StepIndex;
-use crate::saga::{Direction, PUBLISH_GRACE, SagaState};
+use crate::saga::{Direction, PUBLISH_GRACE};
 use crate::testkit::UNLIMITED;
 use crate::testkit::run::{End, Run};
 
@@ -18,20 +18,12 @@ impl Simulation {
         self.watched.check_end();
         let saga = self.watched.saga().clone();
         let name = |step: StepIndex| self.definition.step(step).name.clone();
-        let end = match &saga.state {
-            SagaState::Completed => End::Completed,
-            SagaState::Compensated => End::Compensated,
-            SagaState::Abandoned => End::Abandoned,
-            SagaState::Stuck(stuck) => {
-                End::Stuck { step: name(stuck.step), direction: stuck.direction, problem: stuck.problem.clone() }
-            }
-            state => End::Unended { state: state.as_str().to_owned() },
-        };
+        let end = End::of(&self.definition, &saga);
         if let End::Unended { state } = &end {
             self.watched.broken(format!("16 {state} with nothing that could move it"));
         }
         if let Some(rest) = self.rest {
-            let allowed = after(self.last_fault, budget(&self.definition) + SLACK);
+            let allowed = after(self.last_fault, allowed(&self.definition));
             if rest > allowed {
                 self.watched.broken(format!("16 it came to rest at {rest}, after the retry budget and {SLACK:?}"));
             }
@@ -59,9 +51,15 @@ impl Simulation {
             input: saga.input.value().clone(),
             timeline: self.timeline,
             plan: self.plan,
+            place: None,
             saga,
         }
     }
+}
+
+/// How long a saga may take when nothing strikes any more: its retry budget and some slack.
+pub(in crate::testkit) fn allowed(definition: &Definition) -> Duration {
+    budget(definition).saturating_add(SLACK)
 }
 
 /// The longest that a saga can take when nothing strikes any more: every attempt of every command, with its waits.

@@ -4,7 +4,7 @@
 mod ending;
 mod waits;
 
-pub(super) use ending::budget as retry_budget;
+pub(super) use ending::{allowed, budget as retry_budget};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::testkit::run::Run;
 use crate::testkit::services::{Answer, Forced, Services};
 use crate::testkit::timeline::{Line, Timeline};
 use crate::testkit::watched::Entry;
-use crate::testkit::{Attempts, FaultKind, Machine, UNLIMITED, Watched};
+use crate::testkit::{FaultKind, Machine, Watched};
 
 /// How long until a message of the kind `stale` arrives: longer than any saga should live.
 const STALE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -241,28 +241,9 @@ impl Simulation {
         self.timeline.lines.push(line);
     }
 
-    /// The planned fault of this attempt, by its place in the plan; or `Retry` without one, to lead up to a later one.
+    /// The planned fault of this attempt.
     fn planned(&self, step: StepIndex, direction: Direction, attempt: u32) -> Option<(Option<usize>, FaultKind)> {
-        let name = &self.definition.step(step).name;
-        let here = |fault: &&(usize, &crate::testkit::Fault)| fault.1.step == *name && fault.1.direction == direction;
-        let faults: Vec<_> = self.plan.faults.iter().enumerate().collect();
-        let policy = match (direction, self.definition.step(step).compensation.action()) {
-            (Direction::Compensation, Some(compensation)) => &compensation.retry,
-            _ => &self.definition.step(step).retry,
-        };
-        let is_struck = |fault: &&(usize, &crate::testkit::Fault)| match fault.1.attempts {
-            Attempts::Only(n) => n == attempt,
-            Attempts::Every => policy.max_attempts.is_some() || attempt <= UNLIMITED,
-        };
-        let exact = faults.iter().filter(here).find(is_struck);
-        if let Some((at, fault)) = exact {
-            return Some((Some(*at), fault.kind));
-        }
-        let is_before = faults.iter().filter(here).any(|(_, fault)| match fault.attempts {
-            Attempts::Only(n) => attempt < n,
-            Attempts::Every => false,
-        });
-        is_before.then_some((None, FaultKind::Retry))
+        self.plan.at(&self.definition, step, direction, attempt)
     }
 
     /// The fault strikes.
