@@ -53,7 +53,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         return one(outcome.map_err(|error| failed(&error))?, trace, bug, context);
     }
     let seeds = Seeds { from: args.from, count: args.seeds.unwrap_or_default() };
-    let many = Many { bug, threads: args.threads, until_found: false };
+    let many = Many { bug, threads: args.threads, until_broken: Vec::new() };
     let watch = Stopwatch::start();
     let running = tokio::task::spawn_blocking(move || {
         let is_lively = std::io::stderr().is_terminal();

@@ -22,8 +22,8 @@ pub struct Many {
     pub bug: Option<Bug>,
     /// On how many threads; on all cores if 0.
     pub threads: usize,
-    /// Whether to stop once something was found.
-    pub until_found: bool,
+    /// Stop once one of these guarantees was broken.
+    pub until_broken: Vec<u8>,
 }
 
 /// What came of them together.
@@ -88,7 +88,7 @@ impl Many {
                             violations: vec![super::Violation { guarantee: 0, what: error.to_string() }],
                             ..Outcome::default()
                         });
-                        if self.until_found && !outcome.violations.is_empty() {
+                        if outcome.violations.iter().any(|found| self.until_broken.contains(&found.guarantee)) {
                             is_over.store(true, Ordering::Relaxed);
                         }
                         tally.lock().unwrap_or_else(PoisonError::into_inner).add(outcome);
