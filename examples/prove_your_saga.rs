@@ -15,7 +15,8 @@ steps:
   - { name: confirm, participant: shop, action: confirm, pivot: true, compensation: none }
 "#;
 
-#[tokio::main] // in your own tests: #[tokio::test]
+/// In your own tests: `#[tokio::test]`.
+#[tokio::main]
 pub async fn main() {
     let report = explore(SELL).input(json!({ "quantity": 3 })).pairs(200).run(async |kit| {
         let stock = Arc::new(Mutex::new((100, 0))); // free, reserved
