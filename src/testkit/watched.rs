@@ -281,7 +281,10 @@ impl Watched {
             Direction::Action => {
                 // One event may send a step, find that another cannot be sent, and begin to undo what the first came after.
                 let is_done = |before: StepIndex| match self.step(before) {
-                    Some(StepState::Compensating { owed, .. } | StepState::Compensated { owed, .. }) => owed.known,
+                    Some(StepState::Compensating { owed, .. } | StepState::Compensated { owed, .. }) => {
+                        let outcome = self.last(before, Direction::Action).and_then(|entry| entry.outcome);
+                        owed.known || outcome == Some(Outcome::Skipped)
+                    }
                     Some(state) => matches!(state, StepState::Verified { .. } | StepState::Skipped { .. }),
                     None => false,
                 };
