@@ -242,8 +242,7 @@ async fn in_a_storm_of_faults_every_guarantee_holds() {
         quiet_since: quiet,
         patience: PATIENCE,
         set_back: Duration::from_secs(land.set_back),
-        // A service works on so many commands at once, of which one fault can catch all.
-        may_be_unheard: suffered.seen.iter().map(deaf).sum::<u32>() as usize * 16,
+        may_be_unheard: suffered.seen.iter().map(deaf).sum::<u32>() as usize,
     };
     let evidence = land.city.evidence(end).await;
     let verdict = judge(&evidence);

@@ -94,8 +94,10 @@ impl Fault {
                 | Self::RabbitRestarted
                 | Self::RabbitStopped
                 | Self::PostgresRestarted
-                | Self::StoreSlow
+                | Self::BrokerSlow
                 | Self::BrokerHalfOpen
+                | Self::StoreDiskFull
+                | Self::BrokerDiskFull
                 | Self::ServiceStopped
                 | Self::ReplyBindingDeleted
                 | Self::StoreClockSetBack
