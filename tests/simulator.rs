@@ -8,7 +8,7 @@ use assert_cmd::Command;
 /// Seeds of worlds in which something was wrong once, each with what it was: `SEED  what`.
 const SEEDS: &str = include_str!("simulator_seeds.txt");
 /// Within so many seeds every planted bug is caught.
-const CAUGHT_WITHIN: u64 = 400;
+const CAUGHT_WITHIN: u64 = 100;
 
 fn many(from: u64, count: u64, bug: Option<Bug>) -> Tally {
     let many = Many { bug, threads: 0, until_broken: bug.map(Bug::breaks).unwrap_or_default().to_vec() };

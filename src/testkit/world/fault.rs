@@ -61,7 +61,7 @@ strikes! {
     HandlerLater = "a participant asks to be asked later", 150;
     HandlerPanics = "a participant's handler panics", 30;
     HandlerRefuses = "a participant refuses", 160;
-    CompensationRefused = "a participant refuses to compensate", 50;
+    CompensationRefused = "a participant refuses to compensate", 200;
 }
 
 /// How often each fault strikes in one world, and how often it did.

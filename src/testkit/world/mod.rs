@@ -33,7 +33,8 @@ use crate::coordinator::OperatorAction;
 use crate::definition::Definition;
 use crate::id::{DefinitionRef, DrawnIds, Ids};
 use crate::message::{TokenKey, TokenKeys};
-use crate::store::{DefinitionRecord, Page, SagaFilter, Store, StoreError};
+use crate::saga::Saga;
+use crate::store::{DefinitionRecord, Page, SagaFilter, SagaSummary, Store, StoreError};
 use crate::testkit::simulation::retry_budget;
 
 use catalogue::Recipe;
@@ -176,6 +177,17 @@ async fn live(seed: u64, bug: Option<Bug>, keeps_trace: bool) -> Result<Outcome,
     world.outcome(seed, &definitions).await
 }
 
+/// Whether nothing but a person moves it.
+fn is_still(saga: &Saga) -> bool {
+    saga.state.is_terminal() || saga.state.stuck().is_some() && saga.due().is_none()
+}
+
+/// Whether it waits for a sub-saga of its own that waits for a person.
+fn waits_for_stuck(saga: &Saga, all: &[SagaSummary]) -> bool {
+    let child = |summary: &&SagaSummary| summary.saga.parent.as_ref().is_some_and(|parent| parent.saga == saga.id);
+    all.iter().filter(child).any(|child| child.saga.state.stuck().is_some() && is_still(&child.saga))
+}
+
 impl World {
     async fn register(&self, source: &str, definition: &Definition) -> Result<(), StoreError> {
         let record = DefinitionRecord {
@@ -262,13 +274,13 @@ impl World {
                         retried.insert(saga.id);
                     }
                 }
-                is_at_rest &= saga.state.is_terminal() || saga.state.stuck().is_some() && saga.due().is_none();
+                is_at_rest &= is_still(saga) || waits_for_stuck(saga, &sagas);
             }
             calm = if is_at_rest { calm + 1 } else { 0 };
             if self.sky.elapsed() > limit {
                 for summary in sagas.iter().filter(|summary| !summary.saga.state.is_terminal()) {
                     let saga = &summary.saga;
-                    if saga.state.stuck().is_none() || saga.due().is_some() {
+                    if !is_still(saga) && !waits_for_stuck(saga, &sagas) {
                         self.evidence.broken(16, format!("saga {}: still {}", saga.id, saga.state.as_str()));
                     }
                 }
