@@ -284,14 +284,12 @@ fn success_of_a_refused_pivot_that_nothing_undoes_is_stuck() {
     assert!(saga.saga.state.stuck().is_some());
 }
 
-/// A participant records nothing with a `retry`, so that a second copy of the command may take effect after it.
 #[test]
-fn non_retryable_retry_is_not_tried_again_and_counts_as_unknown() {
+fn non_retryable_retry_is_a_refusal() {
     let definition = definition(&line(), None);
     let mut saga = Driven::start(&definition);
-    let no = ReplyOutcome::Retry { problem: Problem::new("card-declined", "no"), after: None };
-    assert_eq!(sent(&definition, &saga.reply("a", no)), ["undo a#1"]);
-    saga.undone("a");
+    saga.reply("a", ReplyOutcome::Retry { problem: Problem::new("card-declined", "no"), after: None });
+    assert_eq!(saga.step("a").status(), StepStatus::Failed);
     assert_eq!(saga.saga.state, SagaState::Compensated);
 }
 

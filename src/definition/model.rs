@@ -195,7 +195,7 @@ pub struct RetryPolicy {
     pub max_interval: Duration,
     /// Whether each wait is drawn between zero and its full length, so that many sagas do not retry in step.
     pub full_jitter: bool,
-    /// Error types of a `retry` after which the command is not tried again.
+    /// Error types that turn a `retry` into a failure.
     pub non_retryable: Vec<String>,
 }
 

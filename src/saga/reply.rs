@@ -79,9 +79,7 @@ impl Machine<'_> {
             ReplyOutcome::Retry { problem, .. }
                 if self.retry_policy(index, direction).non_retryable.contains(&problem.kind) =>
             {
-                // The participant keeps nothing of a `retry`: the same command, delivered once more, may yet take
-                // effect. So it is not tried again, but it is not known to be without effect either.
-                self.give_up(index, problem.clone());
+                self.fail(index, direction, &command, attempt, problem);
             }
             ReplyOutcome::Retry { problem, after } if is_current && !matches!(command.phase, Phase::BackingOff(_)) => {
                 self.note(Note::RetryAsked(index, direction));

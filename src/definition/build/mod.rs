@@ -108,7 +108,7 @@ impl Retry {
         self.with("jitter", if is_full { "full" } else { "none" })
     }
 
-    /// Error types of a `retry` after which the command is not tried again.
+    /// Error types that turn a `retry` into a failure.
     #[must_use]
     pub fn non_retryable<T: Into<String>>(self, types: impl IntoIterator<Item = T>) -> Self {
         let types: Vec<String> = types.into_iter().map(Into::into).collect();

@@ -139,10 +139,11 @@ fn made_up(seed: u64, version: u32) -> String {
     text.push_str("key: ${ input.id }\ninput:\n  schema:\n    type: object\n    required: [id, flag, items]\n");
     text.push_str("    properties: { id: { type: string }, flag: { type: boolean }, items: { type: array, items: { type: integer } } }\n");
     let attempts = 1 + dice.below(3);
-    let refusal = if dice.below(4) == 0 { ", nonRetryable: [busy]" } else { "" };
+    // No `nonRetryable`: it takes the participant's word that a `retry` left nothing, of which no inbox keeps a record, so
+    // that a second copy of the command may take effect after it.
     let _ = write!(
         text,
-        "timeout: {}s\ndefaults:\n  timeout: {}ms\n  retry: {{ maxAttempts: {attempts}, initialInterval: 200ms, maxInterval: 1s{refusal} }}\n  compensation: {{ timeout: 1s, retry: {{ maxAttempts: {}, initialInterval: 200ms, maxInterval: 2s }} }}\nsteps:\n",
+        "timeout: {}s\ndefaults:\n  timeout: {}ms\n  retry: {{ maxAttempts: {attempts}, initialInterval: 200ms, maxInterval: 1s }}\n  compensation: {{ timeout: 1s, retry: {{ maxAttempts: {}, initialInterval: 200ms, maxInterval: 2s }} }}\nsteps:\n",
         5 + dice.below(30),
         800 + dice.below(1_200),
         3 + dice.below(15),
