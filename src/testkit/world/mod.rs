@@ -182,10 +182,14 @@ fn is_still(saga: &Saga) -> bool {
     saga.state.is_terminal() || saga.state.stuck().is_some() && saga.due().is_none()
 }
 
-/// Whether it waits for a sub-saga of its own that waits for a person.
+/// Whether it waits for a relative that waits for a person: for a sub-saga of its own, or, being done, for the end of the
+/// saga that started it.
 fn waits_for_stuck(saga: &Saga, all: &[SagaSummary]) -> bool {
-    let child = |summary: &&SagaSummary| summary.saga.parent.as_ref().is_some_and(|parent| parent.saga == saga.id);
-    all.iter().filter(child).any(|child| child.saga.state.stuck().is_some() && is_still(&child.saga))
+    let is_parent_of = |parent: &Saga, child: &Saga| child.parent.as_ref().is_some_and(|of| of.saga == parent.id);
+    all.iter().map(|summary| &summary.saga).any(|other| {
+        let is_relative = is_parent_of(saga, other) || saga.held().is_some() && is_parent_of(other, saga);
+        is_relative && other.state.stuck().is_some() && is_still(other)
+    })
 }
 
 impl World {
