@@ -153,9 +153,8 @@ impl Part {
     }
 
     /// Reads what it tells from now on.
-    pub(super) fn listen(&mut self) -> Result<mpsc::UnboundedReceiver<Told>, CliError> {
+    pub(super) fn listen(&mut self, sender: mpsc::UnboundedSender<Told>) -> Result<(), CliError> {
         let mut lines = self.stdout.take().ok_or_else(|| self.gone())?;
-        let (sender, receiver) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
                 let mut words = line.split(' ');
@@ -172,7 +171,7 @@ impl Part {
                 }
             }
         });
-        Ok(receiver)
+        Ok(())
     }
 
     /// Asks how many commits there were.
