@@ -20,6 +20,12 @@ impl SagaId {
     pub fn fresh() -> Self {
         Self(Uuid::now_v7())
     }
+
+    /// An id that is after those of all sagas started before `at`, and before those started from then on.
+    pub fn first_at(at: crate::clock::Timestamp) -> Self {
+        let millis = u64::try_from(at.timestamp_millis()).unwrap_or_default().min((1 << 48) - 1);
+        Self(Uuid::from_u64_pair((millis << 16) | 0x7000, 0x8000 << 48))
+    }
 }
 
 impl fmt::Display for SagaId {

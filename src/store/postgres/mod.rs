@@ -1,6 +1,7 @@
 //! State in PostgreSQL, shared by any number of coordinators. READ COMMITTED; the row lock and the revision are the
 //! arbiter.
 
+mod archive;
 mod figures;
 mod read;
 mod write;
@@ -33,6 +34,7 @@ const MIGRATIONS: &[Known] = &[
         sql: include_str!("../../../migrations/postgres/0002_signals_and_parents.sql"),
     },
     Known { version: 3, name: "deprecations", sql: include_str!("../../../migrations/postgres/0003_deprecations.sql") },
+    Known { version: 4, name: "archive", sql: include_str!("../../../migrations/postgres/0004_archive.sql") },
 ];
 
 /// Connections to the database: batches need few.
@@ -212,6 +214,10 @@ fn refused(error: sqlx::Error) -> StoreError {
 
 #[async_trait]
 impl Store for PostgresStore {
+    fn archive(&self) -> Option<&dyn crate::store::archive::ArchiveStore> {
+        Some(self)
+    }
+
     async fn commit(&self, wants: Wants, decide: Decide) -> Result<Committed, StoreError> {
         let store = self.clone();
         to_the_end(async move { store.unit(wants, decide).await }).await
@@ -223,13 +229,12 @@ impl Store for PostgresStore {
     }
 
     async fn saga_by_key(&self, definition: &str, key: &str) -> Result<Option<SagaId>, StoreError> {
-        let found: Option<uuid::Uuid> =
-            sqlx::query_scalar("select id from saga where definition_name = $1 and key = $2")
-                .bind(definition)
-                .bind(key)
-                .fetch_optional(&self.0.pool)
-                .await
-                .map_err(refused)?;
+        let found: Option<uuid::Uuid> = sqlx::query_scalar(include_str!("sql/saga_by_key.sql"))
+            .bind(definition)
+            .bind(key)
+            .fetch_optional(&self.0.pool)
+            .await
+            .map_err(refused)?;
         Ok(found.map(SagaId))
     }
 
