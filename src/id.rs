@@ -21,9 +21,10 @@ impl SagaId {
         Self(Uuid::now_v7())
     }
 
-    /// An id that is after those of all sagas started before `at`, and before those started from then on.
-    pub fn first_at(at: crate::clock::Timestamp) -> Self {
-        let millis = u64::try_from(at.timestamp_millis()).unwrap_or_default().min((1 << 48) - 1);
+    /// An id that is after those of all sagas started before a time, in milliseconds since 1970, and before those started
+    /// from then on.
+    pub fn first_at(millis: i64) -> Self {
+        let millis = u64::try_from(millis).unwrap_or_default().min((1 << 48) - 1);
         Self(Uuid::from_u64_pair((millis << 16) | 0x7000, 0x8000 << 48))
     }
 }

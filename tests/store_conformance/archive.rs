@@ -55,7 +55,9 @@ async fn all_of(rig: &Rig, id: SagaId) -> Option<String> {
     if record.is_none() {
         assert!(history.is_empty() && audit.is_empty(), "{history:?} {audit:?}");
     }
-    record.map(|record| format!("{:?} {:?} {history:?} {audit:?}", record.saga, record.commands))
+    // White space between the tokens of payloads is not kept: a line of the file is a family.
+    let told = |text: String| text.chars().filter(|c| !c.is_whitespace()).collect();
+    record.map(|record| told(format!("{:?} {:?} {history:?} {audit:?}", record.saga, record.commands)))
 }
 
 fn file_of(folder: &Path, manifest: &Manifest) -> std::path::PathBuf {

@@ -22,6 +22,7 @@ mod participants;
 mod parts;
 mod report;
 mod site;
+mod steady;
 mod workload;
 
 use super::error::{CliError, Exit};

@@ -30,7 +30,7 @@ impl ArchiveStore for PostgresStore {
         let ids: Vec<Uuid> = sqlx::query_scalar(include_str!("sql/archivable.sql"))
             .bind(cutoff)
             .bind(after.map_or(Uuid::nil(), |after| after.0))
-            .bind(SagaId::first_at(cutoff).0)
+            .bind(SagaId::first_at(cutoff.timestamp_millis()).0)
             .bind(i64::from(limit))
             .fetch_all(&self.0.pool)
             .await

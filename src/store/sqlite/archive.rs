@@ -71,7 +71,7 @@ impl ArchiveStore for SqliteStore {
         let ids: Vec<Uuid> = sqlx::query_scalar(include_str!("sql/archivable.sql"))
             .bind(cutoff.timestamp_micros())
             .bind(after.map_or(Uuid::nil(), |after| after.0))
-            .bind(SagaId::first_at(cutoff).0)
+            .bind(SagaId::first_at(cutoff.timestamp_millis()).0)
             .bind(limit)
             .fetch_all(&self.0.readers)
             .await
