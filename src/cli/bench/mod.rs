@@ -23,6 +23,7 @@ mod parts;
 mod plot;
 mod report;
 mod site;
+mod steady;
 mod workload;
 
 use std::path::PathBuf;
