@@ -156,6 +156,7 @@ async fn planted_bugs_are_found() {
     let cases = [
         (Bug::DropsSettlements, "11 "),
         (Bug::CompensatesInAnyOrder, "9 "),
+        (Bug::CompensatesForward, "9 "),
         (Bug::UnknownIsFailed, "8 "),
         (Bug::IgnoresThePivot, "10 "),
         (Bug::NoTombstone, "7 "),

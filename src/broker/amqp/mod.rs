@@ -10,6 +10,12 @@ mod declare;
 mod link;
 mod publish;
 
+/// Between our messages and lapin's, for whoever tests it with whatever bytes there are.
+#[doc(hidden)]
+pub mod converted {
+    pub use super::convert::{from_lapin as received, to_lapin as sent};
+}
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 

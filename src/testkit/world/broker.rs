@@ -146,6 +146,14 @@ impl Exchange {
         self.put(reply.encode()).await;
     }
 
+    /// With a bug: some genuine reply gives what a forged one has said before.
+    fn take_over(&self, delivery: &mut Delivery) {
+        let is_success = matches!(Reply::decode(&delivery.envelope), Ok(Reply { body: ReplyBody::Success(_), .. }));
+        if is_success && self.sky.dice(|dice| dice.happens(100)) {
+            delivery.envelope.body = br#"{"forged":true}"#.to_vec();
+        }
+    }
+
     /// With a bug: a reply whose token says for itself what it is for is believed.
     fn believe(&self, delivery: &mut Delivery) {
         let token = delivery.envelope.properties.correlation_id.clone().unwrap_or_default();
@@ -370,10 +378,14 @@ impl Consumer for LinkConsumer {
             };
             let mut deliveries = deliveries?;
             drop(held);
+            self.exchange.sky.look(self.link.life.place);
             for delivery in &mut deliveries {
                 delivery.tag.generation = generation;
                 if self.exchange.bug == Some(Bug::TokenIgnored) && self.queue == REPLIES_QUEUE {
                     self.exchange.believe(delivery);
+                }
+                if self.exchange.bug == Some(Bug::OutputForged) && self.queue == REPLIES_QUEUE {
+                    self.exchange.take_over(delivery);
                 }
                 self.exchange.sky.note(format_args!(
                     "{} gets {} {}",

@@ -219,6 +219,16 @@ impl Ledger for SimLedger {
         }
         let (rows, effects) = (std::mem::take(&mut transaction.rows), std::mem::take(&mut transaction.effects));
         let database = transaction.database.clone();
+        if database.has(Bug::ReplyBeforeCommit) {
+            tokio::spawn(async move {
+                sky.sleep(1, 60).await;
+                if !transaction.life.is_over() {
+                    database.write(rows, effects);
+                }
+                drop(transaction);
+            });
+            return Ok(());
+        }
         if database.has(Bug::EffectBeforeInbox) {
             database.write(Vec::new(), effects);
             transaction.may_crash().await;
