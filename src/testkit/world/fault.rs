@@ -6,6 +6,9 @@ use super::sky::Dice;
 
 macro_rules! strikes {
     ($($variant:ident = $word:literal, $rate:literal;)*) => {
+        /// The kinds of faults, as reports call them.
+        pub const FAULTS: &[&str] = &[$($word,)*];
+
         /// A kind of fault.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub(super) enum Strike {

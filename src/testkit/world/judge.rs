@@ -60,7 +60,7 @@ pub(super) async fn judge(
             commands: commands.clone(),
             history: store.history(saga.id).await?,
             audits: store.audit(Some(saga.id), &Page { after: None, limit: u32::MAX }).await?,
-            versions: versions(&saga, definitions),
+            versions: versions(saga, definitions),
             definition,
             sightings: seen.sightings.iter().filter(|seen| seen.id == saga.id).collect(),
             seen,

@@ -25,7 +25,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use bug::Bug;
+pub use client::OPERATORS_DO;
 pub use evidence::Violation;
+pub use fault::FAULTS;
 pub use many::{Many, Seeds, Tally};
 
 use crate::broker::{Broker, Topology};
@@ -66,6 +68,8 @@ pub struct Outcome {
     pub commits: u64,
     /// How often each kind of fault struck.
     pub fired: BTreeMap<&'static str, u64>,
+    /// How often operators did what, as far as they were told.
+    pub operated: BTreeMap<&'static str, u64>,
     /// What was found wrong.
     pub violations: Vec<Violation>,
     /// How long it took, on its own clock.
@@ -343,6 +347,9 @@ impl World {
         for violation in &verdict.violations {
             self.sky.note(format_args!("VIOLATION {}: {}", violation.guarantee, violation.what));
         }
+        let mut operated = BTreeMap::new();
+        let words = seen.operated.iter().map(|(_, word)| word).chain(seen.stood.iter().map(|(_, word)| word));
+        words.for_each(|word| *operated.entry(*word).or_default() += 1);
         let (hash, trace) = self.sky.trace();
         Ok(Outcome {
             seed,
@@ -351,6 +358,7 @@ impl World {
             commands: seen.commands,
             commits: seen.commits,
             fired: self.sky.fired(),
+            operated,
             violations: verdict.violations.into_iter().collect(),
             took: self.sky.elapsed(),
             trace,

@@ -58,6 +58,8 @@ pub(super) enum Place {
     Store,
     Broker,
     Client,
+    /// A participant's database.
+    Database,
     Coordinator(u8),
     Participant(u8),
 }
@@ -68,6 +70,7 @@ impl fmt::Display for Place {
             Self::Store => f.write_str("store"),
             Self::Broker => f.write_str("broker"),
             Self::Client => f.write_str("client"),
+            Self::Database => f.write_str("database"),
             Self::Coordinator(n) => write!(f, "coordinator {n}"),
             Self::Participant(n) => write!(f, "participant {n}"),
         }

@@ -82,7 +82,7 @@ impl World {
                     self.crew.stop(n);
                 }
             }
-            Strike::Partition => self.part(some(&|_| true)),
+            Strike::Partition => self.part(some(&|_| true).filter(|_| self.sky.dice(|dice| dice.below(8)) > 0)),
             Strike::StoreOutage => self.away(Place::Store, strike),
             Strike::BrokerRestart => {
                 self.away(Place::Broker, strike);
@@ -103,11 +103,13 @@ impl World {
         }
     }
 
+    /// Cuts a process, or the clients, off from one of those that it speaks to.
     fn part(&self, place: Option<Place>) {
-        let Some(one) = place else { return };
+        let one = place.unwrap_or(Place::Client);
         let other = match (one, self.sky.dice(|dice| dice.below(3))) {
             (Place::Coordinator(_), 0) => Place::Store,
             (Place::Coordinator(_), 1) => Place::Client,
+            (Place::Participant(_), 0) => Place::Database,
             _ => Place::Broker,
         };
         self.sky.struck(Strike::Partition);
