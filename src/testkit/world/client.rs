@@ -88,6 +88,13 @@ impl Caller {
         if self.dice.happens(400) {
             self.interfere(id).await;
         }
+        if self.recipe.next.is_some() && self.dice.happens(250) {
+            for _ in 0..3 {
+                let wait = self.dice.between(0, 1_500);
+                tokio::time::sleep(wait).await;
+                self.migrate(id).await;
+            }
+        }
         if self.dice.happens(80) {
             self.deprecate().await;
         }

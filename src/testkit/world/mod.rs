@@ -111,13 +111,13 @@ impl Cast {
             recipes.extend(catalogue::recipe(usize::try_from(at).unwrap_or_default()));
         }
         recipes.dedup_by_key(|recipe| &recipe.definition.reference);
-        let next = dice.between(500, 6_000);
+        let next = dice.between(0, 3_000);
         Self {
             recipes,
             coordinators: 1 + u8::try_from(dice.below(3)).unwrap_or_default(),
             callers: 2 + dice.below(4),
             storm: dice.between(1_000, 10_000),
-            next_version: (dice.below(3) == 0).then_some(next),
+            next_version: (dice.below(2) == 0).then_some(next),
             has_events: dice.below(4) == 0,
             has_clock: dice.below(3) > 0,
         }
