@@ -51,10 +51,10 @@ impl Exchange {
         Self { queues: InProcessBroker::new(), sky, evidence, bug, links: Arc::default(), late: Arc::default() }
     }
 
-    /// Breaks the connections of those that are meant: what they hold goes back to its queue.
+    /// Breaks the connections of those that are meant, and of the dead: what they hold goes back to its queue.
     pub(super) fn disconnect(&self, is_meant: impl Fn(&Life) -> bool) {
         let links = self.links.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for link in links.iter().filter(|link| is_meant(&link.life)) {
+        for link in links.iter().filter(|link| link.life.is_over() || is_meant(&link.life)) {
             link.break_off();
         }
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
@@ -454,7 +454,10 @@ impl Settler for LinkSettler {
         else {
             return;
         };
-        let here = deliveries.into_iter().filter(|(tag, _)| tag.generation == generation).collect();
+        let here: Vec<_> = deliveries.into_iter().filter(|(tag, _)| tag.generation == generation).collect();
+        for (_, settlement) in here.iter().filter(|(_, settlement)| *settlement != Settlement::Ack) {
+            self.sky.note(format_args!("{} answers {settlement:?}", self.link.life.place));
+        }
         settler.settle(here).await;
     }
 }

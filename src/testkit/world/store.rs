@@ -433,7 +433,7 @@ impl Store for Connection {
         let is_idle = is_poll && self.at_hand().next_due().await?.is_none_or(|due| due > self.server.now_at(self.life.place));
         if is_idle && !sky.is_cut(self.life.place, Place::Store) {
             // Nothing is due and nobody has sent anything: not worth a delay.
-            return self.at_hand().commit(wants, decide).await;
+            return self.carry_out(wants, decide).await;
         }
         self.may_crash().await;
         sky.travel().await;
