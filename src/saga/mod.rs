@@ -18,6 +18,7 @@ pub mod set_back;
 mod signal;
 pub mod state;
 mod transition;
+mod written;
 
 pub use advice::{Advice, advise};
 pub use effect::{Effect, Note, Outcome, Settled};

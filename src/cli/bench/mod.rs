@@ -26,10 +26,11 @@ mod workload;
 
 use super::error::{CliError, Exit};
 use super::{Context, output};
-use measure::Measured;
+use floor::Floor;
+use measure::{Floors, Round};
 use parts::Part;
 use report::Report;
-use site::Site;
+use site::{Messages, Site};
 use workload::Load;
 
 /// Arguments of `amends bench`.
@@ -101,25 +102,32 @@ async fn measure(site: &Site, load: &Load, args: &LoadArgs) -> Result<Report, Cl
         bench.run(&load.warm_up()).await?;
         for round in 1..=args.rounds {
             tell(round, args.rounds, "coordinator");
-            rounds.push((None, bench.run(load).await?));
+            rounds.push(Round { floors: None, measured: bench.run(load).await? });
         }
         bench.stop().await;
-    } else {
+    } else if let Messages::Amqp { own, lapin } = &site.broker {
         let participants = Part::participants(site, args.participants).await?;
+        let lapin_participants = Part::lapin_participants(site).await?;
         let mut coordinator = Part::coordinator(site).await?;
-        let mut floor = floor::Floor::open(site, participants.id()).await?;
+        let mut floor = Floor::open(own.clone(), site.names.clone(), participants.id()).await?;
+        let mut lapin_floor = Floor::open(lapin.clone(), site.names.with_lapin(), lapin_participants.id()).await?;
         let mut driver = drive::Driver::new(&mut coordinator, args.starts, &site.names.run)?;
         floor.run(&load.warm_up()).await?;
+        lapin_floor.run(&load.warm_up()).await?;
         driver.run(&load.warm_up()).await?;
         for round in 1..=args.rounds {
             tell(round, args.rounds, "floor");
-            let floor: Measured = floor.run(load).await?;
+            let own = floor.run(load).await?;
             tell(round, args.rounds, "coordinator");
-            rounds.push((Some(floor), driver.run(load).await?));
+            let measured = driver.run(load).await?;
+            tell(round, args.rounds, "floor with lapin");
+            let floors = Floors { own, lapin: lapin_floor.run(load).await? };
+            rounds.push(Round { floors: Some(floors), measured });
         }
         drop(driver);
         coordinator.stop().await?;
         participants.stop().await?;
+        lapin_participants.stop().await?;
     }
     Ok(Report::new(site, load, args.participants, commit, &rounds))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::measure::{Measured, percentile};
+use super::measure::{Measured, Round, percentile};
 use super::participants::Kind;
 use super::site::{Messages, Site};
 use super::workload::Load;
@@ -44,6 +44,9 @@ pub(super) struct Figures {
     sagas_per_second: f64,
     /// Of the two.
     ratio: Option<f64>,
+    /// The floor with lapin instead of the coordinator's own AMQP client, on both sides.
+    lapin_floor_sagas_per_second: Option<f64>,
+    ratio_to_lapin_floor: Option<f64>,
     floor_p50_ms: Option<f64>,
     floor_p99_ms: Option<f64>,
     /// From the request that starts a saga to its end, durable.
@@ -62,12 +65,16 @@ pub(super) struct Figures {
 }
 
 impl Figures {
-    fn of(floor: Option<&Measured>, measured: &Measured) -> Self {
+    fn of(Round { floors, measured }: &Round) -> Self {
+        let (floor, lapin) = (floors.as_ref().map(|floors| &floors.own), floors.as_ref().map(|floors| &floors.lapin));
+        let ratio = |floor: Option<&Measured>| floor.map(|floor| round(measured.per_second() / floor.per_second(), 3));
         let per_saga = |measured: &Measured| Some(millis(measured.cpu?) / f64::from(measured.ended().max(1)));
         Self {
             floor_sagas_per_second: floor.map(|floor| round(floor.per_second(), 1)),
             sagas_per_second: round(measured.per_second(), 1),
-            ratio: floor.map(|floor| round(measured.per_second() / floor.per_second(), 3)),
+            ratio: ratio(floor),
+            lapin_floor_sagas_per_second: lapin.map(|floor| round(floor.per_second(), 1)),
+            ratio_to_lapin_floor: ratio(lapin),
             floor_p50_ms: floor.map(|floor| millis(floor.latency(50))),
             floor_p99_ms: floor.map(|floor| millis(floor.latency(99))),
             p50_ms: millis(measured.latency(50)),
@@ -90,6 +97,8 @@ impl Figures {
             floor_sagas_per_second: maybe(|round| round.floor_sagas_per_second),
             sagas_per_second: middle(|round| round.sagas_per_second),
             ratio: maybe(|round| round.ratio),
+            lapin_floor_sagas_per_second: maybe(|round| round.lapin_floor_sagas_per_second),
+            ratio_to_lapin_floor: maybe(|round| round.ratio_to_lapin_floor),
             floor_p50_ms: maybe(|round| round.floor_p50_ms),
             floor_p99_ms: maybe(|round| round.floor_p99_ms),
             p50_ms: middle(|round| round.p50_ms),
@@ -106,17 +115,11 @@ impl Figures {
 }
 
 impl Report {
-    pub(super) fn new(
-        site: &Site,
-        load: &Load,
-        participants: Kind,
-        commit: Duration,
-        rounds: &[(Option<Measured>, Measured)],
-    ) -> Self {
-        let rounds: Vec<Figures> = rounds.iter().map(|(floor, one)| Figures::of(floor.as_ref(), one)).collect();
+    pub(super) fn new(site: &Site, load: &Load, participants: Kind, commit: Duration, rounds: &[Round]) -> Self {
+        let rounds: Vec<Figures> = rounds.iter().map(Figures::of).collect();
         let mut durability: BTreeMap<String, String> = site.health.durability.iter().cloned().collect();
         let broker = match site.broker {
-            Messages::Amqp(_) => {
+            Messages::Amqp { .. } => {
                 durability.insert("queues".to_owned(), "quorum".to_owned());
                 durability.insert("messages".to_owned(), "persistent, mandatory, confirmed".to_owned());
                 "RabbitMQ"
@@ -169,6 +172,8 @@ impl Report {
             row("floor, sagas/s", |round| round.floor_sagas_per_second, 0),
             row("sagas/s", |round| Some(round.sagas_per_second), 0),
             row("ratio", |round| round.ratio, 3),
+            row("floor with lapin, sagas/s", |round| round.lapin_floor_sagas_per_second, 0),
+            row("ratio to that", |round| round.ratio_to_lapin_floor, 3),
             row("floor p50, ms", |round| round.floor_p50_ms, 2),
             row("floor p99, ms", |round| round.floor_p99_ms, 2),
             row("p50, ms", |round| Some(round.p50_ms), 2),
