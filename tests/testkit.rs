@@ -186,6 +186,15 @@ fn every_bug_of_the_simulator_is_in_the_table() {
     assert_eq!(told, planted, "docs/planted-bugs.md has what is planted there");
 }
 
+/// A finder that nothing else checks could be wrong in its own way.
+#[test]
+fn every_bug_that_the_judge_catches_is_caught_by_the_simulator_or_the_explorer_too() {
+    let rows = |finder| planted_bugs::told(finder).into_iter().map(|(name, _)| name).collect::<BTreeSet<_>>();
+    let others: BTreeSet<&str> = rows("simulator").union(&rows("explorer")).copied().collect();
+    let alone: Vec<&str> = rows("judge").difference(&others).copied().collect();
+    assert!(rows("judge").len() >= 20 && alone.is_empty(), "the judge alone catches {alone:?}");
+}
+
 #[tokio::test]
 async fn a_planted_bug_is_found_in_a_shipped_saga() {
     is_found(PLACE_ORDER, Bug::UnknownIsFailed, "8 ").await;

@@ -139,7 +139,8 @@ fn several(tally: &Tally, seeds: Seeds, took: Duration, bug: Option<Bug>, contex
     context.output.one(&told, || {
         let ends: Vec<String> = tally.ends.iter().map(|(state, count)| format!("{count} {state}")).collect();
         let faults = tally.fired.iter().map(|(fault, count)| vec![(*fault).to_owned(), count.to_string()]);
-        let operators = tally.operated.iter().map(|(word, count)| vec![format!("operators: {word}"), count.to_string()]);
+        let operators =
+            tally.operated.iter().map(|(word, count)| vec![format!("operators: {word}"), count.to_string()]);
         let rows = faults.chain(operators);
         format!(
             "{}\n\n{} runs ({rate:.0} a second), {} sagas ({}), {} commands, {} commits: {} runs with violations",

@@ -31,8 +31,10 @@ impl Machine<'_> {
             let latest = after(now, self.longest(index, direction, command));
             self.change_command(index, |command| {
                 let is_later = command.phase.due() > latest;
-                if let (true, Phase::Sending(due) | Phase::Awaiting(due) | Phase::BackingOff(due) | Phase::Waiting(due)) =
-                    (is_later, &mut command.phase)
+                if let (
+                    true,
+                    Phase::Sending(due) | Phase::Awaiting(due) | Phase::BackingOff(due) | Phase::Waiting(due),
+                ) = (is_later, &mut command.phase)
                 {
                     *due = latest;
                 }
@@ -63,5 +65,66 @@ impl Machine<'_> {
             Phase::BackingOff(_) => self.retry_policy(index, direction).max_interval,
             Phase::Waiting(_) => self.definition.step(index).timeout,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{SagaId, Seq};
+    use crate::payload::Payload;
+    use crate::saga::{Event, EventKind, Problem, ReplyOutcome, transition};
+
+    const TEXT: &str = "saga: s\nversion: 1\ntimeout: 15m\n\
+        defaults: { timeout: 30s, retry: { maxAttempts: 3, maxInterval: 20s, initialInterval: 20s, jitter: none } }\nsteps:\n\
+        \x20 - { name: a, participant: p, action: x, compensation: { action: u } }\n\
+        \x20 - { name: b, after: [], wait: { signal: go, timeout: 2h } }\n";
+
+    fn definition() -> std::sync::Arc<Definition> {
+        crate::definition::compile(TEXT).expect("a definition")
+    }
+
+    fn then(saga: &Saga, now: Timestamp, kind: EventKind) -> Saga {
+        transition(&definition(), saga, &Event { now, kind }).expect("allowed").0
+    }
+
+    fn dues(saga: &Saga) -> Vec<Timestamp> {
+        saga.steps.iter().filter_map(|step| Some(step.in_flight()?.1.phase.due())).collect()
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_leaves_no_wait_longer_than_its_definition_says() {
+        let now = Timestamp::default() + Duration::from_secs(86_400);
+        let ahead = now + Duration::from_secs(3 * 3_600);
+        let fresh = Saga::new(
+            SagaId(uuid::Uuid::from_u128(7)),
+            &definition(),
+            None,
+            Payload::from(serde_json::json!({})),
+            ahead,
+        );
+        let sending = then(&fresh, ahead, EventKind::Started);
+        let awaiting = then(&sending, ahead, EventKind::Published { seq: Seq(1), attempt: 1 });
+        let outcome =
+            ReplyOutcome::Retry { problem: Problem::new("busy", "later"), after: Some(Duration::from_secs(600)) };
+        let backing_off = then(&awaiting, ahead, EventKind::Replied { seq: Seq(1), attempt: 1, outcome });
+        for (saga, longest) in [(sending, 5), (awaiting, 30), (backing_off, 20)] {
+            assert!(dues(&saga).iter().all(|due| *due > ahead));
+            let seen = then(&saga, now, EventKind::Due);
+            assert_eq!(dues(&seen), [longest, 7_200].map(|seconds| now + Duration::from_secs(seconds)));
+            assert_eq!(seen.deadline, Some(now + Duration::from_secs(15 * 60)));
+            assert_eq!((seen.revision, seen.updated_at), (saga.revision + 1, now));
+            assert_eq!(then(&seen, now, EventKind::Due), seen, "once is enough");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_differs_by_less_than_a_second_changes_nothing() {
+        let now = Timestamp::default() + Duration::from_secs(86_400);
+        let fresh =
+            Saga::new(SagaId(uuid::Uuid::from_u128(7)), &definition(), None, Payload::from(serde_json::json!({})), now);
+        let saga = then(&fresh, now, EventKind::Started);
+        assert_eq!(then(&saga, now - Duration::from_millis(900), EventKind::Due), saga);
+        assert_eq!(then(&saga, now + Duration::from_secs(1), EventKind::Due), saga);
     }
 }

@@ -26,18 +26,8 @@ const STAMINA: Duration = Duration::from_secs(90);
 const ACTOR: &str = "ann";
 
 /// What operators do in worlds, as reports call it.
-pub const OPERATORS_DO: &[&str] = &[
-    "abandon",
-    "cancel",
-    "compensate",
-    "deprecate",
-    "migrate",
-    "pause",
-    "resume",
-    "retry",
-    "skip",
-    "undeprecate",
-];
+pub const OPERATORS_DO: &[&str] =
+    &["abandon", "cancel", "compensate", "deprecate", "migrate", "pause", "resume", "retry", "skip", "undeprecate"];
 
 /// One caller with one saga in mind.
 pub(super) struct Caller {

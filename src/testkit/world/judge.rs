@@ -207,7 +207,11 @@ impl Verdict {
             }
             let (version, told) = (saga.definition.version, case.version_at(saga.revision));
             if version != told {
-                self.broken(14, of.id, format!("at revision {} it was of version {version}, not {told}", saga.revision));
+                self.broken(
+                    14,
+                    of.id,
+                    format!("at revision {} it was of version {version}, not {told}", saga.revision),
+                );
             }
         }
         if of.definition.version != case.version_at(of.revision) {

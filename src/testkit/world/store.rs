@@ -18,9 +18,9 @@ use crate::participant::{Recorded, Row};
 use crate::saga::{Direction, EventKind, Figures, Outcome, Phase, Saga, SagaState, Settled};
 use crate::store::memory::MemoryStore;
 use crate::store::{
-    AuditRecord, Changes, Committed, Decide, DefinitionRecord, HistoryRecord, Loaded, Migration, NewCommand, OutboxEntry,
-    OutboxFilter, Page, Registration, SagaCount, SagaFilter, SagaMigration, SagaRecord, SagaSummary, SagaUpdate,
-    SettledCommand, Started, Store, StoreError, StoreHealth, Wants,
+    AuditRecord, Changes, Committed, Decide, DefinitionRecord, HistoryRecord, Loaded, Migration, NewCommand,
+    OutboxEntry, OutboxFilter, Page, Registration, SagaCount, SagaFilter, SagaMigration, SagaRecord, SagaSummary,
+    SagaUpdate, SettledCommand, Started, Store, StoreError, StoreHealth, Wants,
 };
 
 /// The server. Clones are the same one.
@@ -46,10 +46,22 @@ impl Server {
     pub(super) fn new(sky: Sky, evidence: Evidence, bug: Option<Bug>, has_clock: bool) -> Self {
         let clock = ManualClock::starting_at(sky.now());
         let mut memory = MemoryStore::new(Clock::Manual(clock.clone()));
-        if matches!(bug, Some(Bug::NoVersionCheck | Bug::CommitLater | Bug::EndedAgain | Bug::DecidedAfterEnd | Bug::TwoEnds)) {
+        if matches!(
+            bug,
+            Some(Bug::NoVersionCheck | Bug::CommitLater | Bug::EndedAgain | Bug::DecidedAfterEnd | Bug::TwoEnds)
+        ) {
             memory = memory.careless();
         }
-        Self(Arc::new(Inner { memory, clock, has_clock, sky, evidence, bug, owners: Mutex::default(), late: Mutex::default() }))
+        Self(Arc::new(Inner {
+            memory,
+            clock,
+            has_clock,
+            sky,
+            evidence,
+            bug,
+            owners: Mutex::default(),
+            late: Mutex::default(),
+        }))
     }
 
     /// The store without anything that goes wrong.
@@ -279,7 +291,11 @@ impl Server {
             Some(Bug::DecidedAfterEnd) => ended.iter().for_each(|saga| self.decide_once_more(changes, saga, now)),
             Some(Bug::TwoEnds) => {
                 let other_end = |update: &SagaUpdate| {
-                    let saga = Saga { state: SagaState::Compensated, revision: update.saga.revision + 1, ..update.saga.clone() };
+                    let saga = Saga {
+                        state: SagaState::Compensated,
+                        revision: update.saga.revision + 1,
+                        ..update.saga.clone()
+                    };
                     SagaUpdate { saga, from_revision: update.saga.revision }
                 };
                 let completed = changes.updates.iter().filter(|update| update.saga.state == SagaState::Completed);
@@ -430,7 +446,8 @@ impl Store for Connection {
         self.life.go_on().await;
         let sky = self.sky().clone();
         let is_poll = wants.sagas.is_empty() && wants.due > 0;
-        let is_idle = is_poll && self.at_hand().next_due().await?.is_none_or(|due| due > self.server.now_at(self.life.place));
+        let is_idle =
+            is_poll && self.at_hand().next_due().await?.is_none_or(|due| due > self.server.now_at(self.life.place));
         if is_idle && !sky.is_cut(self.life.place, Place::Store) {
             // Nothing is due and nobody has sent anything: not worth a delay.
             return self.carry_out(wants, decide).await;
