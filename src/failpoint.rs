@@ -52,6 +52,16 @@ points! {
     CommittedNotAcknowledged = "coordinator.committed-not-acknowledged",
     /// A migration of the schema is done, but for COMMIT.
     Migration = "coordinator.migration",
+    /// An archive is written to its file, and its manifest, which makes it count, is not in place.
+    ArchiveWritten = "archive.written",
+    /// An archive counts; nothing was removed from the store.
+    ArchiveKept = "archive.kept",
+    /// A batch of archived sagas is removed from the store, but for COMMIT.
+    ArchiveBeforeRemoval = "archive.before-removal",
+    /// A batch of archived sagas was removed; others may follow.
+    ArchiveRemoved = "archive.removed",
+    /// Everything in an archive was removed from the store; its manifest does not say so.
+    ArchiveNotMarked = "archive.not-marked",
     /// A participant's effect and its inbox row are written, but for COMMIT.
     ParticipantBeforeCommit = "participant.before-commit",
     /// A participant's effect and its inbox row are durable.

@@ -20,6 +20,13 @@ impl SagaId {
     pub fn fresh() -> Self {
         Self(Uuid::now_v7())
     }
+
+    /// An id that is after those of all sagas started before a time, in milliseconds since 1970, and before those started
+    /// from then on.
+    pub fn first_at(millis: i64) -> Self {
+        let millis = u64::try_from(millis).unwrap_or_default().min((1 << 48) - 1);
+        Self(Uuid::from_u64_pair((millis << 16) | 0x7000, 0x8000 << 48))
+    }
 }
 
 impl fmt::Display for SagaId {

@@ -71,6 +71,9 @@ pub mod message;
 #[cfg(feature = "coordinator")]
 pub mod store;
 
+#[cfg(feature = "archive")]
+pub mod archive;
+
 pub mod broker;
 
 #[cfg(feature = "coordinator")]

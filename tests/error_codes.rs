@@ -6,6 +6,7 @@ use std::path::Path;
 /// How a family of codes begins, and where the source says them: in these files as string literals.
 const FAMILIES: &[(&str, &str)] = &[
     ("DEF_", "src/definition"),
+    ("ARCHIVE_", "src/archive"),
     ("REPLY_", "src/message"),
     ("REPLY_", "src/coordinator"),
     ("REQUEST_", "src/coordinator/requests.rs"),

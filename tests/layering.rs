@@ -15,6 +15,7 @@ const ORDER: &[&str] = &[
     "picture",
     "message",
     "store",
+    "archive",
     "broker",
     "coordinator",
     "participant",

@@ -66,6 +66,7 @@ kinds! {
     REASON_REQUIRED = 422 "an operator's action needs a reason";
     REQUEST_TIMEOUT = 503 "the request took too long";
     ROUTE_UNKNOWN = 404 "there is no such route";
+    SAGA_ARCHIVED = 410 "the saga was moved to an archive";
     SAGA_ID_INVALID = 400 "the id is no saga's id";
     SAGA_MOVED = 412 "the saga has changed since you looked";
     SAGA_UNKNOWN = 404 "there is no such saga";
@@ -136,6 +137,11 @@ impl Problem {
 
     pub(super) fn unknown_saga(id: SagaId) -> Self {
         Self::new(SAGA_UNKNOWN, format!("there is no saga {id}"))
+    }
+
+    pub(super) fn archived(id: SagaId, at: crate::clock::Timestamp) -> Self {
+        let at = at.format("%Y-%m-%dT%H:%M:%SZ");
+        Self::new(SAGA_ARCHIVED, format!("saga {id} has ended and was archived at {at}: `amends archive show {id}`"))
     }
 
     pub(super) fn timed_out() -> Self {

@@ -32,6 +32,7 @@ pub(super) fn saga_view(definition: &Definition, record: &SagaRecord) -> SagaVie
         created_at: saga.created_at,
         updated_at: saga.updated_at,
         ended_at: saga.ended_at,
+        archived_at: None,
     }
 }
 

@@ -22,6 +22,7 @@ use crate::id::{DefinitionRef, SagaId};
 use crate::message::command::idempotency_key;
 use crate::picture::Picture;
 use crate::saga::{Direction, Saga};
+use crate::store::archive::ArchivedKey;
 use crate::store::{Page, SagaFilter, SagaRecord};
 
 /// The states of the contract.
@@ -141,9 +142,22 @@ pub(super) async fn graph(State(app): State<App>, Id(id): Id) -> Result<impl Int
 
 /// A saga with its commands and its definition.
 pub(super) async fn load(app: &App, id: SagaId) -> Result<(Arc<Definition>, SagaRecord), Problem> {
-    let record = app.coordinator.store().saga(id).await?.ok_or_else(|| Problem::unknown_saga(id))?;
+    let Some(record) = app.coordinator.store().saga(id).await? else {
+        return Err(match archived(app, id).await? {
+            Some(known) => Problem::archived(id, known.archived_at),
+            None => Problem::unknown_saga(id),
+        });
+    };
     let definition = app.coordinator.definition(&record.saga.definition).await?;
     Ok((expanded(&record.saga, &definition)?, record))
+}
+
+/// What is remembered of a saga that was moved to an archive.
+pub(super) async fn archived(app: &App, id: SagaId) -> Result<Option<ArchivedKey>, Problem> {
+    match app.coordinator.store().archive() {
+        Some(archive) => Ok(archive.archived(id).await?),
+        None => Ok(None),
+    }
 }
 
 /// The definition with a step for each of the saga's.

@@ -11,12 +11,13 @@ use crate::api::body::{Fields, Json};
 use crate::api::problem::{BATCH_INVALID, KEY_INVALID, Problem};
 use crate::api::saga_view::saga_view;
 use crate::api::{App, sagas};
-use crate::client::views::{BatchItem, BatchResult, FieldProblem};
+use crate::client::views::{BatchItem, BatchResult, FieldProblem, SagaView};
 use crate::coordinator::{Start, StartOutcome};
 use crate::definition;
 use crate::id::SagaId;
 use crate::payload::Payload;
 use crate::store::SagaRecord;
+use crate::store::archive::ArchivedKey;
 
 /// Starts in one batch, at most.
 const MAX_BATCH: usize = 1_000;
@@ -25,6 +26,9 @@ pub(super) async fn one(State(app): State<App>, Json(body): Json) -> Result<Resp
     let start = read(body, "")?;
     match app.coordinator.start(start).await? {
         StartOutcome::Exists { id } => {
+            if let (None, Some(known)) = (app.coordinator.store().saga(id).await?, sagas::archived(&app, id).await?) {
+                return Ok((StatusCode::OK, Answer(archived_view(known))).into_response());
+            }
             let (definition, record) = sagas::load(&app, id).await?;
             Ok((StatusCode::OK, sagas::etag(&record.saga), Answer(saga_view(&definition, &record))).into_response())
         }
@@ -92,4 +96,28 @@ fn read(body: Value, pointer: &str) -> Result<Start, Problem> {
         return Err(Problem::new(KEY_INVALID, detail).errors(errors));
     }
     Ok(Start { saga, version, input, key })
+}
+
+/// What is left of a saga in the store once it was archived.
+fn archived_view(known: ArchivedKey) -> SagaView {
+    SagaView {
+        id: known.id.to_string(),
+        saga: known.definition,
+        version: known.version,
+        key: Some(known.key),
+        state: known.state,
+        paused: false,
+        parent: None,
+        input: Value::Null,
+        output: None,
+        waiting_for: None,
+        stuck: None,
+        cause: None,
+        steps: Vec::new(),
+        revision: 0,
+        created_at: known.created_at,
+        updated_at: known.ended_at,
+        ended_at: Some(known.ended_at),
+        archived_at: Some(known.archived_at),
+    }
 }

@@ -5,6 +5,7 @@
 //! ([`output`]).
 
 mod advise;
+mod archive;
 mod bench;
 mod check;
 mod completions;
@@ -73,6 +74,8 @@ enum Command {
     Stuck(stuck::Args),
     /// List commands in the outbox; those whose outcome is not known yet unless told otherwise
     Outbox(outbox::Args),
+    /// Move finished sagas from the store to compressed files, read them there, and put them back
+    Archive(archive::Args),
     /// Measure how fast sagas go, beside what the broker alone can carry
     Bench(bench::Args),
     /// Check store, broker and server, with advice
@@ -135,6 +138,7 @@ impl Cli {
             Command::Simulate(args) => simulate::run_plans(args, &context).await,
             Command::Stuck(args) => stuck::run(args, &context).await,
             Command::Outbox(args) => outbox::run(args, &context).await,
+            Command::Archive(args) => archive::run(args, &context).await,
             Command::Bench(args) => bench::run(args, &context).await,
             Command::Doctor => doctor::run(&context).await,
             Command::Completions(args) => completions::run(args),

@@ -37,6 +37,8 @@ pub struct Args {
     /// The form of the log on stderr
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
+    #[command(flatten)]
+    retention: super::archive::Retention,
     /// Register these definition files, or every file of these folders, at the start
     #[arg(long, value_name = "FILE|FOLDER", num_args = 1.., hide = true)]
     definitions: Vec<PathBuf>,
@@ -76,6 +78,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         register(&coordinator, &file, &stop).await?;
     }
 
+    let retention = args.retention.start(store.clone(), stop.clone());
+
     let address = listener.local_addr().map_err(|error| CliError::failed(format!("no address: {error}")))?;
     if context.settings.tokens.is_empty() {
         output::note("no tokens are set: everybody on this machine may do everything");
@@ -88,6 +92,10 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         broker.close().await;
         store.close().await;
     });
+    if let Some(retention) = retention {
+        // What it was at is done again by the next run.
+        retention.abort();
+    }
     let is_drained = drained.await.is_ok();
     signals.abort();
     served?;

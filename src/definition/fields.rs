@@ -348,7 +348,11 @@ pub(super) fn shorten(text: &str) -> String {
     if text.chars().count() <= 80 { text.to_owned() } else { text.chars().take(77).chain("...".chars()).collect() }
 }
 
-fn parse_duration(text: &str) -> Result<Duration, String> {
+/// A duration such as `250ms`, `30s`, `15m`, `2h` or `1d`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let refused = || format!("`{}` is not a duration", shorten(text));
     let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(|| format!("`{}` has no unit", shorten(text)))?;
     let (number, unit) = text.split_at(digits);

@@ -26,6 +26,7 @@ pub use budget::RetryBudget;
 pub use codes::{CodePage, codes, explain};
 pub use diagnostic::{Diagnostic, Severity};
 pub use diff::{Change, Diff, Side, StepChange, StepDiff, diff};
+pub use fields::parse_duration;
 pub use graph::{Cycle, Graph};
 pub use model::{
     COORDINATOR, Compensation, CompensationAction, Definition, Element, ForEach, Loop, OnTimeout, RetryPolicy, Stage,

@@ -3,6 +3,7 @@
 //! Everything that changes a saga goes through [`Store::commit`]: it locks the sagas concerned in id order, hands them
 //! to `decide` together with the database's time, and writes what `decide` returns, whole or not at all.
 
+pub mod archive;
 mod counter;
 pub mod memory;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
@@ -62,7 +63,7 @@ pub trait Store: Send + Sync + 'static {
     /// One saga with its outbox entries, in the order of their places.
     async fn saga(&self, id: SagaId) -> Result<Option<SagaRecord>, StoreError>;
 
-    /// The saga that a key belongs to.
+    /// The saga that a key belongs to; one that was archived too.
     async fn saga_by_key(&self, definition: &str, key: &str) -> Result<Option<SagaId>, StoreError>;
 
     /// Sagas without inputs and outputs, newest first.
@@ -120,6 +121,11 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::SchemaBehind`] or [`StoreError::SchemaAhead`], with what to run.
     async fn check_schema(&self) -> Result<(), StoreError>;
+
+    /// Where finished sagas are moved out, and back; `None` in memory.
+    fn archive(&self) -> Option<&dyn archive::ArchiveStore> {
+        None
+    }
 
     /// Ends all connections in good order.
     async fn close(&self);

@@ -7,10 +7,10 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::mpsc;
 
-use super::coordinator;
 use super::participants::{AtWork, Kind};
 use super::site::Site;
 use super::workload::Names;
+use super::{coordinator, steady};
 use crate::broker::amqp::LapinBroker;
 use crate::cli::error::{CliError, Exit};
 use crate::cli::{Context, connect};
@@ -25,6 +25,8 @@ pub(super) const COMMITS: &str = "commits";
 /// The parts, as hidden commands.
 #[derive(Debug, clap::Subcommand)]
 pub enum Role {
+    #[command(flatten)]
+    Steady(steady::Command),
     /// Part of a bench: the coordinator
     #[command(hide = true)]
     Coordinator {
@@ -60,6 +62,7 @@ pub enum Client {
 /// Plays one.
 pub(super) async fn play(role: Role, context: &Context) -> Result<Exit, CliError> {
     match role {
+        Role::Steady(command) => steady::run(command, context).await,
         Role::Coordinator { run } => coordinator::play(&Names::new(&run), context).await,
         Role::Participants { run, kind, client, services } => {
             let url = context.settings.broker_or_default();
@@ -153,9 +156,8 @@ impl Part {
     }
 
     /// Reads what it tells from now on.
-    pub(super) fn listen(&mut self) -> Result<mpsc::UnboundedReceiver<Told>, CliError> {
+    pub(super) fn listen(&mut self, sender: mpsc::UnboundedSender<Told>) -> Result<(), CliError> {
         let mut lines = self.stdout.take().ok_or_else(|| self.gone())?;
-        let (sender, receiver) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
                 let mut words = line.split(' ');
@@ -172,7 +174,7 @@ impl Part {
                 }
             }
         });
-        Ok(receiver)
+        Ok(())
     }
 
     /// Asks how many commits there were.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::LoadArgs;
 use super::measure::{Measured, Round, percentile};
 use super::participants::Kind;
 use super::site::{Messages, Site};
@@ -19,13 +20,14 @@ pub(super) struct Report {
     run: String,
     /// Sagas per round.
     sagas: u32,
-    in_flight: u32,
+    pub(super) in_flight: u32,
+    coordinators: u32,
     refuse_percent: u32,
     participants: &'static str,
     store: String,
     broker: &'static str,
     #[serde(flatten)]
-    figures: Figures,
+    pub(super) figures: Figures,
     /// Median of a commit of one small row when nothing else goes on.
     commit_ms: f64,
     /// What decides whether the figures count.
@@ -40,18 +42,18 @@ pub(super) struct Report {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Figures {
     /// Absent when everything runs in one process.
-    floor_sagas_per_second: Option<f64>,
-    sagas_per_second: f64,
+    pub(super) floor_sagas_per_second: Option<f64>,
+    pub(super) sagas_per_second: f64,
     /// Of the two.
     ratio: Option<f64>,
     /// The floor with lapin instead of the coordinator's own AMQP client, on both sides.
-    lapin_floor_sagas_per_second: Option<f64>,
+    pub(super) lapin_floor_sagas_per_second: Option<f64>,
     ratio_to_lapin_floor: Option<f64>,
-    floor_p50_ms: Option<f64>,
+    pub(super) floor_p50_ms: Option<f64>,
     floor_p99_ms: Option<f64>,
     /// From the request that starts a saga to its end, durable.
-    p50_ms: f64,
-    p99_ms: f64,
+    pub(super) p50_ms: f64,
+    pub(super) p99_ms: f64,
     /// From the request that starts sagas to its answer.
     start_p50_ms: f64,
     completed: u32,
@@ -115,7 +117,7 @@ impl Figures {
 }
 
 impl Report {
-    pub(super) fn new(site: &Site, load: &Load, participants: Kind, commit: Duration, rounds: &[Round]) -> Self {
+    pub(super) fn new(site: &Site, load: &Load, args: &LoadArgs, commit: Duration, rounds: &[Round]) -> Self {
         let rounds: Vec<Figures> = rounds.iter().map(Figures::of).collect();
         let mut durability: BTreeMap<String, String> = site.health.durability.iter().cloned().collect();
         let broker = match site.broker {
@@ -133,8 +135,9 @@ impl Report {
             run: site.names.run.clone(),
             sagas: load.sagas,
             in_flight: load.in_flight,
+            coordinators: args.coordinators,
             refuse_percent: load.refuse_percent,
-            participants: match participants {
+            participants: match args.participants {
                 Kind::Bare => "bare",
                 Kind::Sdk => "sdk",
             },
@@ -186,12 +189,13 @@ impl Report {
         let table = output::table(&["", "median", "least", "most"], rows.into_iter().flatten());
         let durability: Vec<String> = self.durability.iter().map(|(name, value)| format!("{name}={value}")).collect();
         format!(
-            "{table}\n\n{} sagas in {} rounds, {} in flight, {} % refused, {} participants: {completed} completed, \
+            "{table}\n\n{} sagas in {} rounds, {} in flight, {} % refused, {} coordinators, {} participants: {completed} completed, \
              {compensated} compensated, {stuck} stuck\n{} with {}; a commit alone takes {:.2} ms\n{}",
             self.sagas.saturating_mul(u32::try_from(self.rounds.len()).unwrap_or(u32::MAX)),
             self.rounds.len(),
             self.in_flight,
             self.refuse_percent,
+            self.coordinators,
             self.participants,
             self.store,
             self.broker,

@@ -161,6 +161,10 @@ pub struct SagaView {
     pub updated_at: DateTime<Utc>,
     /// When it ended.
     pub ended_at: Option<DateTime<Utc>>,
+    /// When it was moved to an archive: in the answer to a start whose key belongs to such a saga, which is without
+    /// input, output and steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archived_at: Option<DateTime<Utc>>,
 }
 
 impl SagaView {

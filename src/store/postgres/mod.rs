@@ -1,6 +1,7 @@
 //! State in PostgreSQL, shared by any number of coordinators. READ COMMITTED; the row lock and the revision are the
 //! arbiter.
 
+mod archive;
 mod figures;
 mod read;
 mod write;
@@ -33,6 +34,8 @@ const MIGRATIONS: &[Known] = &[
         sql: include_str!("../../../migrations/postgres/0002_signals_and_parents.sql"),
     },
     Known { version: 3, name: "deprecations", sql: include_str!("../../../migrations/postgres/0003_deprecations.sql") },
+    Known { version: 4, name: "archive", sql: include_str!("../../../migrations/postgres/0004_archive.sql") },
+    Known { version: 5, name: "due_slot", sql: include_str!("../../../migrations/postgres/0005_due_slot.sql") },
 ];
 
 /// Connections to the database: batches need few.
@@ -212,6 +215,10 @@ fn refused(error: sqlx::Error) -> StoreError {
 
 #[async_trait]
 impl Store for PostgresStore {
+    fn archive(&self) -> Option<&dyn crate::store::archive::ArchiveStore> {
+        Some(self)
+    }
+
     async fn commit(&self, wants: Wants, decide: Decide) -> Result<Committed, StoreError> {
         let store = self.clone();
         to_the_end(async move { store.unit(wants, decide).await }).await
@@ -223,13 +230,12 @@ impl Store for PostgresStore {
     }
 
     async fn saga_by_key(&self, definition: &str, key: &str) -> Result<Option<SagaId>, StoreError> {
-        let found: Option<uuid::Uuid> =
-            sqlx::query_scalar("select id from saga where definition_name = $1 and key = $2")
-                .bind(definition)
-                .bind(key)
-                .fetch_optional(&self.0.pool)
-                .await
-                .map_err(refused)?;
+        let found: Option<uuid::Uuid> = sqlx::query_scalar(include_str!("sql/saga_by_key.sql"))
+            .bind(definition)
+            .bind(key)
+            .fetch_optional(&self.0.pool)
+            .await
+            .map_err(refused)?;
         Ok(found.map(SagaId))
     }
 
@@ -267,10 +273,12 @@ impl Store for PostgresStore {
     }
 
     async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
-        sqlx::query_scalar("select min(due_at) from saga where due_at is not null")
-            .fetch_one(&self.0.pool)
-            .await
-            .map_err(refused)
+        sqlx::query_scalar(
+            "select min(due_at) from saga where due_slot = (select min(due_slot) from saga where due_slot is not null)",
+        )
+        .fetch_one(&self.0.pool)
+        .await
+        .map_err(refused)
     }
 
     async fn register(&self, definition: &DefinitionRecord) -> Result<Registration, StoreError> {

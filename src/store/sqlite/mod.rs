@@ -1,6 +1,7 @@
 //! State in SQLite: the embedded mode. One writer, whose batches are one statement per table over `json_each`; readers
 //! beside it see the last commit.
 
+mod archive;
 mod figures;
 mod read;
 mod rows;
@@ -38,6 +39,8 @@ const MIGRATIONS: &[Known] = &[
         sql: include_str!("../../../migrations/sqlite/0002_signals_and_parents.sql"),
     },
     Known { version: 3, name: "deprecations", sql: include_str!("../../../migrations/sqlite/0003_deprecations.sql") },
+    Known { version: 4, name: "archive", sql: include_str!("../../../migrations/sqlite/0004_archive.sql") },
+    Known { version: 5, name: "due_slot", sql: include_str!("../../../migrations/sqlite/0005_due_slot.sql") },
 ];
 
 /// How long to wait for another process that holds the file.
@@ -243,6 +246,10 @@ fn time(micros: i64) -> Result<Timestamp, StoreError> {
 
 #[async_trait]
 impl Store for SqliteStore {
+    fn archive(&self) -> Option<&dyn crate::store::archive::ArchiveStore> {
+        Some(self)
+    }
+
     async fn commit(&self, wants: Wants, decide: Decide) -> Result<Committed, StoreError> {
         let store = self.clone();
         to_the_end(async move {
@@ -259,13 +266,12 @@ impl Store for SqliteStore {
     }
 
     async fn saga_by_key(&self, definition: &str, key: &str) -> Result<Option<SagaId>, StoreError> {
-        let found: Option<uuid::Uuid> =
-            sqlx::query_scalar("select id from saga where definition_name = $1 and key = $2")
-                .bind(definition)
-                .bind(key)
-                .fetch_optional(&self.0.readers)
-                .await
-                .map_err(refused)?;
+        let found: Option<uuid::Uuid> = sqlx::query_scalar(include_str!("sql/saga_by_key.sql"))
+            .bind(definition)
+            .bind(key)
+            .fetch_optional(&self.0.readers)
+            .await
+            .map_err(refused)?;
         Ok(found.map(SagaId))
     }
 

@@ -12,5 +12,7 @@ from unnest(
     as new (
         id, definition_name, definition_version, key, state, paused, revision, next_seq, steps, stuck, cause, input,
         input_hash, output, reads_outputs, signals, parent, deadline_at, due_at, created_at, updated_at, ended_at)
+where not exists (
+    select from archived_key a where a.definition_name = new.definition_name and a.key = new.key)
 on conflict (definition_name, key) do nothing
 returning id

@@ -1,0 +1,8 @@
+-- How much there is of those of $1 that have ended.
+select
+    s.id, s.revision,
+    (select count(*) from outbox where saga_id = s.id) as outbox,
+    (select count(*) from history where saga_id = s.id) as history,
+    (select count(*) from audit where saga_id = s.id) as audit
+from saga s
+where s.id in (select unhex(value) from json_each($1)) and s.state in ('COMPLETED', 'COMPENSATED', 'ABANDONED')
