@@ -75,7 +75,7 @@ mod tests {
     use crate::payload::Payload;
     use crate::saga::{Event, EventKind, Problem, ReplyOutcome, transition};
 
-    const TEXT: &str = "saga: s\nversion: 1\ntimeout: 15m\n\
+    const TEXT: &str = "saga: s\nversion: 1\ntimeout: 3h\n\
         defaults: { timeout: 30s, retry: { maxAttempts: 3, maxInterval: 20s, initialInterval: 20s, jitter: none } }\nsteps:\n\
         \x20 - { name: a, participant: p, action: x, compensation: { action: u } }\n\
         \x20 - { name: b, after: [], wait: { signal: go, timeout: 2h } }\n";
@@ -112,7 +112,7 @@ mod tests {
             assert!(dues(&saga).iter().all(|due| *due > ahead));
             let seen = then(&saga, now, EventKind::Due);
             assert_eq!(dues(&seen), [longest, 7_200].map(|seconds| now + Duration::from_secs(seconds)));
-            assert_eq!(seen.deadline, Some(now + Duration::from_secs(15 * 60)));
+            assert_eq!(seen.deadline, Some(now + Duration::from_secs(3 * 3_600)));
             assert_eq!((seen.revision, seen.updated_at), (saga.revision + 1, now));
             assert_eq!(then(&seen, now, EventKind::Due), seen, "once is enough");
         }
