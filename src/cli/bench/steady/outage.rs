@@ -52,7 +52,9 @@ pub(super) async fn run(args: &Args, site: &mut Site) -> Result<Value, CliError>
         What::Broker => site.broker_url = proxy.url(&broker)?,
         What::Store => site.store_url = proxy.url(&store)?,
     }
-    let coordinator = Part::coordinator(site).await?;
+    let mut coordinator = Part::coordinator(site).await?;
+    // What it tells is read, or it would wait for that.
+    let _told = coordinator.listen()?;
     (site.store_url, site.broker_url) = (store, broker);
     let answering = Answering::begin(&site.names, &site.broker.shared()).await?;
     let load = tokio::spawn(steady(Client::new(&coordinator.ready, None), site.names.run.clone(), args.rate));

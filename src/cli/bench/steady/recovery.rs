@@ -25,7 +25,9 @@ pub struct Args {
 
 pub(super) async fn run(args: &Args, site: &mut Site) -> Result<Value, CliError> {
     let database = Database::of(site).await?;
-    let first = Part::coordinator(site).await?;
+    let mut first = Part::coordinator(site).await?;
+    // What it tells is read, or it would wait for that.
+    let _told = first.listen()?;
     let since = Stopwatch::start();
     start(&first, &site.names.run, 0, args.sagas).await?;
     tell(format!("{} sagas are in flight after {:.1} s", args.sagas, since.elapsed().as_secs_f64()));
@@ -49,7 +51,8 @@ pub(super) async fn run(args: &Args, site: &mut Site) -> Result<Value, CliError>
 
     let at = answering.age();
     let started = Stopwatch::start();
-    let second = Part::coordinator(site).await?;
+    let mut second = Part::coordinator(site).await?;
+    let _told = second.listen()?;
     let ready = started.elapsed();
     let progress = loop {
         if database.count(advanced).await? > before {
