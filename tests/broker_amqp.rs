@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use amends::broker::amqp::AmqpBroker;
+use amends::broker::amqp::{AmqpBroker, LapinBroker};
 use amends::broker::topology::commands_queue;
 use amends::broker::{Broker, BrokerError, Consumer, Published, Settlement, Topology};
-use amends::message::{Envelope, Properties};
+use amends::message::{Envelope, HeaderValue, Properties};
 use support::proxy::Proxy;
 use support::servers::PrivateRabbit;
 use support::{eventually, eventually_within};
@@ -360,5 +360,56 @@ async fn dropping_the_broker_ends_its_connections() {
     let accepted = proxy.accepted();
     eventually("both connections end", async || (proxy.open() == 0).then_some(())).await;
     assert_eq!(proxy.accepted(), accepted, "nobody connects again");
+    clean_up(&participant).await;
+}
+
+/// Everything that a message can hold.
+fn rich(participant: &str, id: &str) -> Envelope {
+    let text = |text: &str| Some(text.to_owned());
+    let headers = [
+        ("text".to_owned(), HeaderValue::Text("höhe\0\u{1F680}".repeat(40))),
+        ("empty".to_owned(), HeaderValue::Text(String::new())),
+        ("least".to_owned(), HeaderValue::Int(i64::MIN)),
+    ];
+    Envelope {
+        properties: Properties {
+            message_id: text(id),
+            correlation_id: text(&"c".repeat(255)),
+            reply_to: text("answers"),
+            kind: text("shop.sell"),
+            content_type: text("application/json"),
+            timestamp: chrono::DateTime::from_timestamp(1_790_000_000, 0),
+            app_id: text("amends"),
+            headers: BTreeMap::from(headers),
+        },
+        // More than one frame.
+        body: (0..300_000_u32).map(|n| n.to_le_bytes()[0]).collect(),
+        ..message(participant, 0)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn our_frames_say_what_lapin_says() {
+    let url = support::broker_url();
+    let ours: Arc<dyn Broker> = lazily(&url);
+    let reference: Arc<dyn Broker> = Arc::new(LapinBroker::connect_lazily(&url).expect("an address"));
+    let participant = participant();
+    ours.declare(&Topology::participant(&participant)).await.expect("declared");
+    for (writer, reader) in [(&ours, &reference), (&reference, &ours), (&ours, &ours), (&reference, &reference)] {
+        let sent = vec![rich(&participant, "a"), message(&participant, 7)];
+        assert_eq!(writer.publish(sent.clone()).await, [Published::Confirmed, Published::Confirmed]);
+        let mut consumer = reader.consume(&commands_queue(&participant), 10).await.expect("a consumer");
+        for sent in sent {
+            let got = consumer.next(1).await.expect("a message").remove(0);
+            assert_eq!(got.envelope, Envelope { mandatory: false, ..sent });
+            consumer.settler().settle(vec![(got.tag, Settlement::Ack)]).await;
+        }
+        drop(consumer);
+        let is_empty = async || {
+            let status = ours.queue(&commands_queue(&participant)).await.expect("asked").expect("there");
+            (status.messages == 0 && status.consumers == 0).then_some(())
+        };
+        eventually("everything was settled", is_empty).await;
+    }
     clean_up(&participant).await;
 }

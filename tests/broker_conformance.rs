@@ -1,4 +1,5 @@
-//! What every broker does, on each of them: RabbitMQ and the one inside the process.
+//! What every broker does, on each of them: RabbitMQ, over our own frames and through lapin, and the one inside the
+//! process.
 
 mod support;
 
@@ -6,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use amends::broker::amqp::LapinBroker;
 use amends::broker::in_process::InProcessBroker;
 use amends::broker::topology::{DELIVERY_LIMIT, commands_queue};
 use amends::broker::{Broker, BrokerError, Consumer, Delivery, Published, Queue, QueueStatus, Settlement, Topology};
@@ -405,6 +407,13 @@ async fn closing_ends_consumers_and_publishing(subject: Subject) {
     in_time(subject.broker.close()).await;
 }
 
+async fn on_rabbitmq<F: Future<Output = ()>>(broker: Arc<dyn Broker>, claim: impl FnOnce(Subject) -> F) {
+    let subject = Subject::on(broker).await;
+    let queues = [subject.queue(), subject.dead(), format!("{}.direct", subject.participant)];
+    claim(subject).await;
+    support::delete_queues(&support::broker_url(), &queues).await;
+}
+
 /// Runs every claim on every broker.
 macro_rules! on_every_broker {
     ($($claim:ident)*) => {
@@ -423,10 +432,17 @@ macro_rules! on_every_broker {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $claim() {
                 let broker = amends::broker::open(&support::broker_url()).await.expect("an address");
-                let subject = Subject::on(broker).await;
-                let queues = [subject.queue(), subject.dead(), format!("{}.direct", subject.participant)];
-                super::$claim(subject).await;
-                support::delete_queues(&support::broker_url(), &queues).await;
+                super::on_rabbitmq(broker, super::$claim).await;
+            })*
+        }
+
+        mod rabbitmq_through_lapin {
+            use super::*;
+
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $claim() {
+                let broker = LapinBroker::connect_lazily(&support::broker_url()).expect("an address");
+                super::on_rabbitmq(Arc::new(broker), super::$claim).await;
             })*
         }
     };

@@ -12,6 +12,8 @@ mod committer;
 mod confirms;
 #[expect(clippy::module_inception, reason = "the type is what the module is about")]
 mod coordinator;
+#[cfg(test)]
+mod cost;
 mod declare;
 mod gates;
 pub mod handle;

@@ -204,7 +204,14 @@ impl Planner<'_> {
                         attempt: reply.attempt,
                         outcome: reply.outcome.clone(),
                     };
-                    self.reply(&definition, &mut saga, kind)
+                    let verdict = self.reply(&definition, &mut saga, kind);
+                    let is_in_flight =
+                        |step: &StepState| step.in_flight().is_some_and(|(_, of)| of.seq == reply.command.seq);
+                    if !saga.steps.iter().any(is_in_flight) {
+                        // Its publish need not be written down any more.
+                        self.sources.confirms.take(reply.command);
+                    }
+                    verdict
                 }
                 Item::Operate(operate) => {
                     Verdict::Operated(Box::new(self.operate(&definition, &mut saga, operate).map(|()| saga.clone())))

@@ -17,6 +17,7 @@ mod reply;
 mod signal;
 pub mod state;
 mod transition;
+mod written;
 
 pub use advice::{Advice, advise};
 pub use effect::{Effect, Note, Outcome, Settled};

@@ -10,6 +10,7 @@ use crate::clock::{Timestamp, after};
 use crate::definition::Definition;
 use crate::id::{DefinitionRef, SagaId, Seq, StepIndex};
 use crate::payload::Payload;
+use crate::saga::written;
 
 /// One running instance of a definition.
 #[derive(Clone, Debug, PartialEq)]
@@ -181,7 +182,7 @@ impl fmt::Display for Problem {
 
 /// Where a step stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "s", rename_all = "kebab-case")]
+#[serde(tag = "s", rename_all = "kebab-case", try_from = "written::Step")]
 pub enum StepState {
     /// Never sent.
     Waiting,
@@ -282,7 +283,7 @@ pub struct Owed {
 
 /// How far undoing a step has come.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "c", rename_all = "kebab-case")]
+#[serde(tag = "c", rename_all = "kebab-case", try_from = "written::Compensation")]
 pub enum CompensationState {
     /// Sent; its outcome is not known.
     Pending {

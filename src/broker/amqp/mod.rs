@@ -1,48 +1,32 @@
-//! RabbitMQ through lapin. Publishing and consuming have a connection each, since a broker that blocks publishers
-//! stops everything on their connection, acknowledgements and heartbeats too. lapin keeps a connection; bringing one
-//! back, with topology and consumers, is done here.
+//! RabbitMQ. Messages go over connections of their own, written and read frame by frame (`frames`); what is asked seldom,
+//! as declaring queues, goes through lapin (`lapin_client`), which can do all of it and is the reference.
+//!
+//! Publishing and each consumer have a connection of their own, since a broker that blocks publishers stops everything on
+//! their connection, acknowledgements and heartbeats too. Connections come back by themselves, with topology and consumers.
 
 mod address;
-mod begun;
-mod consume;
-mod convert;
-mod declare;
-mod link;
-mod publish;
-
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+mod frames;
+mod lapin_client;
+mod settling;
 
 use async_trait::async_trait;
-use lapin::Channel;
-use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
-use lapin::types::FieldTable;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::broker::amqp::address::Address;
-use crate::broker::amqp::declare::{declare, is_no_queue, said};
-use crate::broker::amqp::link::{Link, REQUEST_TIMEOUT};
-use crate::broker::amqp::publish::Publisher;
+pub use crate::broker::amqp::lapin_client::LapinBroker;
+
+use crate::broker::amqp::frames::Publisher;
+use crate::broker::amqp::lapin_client::Link;
 use crate::broker::{Broker, BrokerError, Consumer, Published, QueueStatus, Topology};
 use crate::message::Envelope;
-
-/// How long `describe` waits for a connection: who asks wants to know how things stand now.
-const DESCRIBE_WAIT: Duration = Duration::from_secs(1);
-/// How long [`Broker::close`] may take.
-const CLOSE_WAIT: Duration = Duration::from_secs(3);
 
 /// A RabbitMQ broker. Dropping it ends its connections and consumers as [`Broker::close`] does, without waiting.
 ///
 /// TLS (`amqps://`) verifies the broker's certificate against the system's roots. It uses the process's rustls provider;
-/// when there is none, lapin installs ring as such at the first connection.
+/// when there is none, ring is installed as such at the first connection.
 pub struct AmqpBroker {
-    publishing: Link,
-    consuming: Link,
+    asking: LapinBroker,
     publisher: Publisher,
-    declared: Arc<Mutex<Topology>>,
-    closed: CancellationToken,
-    tasks: TaskTracker,
 }
 
 impl AmqpBroker {
@@ -51,16 +35,7 @@ impl AmqpBroker {
     /// # Errors
     /// [`BrokerError::Address`].
     pub fn connect_lazily(url: &str) -> Result<Self, BrokerError> {
-        Address::parse(url).map(Self::new)
-    }
-
-    fn new(address: Address) -> Self {
-        let (closed, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let declared: Arc<Mutex<Topology>> = Arc::default();
-        let link = |purpose| Link::new(purpose, address.clone(), declared.clone(), (closed.clone(), &tasks));
-        let (publishing, consuming) = (link("publish"), link("consume"));
-        let publisher = Publisher::new(publishing.clone());
-        Self { publishing, consuming, publisher, declared, closed, tasks }
+        LapinBroker::connect_lazily(url).map(Self::over)
     }
 
     /// The same, once it is seen that a connection can be had.
@@ -68,10 +43,13 @@ impl AmqpBroker {
     /// # Errors
     /// [`BrokerError::Address`], or [`BrokerError::Unreachable`] with what the broker said.
     pub async fn connect(url: &str) -> Result<Self, BrokerError> {
-        let broker = Self::connect_lazily(url)?;
-        let connection = broker.publishing.connect().await?;
-        let _ = tokio::time::timeout(DESCRIBE_WAIT, connection.close(200, "seen".into())).await;
-        Ok(broker)
+        LapinBroker::connect(url).await.map(Self::over)
+    }
+
+    fn over(asking: LapinBroker) -> Self {
+        let (link, closed, tasks) = asking.parts();
+        let publisher = Publisher::new(link.clone(), closed.clone(), tasks.clone());
+        Self { asking, publisher }
     }
 
     /// Deletes queues with whatever is in them, and forgets that they were declared. One that is not there is no error.
@@ -79,56 +57,14 @@ impl AmqpBroker {
     /// # Errors
     /// When the broker cannot be reached in time, or says no.
     pub async fn delete(&self, queues: &[String]) -> Result<(), BrokerError> {
-        let gone = |queue: &crate::broker::Queue| queues.contains(&queue.name);
-        self.declared.lock().unwrap_or_else(PoisonError::into_inner).queues.retain(|queue| !gone(queue));
-        for queue in queues {
-            let name = convert::short("queue name", queue).map_err(BrokerError::Refused)?;
-            let delete = |channel: Channel| async move {
-                let outcome = channel.queue_delete(name, QueueDeleteOptions::default()).await;
-                outcome.map(|_| ()).map_err(|error| said(self.address(), &format!("queue `{queue}`"), &error))
-            };
-            self.request(delete).await?;
-        }
-        Ok(())
-    }
-
-    /// Makes a request on a channel of its own, so that what the broker refuses closes nothing that others use.
-    async fn request<T, F>(&self, act: impl FnOnce(Channel) -> F + Send) -> Result<T, BrokerError>
-    where
-        F: Future<Output = Result<T, BrokerError>> + Send,
-    {
-        let live = self.publishing.live(REQUEST_TIMEOUT).await?;
-        let asking = async {
-            let channel = live.connection.create_channel().await.map_err(|error| self.address().unreachable(error))?;
-            let outcome = act(channel.clone()).await;
-            if channel.status().connected() {
-                let _ = channel.close(200, "done".into()).await;
-            }
-            outcome
-        };
-        tokio::time::timeout(REQUEST_TIMEOUT, asking).await.unwrap_or_else(|_| {
-            live.is_lost();
-            Err(self.address().unreachable(format!("no answer within {REQUEST_TIMEOUT:?}")))
-        })
-    }
-
-    fn address(&self) -> &Address {
-        self.publishing.address()
-    }
-}
-
-impl Drop for AmqpBroker {
-    fn drop(&mut self) {
-        self.closed.cancel();
+        self.asking.delete(queues).await
     }
 }
 
 #[async_trait]
 impl Broker for AmqpBroker {
     async fn declare(&self, topology: &Topology) -> Result<(), BrokerError> {
-        self.request(|channel| async move { declare(self.address(), &channel, topology).await }).await?;
-        self.declared.lock().unwrap_or_else(PoisonError::into_inner).merge(topology.clone());
-        Ok(())
+        self.asking.declare(topology).await
     }
 
     async fn publish(&self, messages: Vec<Envelope>) -> Vec<Published> {
@@ -136,23 +72,12 @@ impl Broker for AmqpBroker {
     }
 
     async fn consume(&self, queue: &str, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
-        let consumer = consume::consume(self.consuming.clone(), queue, prefetch, (&self.closed, &self.tasks)).await?;
-        Ok(Box::new(consumer))
+        let (link, closed, tasks): (&Link, &CancellationToken, &TaskTracker) = self.asking.parts();
+        Ok(Box::new(frames::consume(link.clone(), queue, prefetch, (closed, tasks)).await?))
     }
 
     async fn queue(&self, queue: &str) -> Result<Option<QueueStatus>, BrokerError> {
-        let name = convert::short("queue name", queue).map_err(BrokerError::Refused)?;
-        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        self.request(|channel| async move {
-            match channel.queue_declare(name, options, FieldTable::default()).await {
-                Ok(found) => {
-                    Ok(Some(QueueStatus { messages: found.message_count(), consumers: found.consumer_count() }))
-                }
-                Err(error) if is_no_queue(&error) => Ok(None),
-                Err(error) => Err(said(self.address(), &format!("queue `{queue}`"), &error)),
-            }
-        })
-        .await
+        self.asking.queue(queue).await
     }
 
     fn is_volatile(&self) -> bool {
@@ -160,16 +85,12 @@ impl Broker for AmqpBroker {
     }
 
     async fn describe(&self) -> Result<String, BrokerError> {
-        let live = self.publishing.live(DESCRIBE_WAIT).await?;
-        let blocked = if live.connection.status().blocked() { ", which takes no messages for now" } else { "" };
-        Ok(format!("RabbitMQ at {}{blocked}", self.address().masked()))
+        let described = self.asking.describe().await?;
+        let blocked = if self.publisher.is_blocked() { ", which takes no messages for now" } else { "" };
+        Ok(format!("{described}{blocked}"))
     }
 
     async fn close(&self) {
-        self.closed.cancel();
-        self.tasks.close();
-        if tokio::time::timeout(CLOSE_WAIT, self.tasks.wait()).await.is_err() {
-            tracing::warn!("connections to the broker did not close in time");
-        }
+        self.asking.close().await;
     }
 }

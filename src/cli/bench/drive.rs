@@ -1,4 +1,4 @@
-//! Drives sagas through the coordinator's process: starts them over HTTP, as many at once as asked for, and hears of
+//! Drives sagas through the coordinators' processes: starts them over HTTP, as many at once as asked for, and hears of
 //! their ends over a pipe, so that looking costs the coordinator nothing.
 
 use std::collections::HashMap;
@@ -32,10 +32,12 @@ pub enum Starts {
     Single,
 }
 
-/// Drives sagas through a coordinator in another process.
+/// Drives sagas through coordinators in other processes.
 pub(super) struct Driver<'a> {
-    coordinator: &'a mut Part,
-    client: Client,
+    coordinators: &'a mut [Part],
+    /// Of each coordinator; they are asked in turns.
+    clients: Vec<Client>,
+    turn: usize,
     told: mpsc::UnboundedReceiver<Told>,
     starts: Starts,
     name: String,
@@ -85,15 +87,28 @@ impl Flight {
 }
 
 impl<'a> Driver<'a> {
-    pub(super) fn new(coordinator: &'a mut Part, starts: Starts, name: &str) -> Result<Self, CliError> {
-        let told = coordinator.listen()?;
-        let client = Client::new(&coordinator.ready, None);
-        Ok(Self { coordinator, client, told, starts, name: name.to_owned() })
+    pub(super) fn new(coordinators: &'a mut [Part], starts: Starts, name: &str) -> Result<Self, CliError> {
+        let (sender, told) = mpsc::unbounded_channel();
+        for coordinator in coordinators.iter_mut() {
+            coordinator.listen(sender.clone())?;
+        }
+        let clients = coordinators.iter().map(|coordinator| Client::new(&coordinator.ready, None)).collect();
+        Ok(Self { coordinators, clients, turn: 0, told, starts, name: name.to_owned() })
+    }
+
+    fn cpu(&self) -> Option<Duration> {
+        self.coordinators.iter().map(|coordinator| cpu_time(coordinator.id())).sum()
+    }
+
+    fn client(&mut self) -> Result<Client, CliError> {
+        self.turn += 1;
+        let client = self.clients.get(self.turn % self.clients.len().max(1));
+        client.cloned().ok_or_else(|| CliError::failed("there is no coordinator"))
     }
 
     /// Runs a load and waits for all its ends.
     pub(super) async fn run(&mut self, load: &Load) -> Result<Measured, CliError> {
-        let (commits, cpu) = (self.commits().await?, cpu_time(self.coordinator.id()));
+        let (commits, cpu) = (self.commits().await?, self.cpu());
         let (most, requests) = match self.starts {
             Starts::Batch => (MOST_PER_REQUEST, REQUESTS),
             Starts::Single => (1, usize::MAX),
@@ -106,7 +121,7 @@ impl<'a> Driver<'a> {
                 let count = free.min(load.sagas - next).min(u32::try_from(most).unwrap_or(u32::MAX));
                 let bodies = (next..next + count).map(|n| StartBody::new(&self.name, load.input(n))).collect();
                 next += count;
-                posts.spawn(post(self.client.clone(), bodies, self.starts));
+                posts.spawn(post(self.client()?, bodies, self.starts));
             }
             tokio::select! {
                 Some(requested) = posts.join_next() => {
@@ -122,21 +137,28 @@ impl<'a> Driver<'a> {
         }
         let mut measured = flight.measured;
         measured.took = began.elapsed();
-        measured.cpu = cpu_time(self.coordinator.id()).zip(cpu).map(|(after, before)| after.saturating_sub(before));
+        measured.cpu = self.cpu().zip(cpu).map(|(after, before)| after.saturating_sub(before));
         measured.commits = self.commits().await?.saturating_sub(commits);
         measured.sort();
         Ok(measured)
     }
 
     async fn commits(&mut self) -> Result<u64, CliError> {
-        self.coordinator.ask().await?;
-        loop {
+        for coordinator in self.coordinators.iter_mut() {
+            coordinator.ask().await?;
+        }
+        let (mut all, mut left) = (0, self.coordinators.len());
+        while left > 0 {
             match self.told.recv().await {
-                Some(Told::Commits(commits)) => return Ok(commits),
+                Some(Told::Commits(commits)) => {
+                    all += commits;
+                    left -= 1;
+                }
                 Some(Told::Ended(_)) => {}
-                None => return Err(CliError::failed("the coordinator ended before the bench did")),
+                None => return Err(CliError::failed("the coordinators ended before the bench did")),
             }
         }
+        Ok(all)
     }
 }
 

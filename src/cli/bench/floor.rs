@@ -9,7 +9,6 @@ use tokio::task::JoinSet;
 
 use super::drive::stalled;
 use super::measure::{Measured, cpu_time};
-use super::site::Site;
 use super::workload::{ACTION, Load, Names, STEPS, UNDO};
 use crate::broker::{Broker, Consumer, Delivery, DeliveryTag, Published, Settlement, Settler};
 use crate::cli::error::CliError;
@@ -87,10 +86,10 @@ impl Place {
 }
 
 impl Floor {
-    pub(super) async fn open(site: &Site, participants: u32) -> Result<Self, CliError> {
-        let broker = site.broker.shared();
-        let consumer = broker.consume(&site.names.floor_replies(), PREFETCH).await?;
-        Ok(Self { names: site.names.clone(), broker, consumer, participants })
+    /// With the participants of the same name, in the process `participants`.
+    pub(super) async fn open(broker: Arc<dyn Broker>, names: Names, participants: u32) -> Result<Self, CliError> {
+        let consumer = broker.consume(&names.floor_replies(), PREFETCH).await?;
+        Ok(Self { names, broker, consumer, participants })
     }
 
     /// Runs a load and waits for all its ends.

@@ -10,6 +10,23 @@ use crate::store::{AuditRecord, Changes, Store, Wants};
 /// Commits that are timed to know what one takes.
 const COMMITS: usize = 200;
 
+/// What was measured in turns.
+#[derive(Debug)]
+pub(super) struct Round {
+    /// None when everything runs in one process.
+    pub(super) floors: Option<Floors>,
+    pub(super) measured: Measured,
+}
+
+/// The floors of a round.
+#[derive(Debug)]
+pub(super) struct Floors {
+    /// With the coordinator's own AMQP client.
+    pub(super) own: Measured,
+    /// With lapin.
+    pub(super) lapin: Measured,
+}
+
 /// What one run of a load gave.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Measured {

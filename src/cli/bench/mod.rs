@@ -20,17 +20,21 @@ mod floor;
 mod measure;
 mod participants;
 mod parts;
+mod plot;
 mod report;
 mod site;
 mod steady;
 mod workload;
 
+use std::path::PathBuf;
+
 use super::error::{CliError, Exit};
 use super::{Context, output};
-use measure::Measured;
+use floor::Floor;
+use measure::{Floors, Round};
 use parts::Part;
 use report::Report;
-use site::Site;
+use site::{Messages, Site};
 use workload::Load;
 
 /// Arguments of `amends bench`.
@@ -67,26 +71,67 @@ struct LoadArgs {
     /// How sagas are started: many with each request, or each with its own
     #[arg(long, value_enum, default_value_t)]
     starts: drive::Starts,
+    /// Coordinators on the one store, each in a process of its own
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
+    coordinators: u32,
+    /// Measures with each of these numbers in flight, one after the other, instead of --in-flight; --sagas bounds each
+    #[arg(long, value_name = "M,M,...", value_delimiter = ',', conflicts_with = "in_flight",
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    sweep: Vec<u32>,
+    /// Where to draw what a sweep finds, as SVG
+    #[arg(long, value_name = "FILE", requires = "sweep")]
+    plot: Option<PathBuf>,
 }
+
+/// Sagas per one in flight, in a sweep: enough for medians, and small numbers in flight take no hour.
+const SWEPT: u32 = 100;
 
 /// Measures, or plays the part of another process that is measured.
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     if let Some(part) = args.part {
         return parts::play(part, context).await;
     }
-    let load = Load::new(args.load.sagas, args.load.in_flight, args.load.refuse_percent);
+    let loads: Vec<Load> = match &*args.load.sweep {
+        [] => vec![Load::new(args.load.sagas, args.load.in_flight, args.load.refuse_percent)],
+        sweep => {
+            let sagas = |in_flight: u32| in_flight.saturating_mul(SWEPT).min(args.load.sagas);
+            let load = |&in_flight| Load::new(sagas(in_flight), in_flight, args.load.refuse_percent);
+            sweep.iter().map(load).collect()
+        }
+    };
     let site = Site::prepare(context).await?;
     let measured = tokio::select! {
-        measured = measure(&site, &load, &args.load) => measured,
+        measured = measure_all(&site, &loads, &args.load) => measured,
         () = interrupted() => Err(CliError::failed("the bench was stopped; what it made is removed")),
     };
     // Its processes are gone by now, so that nobody puts back what is removed here.
     let removed = site.remove().await;
-    let report = measured?;
+    let reports = measured?;
     removed?;
-    context.output.one(&report, || report.table())?;
+    if let Some(file) = &args.load.plot {
+        let unwritten = |error| CliError::failed(format!("{}: {error}", file.display()));
+        std::fs::write(file, plot::svg(&reports)).map_err(unwritten)?;
+    }
+    match &*reports {
+        [report] => context.output.one(report, || report.table())?,
+        reports => {
+            let tables = || reports.iter().map(Report::table).collect::<Vec<_>>().join("\n\n");
+            context.output.one(&serde_json::json!({ "sweep": reports }), tables)?;
+        }
+    }
     // A saga that is stuck, where nothing can fail, is a bug.
-    Ok(if report.is_whole() { Exit::Done } else { Exit::Failed })
+    Ok(if reports.iter().all(Report::is_whole) { Exit::Done } else { Exit::Failed })
+}
+
+async fn measure_all(site: &Site, loads: &[Load], args: &LoadArgs) -> Result<Vec<Report>, CliError> {
+    let mut reports = Vec::new();
+    for load in loads {
+        if loads.len() > 1 {
+            output::note(format!("{} in flight", load.in_flight));
+        }
+        reports.push(measure(site, load, args).await?);
+    }
+    Ok(reports)
 }
 
 async fn measure(site: &Site, load: &Load, args: &LoadArgs) -> Result<Report, CliError> {
@@ -102,27 +147,39 @@ async fn measure(site: &Site, load: &Load, args: &LoadArgs) -> Result<Report, Cl
         bench.run(&load.warm_up()).await?;
         for round in 1..=args.rounds {
             tell(round, args.rounds, "coordinator");
-            rounds.push((None, bench.run(load).await?));
+            rounds.push(Round { floors: None, measured: bench.run(load).await? });
         }
         bench.stop().await;
-    } else {
+    } else if let Messages::Amqp { own, lapin } = &site.broker {
         let participants = Part::participants(site, args.participants).await?;
-        let mut coordinator = Part::coordinator(site).await?;
-        let mut floor = floor::Floor::open(site, participants.id()).await?;
-        let mut driver = drive::Driver::new(&mut coordinator, args.starts, &site.names.run)?;
+        let lapin_participants = Part::lapin_participants(site).await?;
+        let mut coordinators = Vec::new();
+        for _ in 0..args.coordinators {
+            coordinators.push(Part::coordinator(site).await?);
+        }
+        let mut floor = Floor::open(own.clone(), site.names.clone(), participants.id()).await?;
+        let mut lapin_floor = Floor::open(lapin.clone(), site.names.with_lapin(), lapin_participants.id()).await?;
+        let mut driver = drive::Driver::new(&mut coordinators, args.starts, &site.names.run)?;
         floor.run(&load.warm_up()).await?;
+        lapin_floor.run(&load.warm_up()).await?;
         driver.run(&load.warm_up()).await?;
         for round in 1..=args.rounds {
             tell(round, args.rounds, "floor");
-            let floor: Measured = floor.run(load).await?;
+            let own = floor.run(load).await?;
             tell(round, args.rounds, "coordinator");
-            rounds.push((Some(floor), driver.run(load).await?));
+            let measured = driver.run(load).await?;
+            tell(round, args.rounds, "floor with lapin");
+            let floors = Floors { own, lapin: lapin_floor.run(load).await? };
+            rounds.push(Round { floors: Some(floors), measured });
         }
         drop(driver);
-        coordinator.stop().await?;
+        for coordinator in coordinators {
+            coordinator.stop().await?;
+        }
         participants.stop().await?;
+        lapin_participants.stop().await?;
     }
-    Ok(Report::new(site, load, args.participants, commit, &rounds))
+    Ok(Report::new(site, load, args, commit, &rounds))
 }
 
 fn tell(round: u32, rounds: u32, what: &str) {

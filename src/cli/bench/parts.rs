@@ -1,6 +1,7 @@
 //! The other processes: this same program, asked to play a part.
 
 use std::process::Stdio;
+use std::sync::Arc;
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
@@ -10,6 +11,7 @@ use super::participants::{AtWork, Kind};
 use super::site::Site;
 use super::workload::Names;
 use super::{coordinator, steady};
+use crate::broker::amqp::LapinBroker;
 use crate::cli::error::{CliError, Exit};
 use crate::cli::{Context, connect};
 
@@ -38,10 +40,23 @@ pub enum Role {
         run: String,
         /// What they do
         kind: Kind,
+        /// How they reach the broker
+        #[arg(long, value_enum, default_value_t)]
+        client: Client,
         /// Their database's address
         #[arg(env = "AMENDS_BENCH_SERVICES", default_value = "")]
         services: String,
     },
+}
+
+/// How a part reaches the broker.
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+pub enum Client {
+    /// As the coordinator does
+    #[default]
+    Own,
+    /// Through lapin alone
+    Lapin,
 }
 
 /// Plays one.
@@ -49,8 +64,12 @@ pub(super) async fn play(role: Role, context: &Context) -> Result<Exit, CliError
     match role {
         Role::Steady(command) => steady::run(command, context).await,
         Role::Coordinator { run } => coordinator::play(&Names::new(&run), context).await,
-        Role::Participants { run, kind, services } => {
-            let broker = connect::broker(context.settings.broker_or_default()).await?;
+        Role::Participants { run, kind, client, services } => {
+            let url = context.settings.broker_or_default();
+            let broker = match client {
+                Client::Own => connect::broker(url).await?,
+                Client::Lapin => Arc::new(LapinBroker::connect(url).await?),
+            };
             let at_work = AtWork::begin(kind, &Names::new(&run), &broker, &services).await?;
             crate::cli::output::line(READY)?;
             // Until whoever started this process closes the pipe, or is gone.
@@ -94,6 +113,12 @@ impl Part {
         Self::start("participants", site, &["participants", &site.names.run, kind]).await
     }
 
+    /// Bare ones, for the floor with lapin.
+    pub(super) async fn lapin_participants(site: &Site) -> Result<Self, CliError> {
+        let run = site.names.with_lapin().run;
+        Self::start("participants", site, &["participants", "--client", "lapin", &run, "bare"]).await
+    }
+
     async fn start(name: &'static str, site: &Site, arguments: &[&str]) -> Result<Self, CliError> {
         let broken = |error: std::io::Error| CliError::failed(format!("the {name} cannot be started: {error}"));
         let program = std::env::current_exe().map_err(broken)?;
@@ -131,9 +156,8 @@ impl Part {
     }
 
     /// Reads what it tells from now on.
-    pub(super) fn listen(&mut self) -> Result<mpsc::UnboundedReceiver<Told>, CliError> {
+    pub(super) fn listen(&mut self, sender: mpsc::UnboundedSender<Told>) -> Result<(), CliError> {
         let mut lines = self.stdout.take().ok_or_else(|| self.gone())?;
-        let (sender, receiver) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
                 let mut words = line.split(' ');
@@ -150,7 +174,7 @@ impl Part {
                 }
             }
         });
-        Ok(receiver)
+        Ok(())
     }
 
     /// Asks how many commits there were.

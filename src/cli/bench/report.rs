@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::measure::{Measured, percentile};
+use super::LoadArgs;
+use super::measure::{Measured, Round, percentile};
 use super::participants::Kind;
 use super::site::{Messages, Site};
 use super::workload::Load;
@@ -19,13 +20,14 @@ pub(super) struct Report {
     run: String,
     /// Sagas per round.
     sagas: u32,
-    in_flight: u32,
+    pub(super) in_flight: u32,
+    coordinators: u32,
     refuse_percent: u32,
     participants: &'static str,
     store: String,
     broker: &'static str,
     #[serde(flatten)]
-    figures: Figures,
+    pub(super) figures: Figures,
     /// Median of a commit of one small row when nothing else goes on.
     commit_ms: f64,
     /// What decides whether the figures count.
@@ -40,15 +42,18 @@ pub(super) struct Report {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Figures {
     /// Absent when everything runs in one process.
-    floor_sagas_per_second: Option<f64>,
-    sagas_per_second: f64,
+    pub(super) floor_sagas_per_second: Option<f64>,
+    pub(super) sagas_per_second: f64,
     /// Of the two.
     ratio: Option<f64>,
-    floor_p50_ms: Option<f64>,
+    /// The floor with lapin instead of the coordinator's own AMQP client, on both sides.
+    pub(super) lapin_floor_sagas_per_second: Option<f64>,
+    ratio_to_lapin_floor: Option<f64>,
+    pub(super) floor_p50_ms: Option<f64>,
     floor_p99_ms: Option<f64>,
     /// From the request that starts a saga to its end, durable.
-    p50_ms: f64,
-    p99_ms: f64,
+    pub(super) p50_ms: f64,
+    pub(super) p99_ms: f64,
     /// From the request that starts sagas to its answer.
     start_p50_ms: f64,
     completed: u32,
@@ -62,12 +67,16 @@ pub(super) struct Figures {
 }
 
 impl Figures {
-    fn of(floor: Option<&Measured>, measured: &Measured) -> Self {
+    fn of(Round { floors, measured }: &Round) -> Self {
+        let (floor, lapin) = (floors.as_ref().map(|floors| &floors.own), floors.as_ref().map(|floors| &floors.lapin));
+        let ratio = |floor: Option<&Measured>| floor.map(|floor| round(measured.per_second() / floor.per_second(), 3));
         let per_saga = |measured: &Measured| Some(millis(measured.cpu?) / f64::from(measured.ended().max(1)));
         Self {
             floor_sagas_per_second: floor.map(|floor| round(floor.per_second(), 1)),
             sagas_per_second: round(measured.per_second(), 1),
-            ratio: floor.map(|floor| round(measured.per_second() / floor.per_second(), 3)),
+            ratio: ratio(floor),
+            lapin_floor_sagas_per_second: lapin.map(|floor| round(floor.per_second(), 1)),
+            ratio_to_lapin_floor: ratio(lapin),
             floor_p50_ms: floor.map(|floor| millis(floor.latency(50))),
             floor_p99_ms: floor.map(|floor| millis(floor.latency(99))),
             p50_ms: millis(measured.latency(50)),
@@ -90,6 +99,8 @@ impl Figures {
             floor_sagas_per_second: maybe(|round| round.floor_sagas_per_second),
             sagas_per_second: middle(|round| round.sagas_per_second),
             ratio: maybe(|round| round.ratio),
+            lapin_floor_sagas_per_second: maybe(|round| round.lapin_floor_sagas_per_second),
+            ratio_to_lapin_floor: maybe(|round| round.ratio_to_lapin_floor),
             floor_p50_ms: maybe(|round| round.floor_p50_ms),
             floor_p99_ms: maybe(|round| round.floor_p99_ms),
             p50_ms: middle(|round| round.p50_ms),
@@ -106,17 +117,11 @@ impl Figures {
 }
 
 impl Report {
-    pub(super) fn new(
-        site: &Site,
-        load: &Load,
-        participants: Kind,
-        commit: Duration,
-        rounds: &[(Option<Measured>, Measured)],
-    ) -> Self {
-        let rounds: Vec<Figures> = rounds.iter().map(|(floor, one)| Figures::of(floor.as_ref(), one)).collect();
+    pub(super) fn new(site: &Site, load: &Load, args: &LoadArgs, commit: Duration, rounds: &[Round]) -> Self {
+        let rounds: Vec<Figures> = rounds.iter().map(Figures::of).collect();
         let mut durability: BTreeMap<String, String> = site.health.durability.iter().cloned().collect();
         let broker = match site.broker {
-            Messages::Amqp(_) => {
+            Messages::Amqp { .. } => {
                 durability.insert("queues".to_owned(), "quorum".to_owned());
                 durability.insert("messages".to_owned(), "persistent, mandatory, confirmed".to_owned());
                 "RabbitMQ"
@@ -130,8 +135,9 @@ impl Report {
             run: site.names.run.clone(),
             sagas: load.sagas,
             in_flight: load.in_flight,
+            coordinators: args.coordinators,
             refuse_percent: load.refuse_percent,
-            participants: match participants {
+            participants: match args.participants {
                 Kind::Bare => "bare",
                 Kind::Sdk => "sdk",
             },
@@ -169,6 +175,8 @@ impl Report {
             row("floor, sagas/s", |round| round.floor_sagas_per_second, 0),
             row("sagas/s", |round| Some(round.sagas_per_second), 0),
             row("ratio", |round| round.ratio, 3),
+            row("floor with lapin, sagas/s", |round| round.lapin_floor_sagas_per_second, 0),
+            row("ratio to that", |round| round.ratio_to_lapin_floor, 3),
             row("floor p50, ms", |round| round.floor_p50_ms, 2),
             row("floor p99, ms", |round| round.floor_p99_ms, 2),
             row("p50, ms", |round| Some(round.p50_ms), 2),
@@ -181,12 +189,13 @@ impl Report {
         let table = output::table(&["", "median", "least", "most"], rows.into_iter().flatten());
         let durability: Vec<String> = self.durability.iter().map(|(name, value)| format!("{name}={value}")).collect();
         format!(
-            "{table}\n\n{} sagas in {} rounds, {} in flight, {} % refused, {} participants: {completed} completed, \
+            "{table}\n\n{} sagas in {} rounds, {} in flight, {} % refused, {} coordinators, {} participants: {completed} completed, \
              {compensated} compensated, {stuck} stuck\n{} with {}; a commit alone takes {:.2} ms\n{}",
             self.sagas.saturating_mul(u32::try_from(self.rounds.len()).unwrap_or(u32::MAX)),
             self.rounds.len(),
             self.in_flight,
             self.refuse_percent,
+            self.coordinators,
             self.participants,
             self.store,
             self.broker,

@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, Connection};
 use tempfile::TempDir;
 
 use super::workload::Names;
-use crate::broker::amqp::AmqpBroker;
+use crate::broker::amqp::{AmqpBroker, LapinBroker};
 use crate::broker::in_process::InProcessBroker;
 use crate::broker::{Broker, Topology};
 use crate::cli::error::CliError;
@@ -33,14 +33,19 @@ pub(super) struct Site {
 
 /// The broker.
 pub(super) enum Messages {
-    Amqp(Arc<AmqpBroker>),
+    Amqp {
+        /// With the client that the coordinator has.
+        own: Arc<AmqpBroker>,
+        /// With lapin alone, for the second floor.
+        lapin: Arc<LapinBroker>,
+    },
     InProcess(InProcessBroker),
 }
 
 impl Messages {
     pub(super) fn shared(&self) -> Arc<dyn Broker> {
         match self {
-            Self::Amqp(broker) => broker.clone(),
+            Self::Amqp { own, .. } => own.clone(),
             Self::InProcess(broker) => Arc::new(broker.clone()),
         }
     }
@@ -62,7 +67,10 @@ impl Site {
 
         let broker = match broker_url.as_str() {
             "in-process" => Messages::InProcess(InProcessBroker::new()),
-            url => Messages::Amqp(Arc::new(AmqpBroker::connect(url).await?)),
+            url => Messages::Amqp {
+                own: Arc::new(AmqpBroker::connect(url).await?),
+                lapin: Arc::new(LapinBroker::connect_lazily(url)?),
+            },
         };
         let (folder, store_url, schemas) = place(&store, &names).await?;
         let opened = connect::store(&store_url).await?;
@@ -75,9 +83,11 @@ impl Site {
 
     fn topology(&self) -> Topology {
         let mut topology = Topology::replies(&self.names.replies());
-        topology.merge(Topology::replies(&self.names.floor_replies()));
-        for participant in self.names.participants() {
-            topology.merge(Topology::participant(&participant));
+        for names in [&self.names, &self.names.with_lapin()] {
+            topology.merge(Topology::replies(&names.floor_replies()));
+            for participant in names.participants() {
+                topology.merge(Topology::participant(&participant));
+            }
         }
         topology
     }
@@ -98,9 +108,10 @@ impl Site {
     /// Removes what was made. Tries everything before it says what did not work.
     pub(super) async fn remove(self) -> Result<(), CliError> {
         let mut problems = Vec::new();
-        if let Messages::Amqp(broker) = &self.broker {
+        if let Messages::Amqp { own, lapin } = &self.broker {
+            lapin.close().await;
             let queues: Vec<String> = self.topology().queues.into_iter().map(|queue| queue.name).collect();
-            if let Err(error) = broker.delete(&queues).await {
+            if let Err(error) = own.delete(&queues).await {
                 problems.push(format!("queues {}.*: {error}", self.names.run));
             }
         }

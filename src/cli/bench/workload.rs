@@ -69,6 +69,11 @@ impl Names {
         Self { run: run.to_owned() }
     }
 
+    /// Of the same run, with other queues, for participants with another client.
+    pub(super) fn with_lapin(&self) -> Self {
+        Self { run: format!("{}-lapin", self.run) }
+    }
+
     /// The participant of step `step`, from 0.
     pub(super) fn participant(&self, step: usize) -> String {
         format!("{}-{}", self.run, STEPS.get(step).unwrap_or(&"none"))

@@ -22,7 +22,7 @@ pub(super) async fn saga(pool: &PgPool, id: SagaId) -> Result<Option<SagaRecord>
     let found =
         sqlx::query(include_str!("sql/saga.sql")).bind(id.0).fetch_optional(&mut *snapshot).await.map_err(refused)?;
     let Some(found) = found else { return Ok(None) };
-    let mut saga: Saga = read_saga(&found)?;
+    let mut saga: Saga = read_saga(&found, 0)?;
     let rows =
         sqlx::query(include_str!("sql/entries.sql")).bind(id.0).fetch_all(&mut *snapshot).await.map_err(refused)?;
     snapshot.rollback().await.map_err(refused)?;
@@ -47,7 +47,7 @@ pub(super) async fn sagas(
         .fetch_all(pool)
         .await
         .map_err(refused)?;
-    rows.iter().map(|row| Ok(SagaSummary { saga: read_saga(row)? })).collect()
+    rows.iter().map(|row| Ok(SagaSummary { saga: read_saga(row, 0)? })).collect()
 }
 
 pub(super) async fn outbox(

@@ -33,7 +33,7 @@ pub(super) async fn load(
         .fetch_all(&mut *connection)
         .await
         .map_err(refused)?;
-    let mut sagas = rows.iter().map(saga).collect::<Result<Vec<Saga>, _>>()?;
+    let mut sagas = rows.iter().map(|row| saga(row, 0)).collect::<Result<Vec<Saga>, _>>()?;
     let readers: Vec<String> =
         sagas.iter().filter(|saga| saga.reads_outputs).map(|saga| saga.id.0.simple().to_string()).collect();
     if !readers.is_empty() {
@@ -54,37 +54,45 @@ pub(super) async fn load(
     Ok(sagas)
 }
 
-/// A saga from a row with the columns of `sql/load.sql`.
-pub(super) fn saga(row: &SqliteRow) -> Result<Saga, StoreError> {
-    fn get<'r, T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>>(
-        row: &'r SqliteRow,
-        column: &str,
-    ) -> Result<T, StoreError> {
-        row.try_get(column).map_err(refused)
-    }
+/// A saga from a row with the columns of `sql/saga.sql`, in their order, from column `first` on.
+pub(super) fn saga(row: &SqliteRow, first: usize) -> Result<Saga, StoreError> {
+    let mut columns = Columns { row, at: first };
     SagaRow {
-        id: get(row, "id")?,
-        definition_name: get(row, "definition_name")?,
-        definition_version: get(row, "definition_version")?,
-        key: get(row, "key")?,
-        state: get(row, "state")?,
-        paused: get(row, "paused")?,
-        revision: get(row, "revision")?,
-        next_seq: get(row, "next_seq")?,
-        steps: get(row, "steps")?,
-        stuck: get(row, "stuck")?,
-        cause: get(row, "cause")?,
-        input: get(row, "input")?,
-        output: get(row, "output")?,
-        reads_outputs: get(row, "reads_outputs")?,
-        signals: get(row, "signals")?,
-        parent: get(row, "parent")?,
-        deadline_at: get::<Option<i64>>(row, "deadline_at")?.map(time).transpose()?,
-        created_at: time(get(row, "created_at")?)?,
-        updated_at: time(get(row, "updated_at")?)?,
-        ended_at: get::<Option<i64>>(row, "ended_at")?.map(time).transpose()?,
+        id: columns.next()?,
+        definition_name: columns.next()?,
+        definition_version: columns.next()?,
+        key: columns.next()?,
+        state: columns.next()?,
+        paused: columns.next()?,
+        revision: columns.next()?,
+        next_seq: columns.next()?,
+        steps: columns.next()?,
+        stuck: columns.next()?,
+        cause: columns.next()?,
+        input: columns.next()?,
+        output: columns.next()?,
+        reads_outputs: columns.next()?,
+        signals: columns.next()?,
+        parent: columns.next()?,
+        deadline_at: columns.next::<Option<i64>>()?.map(time).transpose()?,
+        created_at: time(columns.next()?)?,
+        updated_at: time(columns.next()?)?,
+        ended_at: columns.next::<Option<i64>>()?.map(time).transpose()?,
     }
     .read()
+}
+
+/// The columns of a row, one after the other: finding each by its name takes longer than reading it.
+struct Columns<'r> {
+    row: &'r SqliteRow,
+    at: usize,
+}
+
+impl<'r> Columns<'r> {
+    fn next<T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>>(&mut self) -> Result<T, StoreError> {
+        self.at += 1;
+        self.row.try_get(self.at - 1).map_err(refused)
+    }
 }
 
 pub(super) async fn write(connection: &mut SqliteConnection, changes: &Changes) -> Result<Committed, StoreError> {

@@ -32,7 +32,8 @@ pub(super) async fn run(args: &Args, site: &mut Site) -> Result<Value, CliError>
     let database = Database::of(site).await?;
     let commit = commit_time(&*site.store).await?;
     let mut coordinator = Part::coordinator(site).await?;
-    let mut told = coordinator.listen()?;
+    let (sender, mut told) = tokio::sync::mpsc::unbounded_channel();
+    coordinator.listen(sender)?;
     let mut commits = async |coordinator: &mut Part| -> Result<u64, CliError> {
         coordinator.ask().await?;
         loop {

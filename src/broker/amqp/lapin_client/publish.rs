@@ -10,9 +10,9 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::broker::Published;
-use crate::broker::amqp::begun::Begun;
-use crate::broker::amqp::convert::{short, to_lapin};
-use crate::broker::amqp::link::{Link, Live, REQUEST_TIMEOUT};
+use crate::broker::amqp::lapin_client::begun::Begun;
+use crate::broker::amqp::lapin_client::convert::{short, to_lapin};
+use crate::broker::amqp::lapin_client::link::{Link, Live, REQUEST_TIMEOUT};
 use crate::failpoint::{self, Point};
 use crate::message::Envelope;
 use crate::message::command::COMMANDS_EXCHANGE;

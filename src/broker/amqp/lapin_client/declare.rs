@@ -6,7 +6,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ErrorKind};
 
 use crate::broker::amqp::address::Address;
-use crate::broker::amqp::convert::short;
+use crate::broker::amqp::lapin_client::convert::short;
 use crate::broker::topology::{DEAD_EXCHANGE, DELIVERY_LIMIT, EXCHANGES, ExchangeKind};
 use crate::broker::{BrokerError, Queue, Topology};
 

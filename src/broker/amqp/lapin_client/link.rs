@@ -11,11 +11,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::broker::amqp::address::Address;
-use crate::broker::amqp::declare::declare_again;
+use crate::broker::amqp::lapin_client::declare::declare_again;
 use crate::broker::{BrokerError, Topology};
 
 /// How long connecting may take, and every single request to the broker.
-pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+pub(in crate::broker::amqp) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often to see whether the connection is still there, besides being told.
 const WATCH: Duration = Duration::from_millis(200);
 /// How long to wait for the broker's part of a close in good order.
@@ -23,16 +23,16 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A connection that works, as far as is known.
 #[derive(Clone)]
-pub(super) struct Live {
+pub(in crate::broker::amqp) struct Live {
     /// Counts the connections of a link.
-    pub(super) generation: u64,
-    pub(super) connection: Arc<Connection>,
+    pub(in crate::broker::amqp) generation: u64,
+    pub(in crate::broker::amqp) connection: Arc<Connection>,
     broken: CancellationToken,
 }
 
 impl Live {
     /// It does not work any more: a new one is made.
-    pub(super) fn is_lost(&self) {
+    pub(in crate::broker::amqp) fn is_lost(&self) {
         self.broken.cancel();
     }
 }
@@ -46,7 +46,7 @@ enum State {
 
 /// Connects, and connects again, until `closed`.
 #[derive(Clone)]
-pub(super) struct Link {
+pub(in crate::broker::amqp) struct Link {
     purpose: &'static str,
     address: Address,
     state: Arc<watch::Sender<State>>,
@@ -56,7 +56,7 @@ pub(super) struct Link {
 
 impl Link {
     /// Starts connecting; `purpose` is seen in the broker's list of connections.
-    pub(super) fn new(
+    pub(in crate::broker::amqp) fn new(
         purpose: &'static str,
         address: Address,
         declared: Arc<Mutex<Topology>>,
@@ -68,12 +68,12 @@ impl Link {
         link
     }
 
-    pub(super) fn address(&self) -> &Address {
+    pub(in crate::broker::amqp) fn address(&self) -> &Address {
         &self.address
     }
 
     /// The connection, as soon as there is one, within `limit`.
-    pub(super) async fn live(&self, limit: Duration) -> Result<Live, BrokerError> {
+    pub(in crate::broker::amqp) async fn live(&self, limit: Duration) -> Result<Live, BrokerError> {
         let mut state = self.state.subscribe();
         // A connection that somebody has just found broken is not given to anybody else.
         let is_up = |state: &State| matches!(state, State::Up(live) if !live.broken.is_cancelled());
@@ -95,7 +95,7 @@ impl Link {
     }
 
     /// Connects once, to tell at once what is wrong with an address.
-    pub(super) async fn connect(&self) -> Result<Connection, BrokerError> {
+    pub(in crate::broker::amqp) async fn connect(&self) -> Result<Connection, BrokerError> {
         let name = format!("amends {}", self.purpose);
         let properties = ConnectionProperties::default().with_connection_name(name.into());
         match tokio::time::timeout(REQUEST_TIMEOUT, Connection::connect_uri(self.address.uri(), properties)).await {
@@ -114,8 +114,8 @@ impl Link {
     }
 
     /// Declares what is remembered on the connection that there is: somebody has deleted a queue from under it.
-    pub(super) async fn declare_again(&self) -> Result<(), BrokerError> {
-        self.declare_on(&self.live(REQUEST_TIMEOUT).await?.connection).await
+    pub(in crate::broker::amqp) async fn declare_again(&self, limit: Duration) -> Result<(), BrokerError> {
+        self.declare_on(&self.live(limit).await?.connection).await
     }
 
     async fn declare_on(&self, connection: &Connection) -> Result<(), BrokerError> {

@@ -1,0 +1,219 @@
+//! Consuming: a task per consumer that starts again whenever its connection is gone.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use backon::{BackoffBuilder, ExponentialBuilder};
+use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use super::handshake::Problem;
+use super::session::{Arrived, OPEN_TIMEOUT, Purpose, Session};
+use crate::broker::amqp::lapin_client::Link;
+use crate::broker::amqp::settling::{Plan, plan};
+use crate::broker::{BrokerError, Consumer, Delivery, DeliveryTag, Settlement, Settler};
+
+pub(in crate::broker::amqp) struct FrameConsumer {
+    /// What arrives at once, with the connection that it came over. No more than the prefetch is ever in it.
+    arrived: mpsc::UnboundedReceiver<(u64, Vec<Arrived>)>,
+    /// Of that, what was not asked for yet.
+    rest: VecDeque<Delivery>,
+    settler: Arc<FrameSettler>,
+    /// Ends the task, and with it the connection, when the consumer is dropped.
+    _end: DropGuard,
+}
+
+struct FrameSettler {
+    current: Mutex<Option<Current>>,
+}
+
+/// The connection that deliveries come from at the moment.
+struct Current {
+    generation: u64,
+    session: Arc<Session>,
+    /// Delivered and not settled.
+    unsettled: BTreeSet<u64>,
+}
+
+/// Starts consuming; fails when the first try does.
+pub(in crate::broker::amqp) async fn consume(
+    link: Link,
+    queue: &str,
+    prefetch: u16,
+    (closed, tasks): (&CancellationToken, &TaskTracker),
+) -> Result<FrameConsumer, BrokerError> {
+    // AMQP's 0 is "no limit": there always is one here.
+    let prefetch = prefetch.max(1);
+    let (sender, arrived) = mpsc::unbounded_channel();
+    let settler = Arc::new(FrameSettler { current: Mutex::new(None) });
+    let end = closed.child_token();
+    let task =
+        Task { link, queue: queue.to_owned(), prefetch, settler: settler.clone(), sender, end, tasks: tasks.clone() };
+    let first = task.open().await?;
+    let end = task.end.clone();
+    tasks.spawn(async move {
+        tokio::select! {
+            () = task.run(first) => {}
+            () = task.end.cancelled() => {}
+        }
+        task.settler.with(Option::take);
+    });
+    Ok(FrameConsumer { arrived, rest: VecDeque::new(), settler, _end: end.drop_guard() })
+}
+
+struct Task {
+    link: Link,
+    queue: String,
+    prefetch: u16,
+    settler: Arc<FrameSettler>,
+    sender: mpsc::UnboundedSender<(u64, Vec<Arrived>)>,
+    end: CancellationToken,
+    tasks: TaskTracker,
+}
+
+struct Opened {
+    session: Arc<Session>,
+    arrived: mpsc::UnboundedReceiver<Vec<Arrived>>,
+}
+
+impl Task {
+    async fn open(&self) -> Result<Opened, BrokerError> {
+        // Whatever keeps the broker away keeps it away from both; and its queues are declared again first.
+        self.link.live(OPEN_TIMEOUT).await?;
+        let (to, arrived) = mpsc::unbounded_channel();
+        let purpose = Purpose::Consume { queue: &self.queue, prefetch: self.prefetch, to };
+        match Session::open(self.link.address(), purpose, (&self.end, &self.tasks)).await {
+            Ok(session) => Ok(Opened { session, arrived }),
+            Err(Problem::Refused(why)) => Err(BrokerError::Refused(format!("consuming `{}`: {why}", self.queue))),
+            Err(Problem::Lost(why)) => Err(self.link.address().unreachable(why)),
+        }
+    }
+
+    async fn run(&self, first: Opened) {
+        let pauses = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(50))
+            .with_max_delay(Duration::from_secs(5))
+            .with_jitter()
+            .without_max_times();
+        let (mut generation, mut opened, mut backoff) = (0, Some(first), pauses.build());
+        loop {
+            let next = match opened.take() {
+                Some(first) => Ok(first),
+                None => self.open().await,
+            };
+            match next {
+                Ok(opened) => {
+                    generation += 1;
+                    backoff = pauses.build();
+                    if self.deliver(generation, opened).await.is_err() {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(queue = self.queue, %error, "no consumer, trying again");
+                    // Deleted, perhaps. Nobody else need notice: another queue may take the same messages, so that none
+                    // is returned, and the connection is as it was.
+                    if matches!(error, BrokerError::Refused(_))
+                        && let Err(error) = self.link.declare_again(OPEN_TIMEOUT).await
+                    {
+                        tracing::warn!(queue = self.queue, %error, "it cannot be declared again");
+                    }
+                }
+            }
+            tokio::time::sleep(backoff.next().unwrap_or(OPEN_TIMEOUT)).await;
+        }
+    }
+
+    /// Hands on what arrives until the connection is gone, or nobody wants it any more.
+    async fn deliver(&self, generation: u64, Opened { session, mut arrived }: Opened) -> Result<(), ()> {
+        self.settler.begin(generation, session.clone());
+        while let Some(batch) = arrived.recv().await {
+            self.settler.delivered(batch.iter().map(|arrived| arrived.tag));
+            self.sender.send((generation, batch)).map_err(drop)?;
+        }
+        let why = session.lost().await;
+        tracing::warn!(queue = self.queue, why, "consuming was cut off");
+        Ok(())
+    }
+}
+
+impl FrameConsumer {
+    fn take(&mut self, (generation, batch): (u64, Vec<Arrived>)) {
+        // What came over a connection that is gone comes again over the next.
+        if self.settler.generation() == Some(generation) {
+            self.rest.extend(batch.into_iter().map(|Arrived { tag, redelivered, envelope }| Delivery {
+                tag: DeliveryTag { generation, tag },
+                redelivered,
+                envelope,
+            }));
+        }
+    }
+}
+
+#[async_trait]
+impl Consumer for FrameConsumer {
+    async fn next(&mut self, max: usize) -> Option<Vec<Delivery>> {
+        let max = max.max(1);
+        let generation = self.settler.generation();
+        self.rest.retain(|delivery| Some(delivery.tag.generation) == generation);
+        while self.rest.is_empty() {
+            let batch = self.arrived.recv().await?;
+            self.take(batch);
+        }
+        while self.rest.len() < max
+            && let Ok(batch) = self.arrived.try_recv()
+        {
+            self.take(batch);
+        }
+        let later = self.rest.split_off(max.min(self.rest.len()));
+        Some(std::mem::replace(&mut self.rest, later).into())
+    }
+
+    fn settler(&self) -> Arc<dyn Settler> {
+        self.settler.clone()
+    }
+}
+
+impl FrameSettler {
+    fn with<T>(&self, act: impl FnOnce(&mut Option<Current>) -> T) -> T {
+        act(&mut self.current.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn begin(&self, generation: u64, session: Arc<Session>) {
+        self.with(|current| *current = Some(Current { generation, session, unsettled: BTreeSet::new() }));
+    }
+
+    fn generation(&self) -> Option<u64> {
+        self.with(|current| current.as_ref().map(|current| current.generation))
+    }
+
+    fn delivered(&self, tags: impl Iterator<Item = u64>) {
+        self.with(|current| {
+            if let Some(current) = current {
+                current.unsettled.extend(tags);
+            }
+        });
+    }
+}
+
+#[async_trait]
+impl Settler for FrameSettler {
+    async fn settle(&self, deliveries: Vec<(DeliveryTag, Settlement)>) {
+        // Planned and handed over under one lock: a range that another call acknowledges must not overtake what this one
+        // says about messages inside it. That it is written need not be waited for: if the connection is lost, what it
+        // had delivered comes again.
+        self.with(|current| {
+            let Some(Current { generation, session, unsettled }) = current.as_mut() else { return };
+            let Plan { refused, up_to, single } = plan(*generation, unsettled, deliveries);
+            session.send(|encoder| {
+                // Refusals first: a range that is acknowledged later must not swallow them.
+                refused.into_iter().for_each(|(tag, requeue)| encoder.reject(tag, requeue));
+                up_to.into_iter().for_each(|tag| encoder.ack(tag, true));
+                single.into_iter().for_each(|tag| encoder.ack(tag, false));
+            });
+        });
+    }
+}
