@@ -4,7 +4,7 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -95,19 +95,28 @@ impl Ids {
 pub struct DrawnIds {
     seed: u64,
     drawn: Arc<AtomicU64>,
+    /// Whose time the ids tell; that of nobody unless it is given.
+    clock: Option<Arc<AtomicI64>>,
 }
 
 impl DrawnIds {
     /// The ids of this seed, from the first.
     pub fn of(seed: u64) -> Self {
-        Self { seed, drawn: Arc::default() }
+        Self { seed, drawn: Arc::default(), clock: None }
     }
 
-    /// Shaped as a UUIDv7 whose milliseconds are the count.
+    /// The same, as one makes them whose clock this is, in milliseconds since 1970.
+    #[must_use]
+    pub fn by(self, clock: Arc<AtomicI64>) -> Self {
+        Self { clock: Some(clock), ..self }
+    }
+
+    /// Shaped as a UUIDv7 whose milliseconds are the clock's, or the count.
     fn saga(&self) -> SagaId {
         let count = self.drawn.fetch_add(1, Ordering::Relaxed) + 1;
         let mixed = (self.seed ^ count.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        SagaId(Uuid::from_u64_pair(count << 16 | 0x7000, 1 << 63 | mixed >> 2))
+        let millis = self.clock.as_ref().and_then(|clock| u64::try_from(clock.load(Ordering::Relaxed)).ok());
+        SagaId(Uuid::from_u64_pair(millis.unwrap_or(count) << 16 | 0x7000 | count & 0xfff, 1 << 63 | mixed >> 2))
     }
 }
 

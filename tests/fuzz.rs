@@ -123,6 +123,11 @@ fn no_message_harms_a_coordinator() {
 }
 
 #[test]
+fn messages_of_the_client_library_become_ours_and_back() {
+    fuzz("amqp", 4_000);
+}
+
+#[test]
 fn no_token_verifies_that_was_not_signed() {
     fuzz("token", 2_000);
 }

@@ -3,6 +3,7 @@
 //!
 //! `tests/fuzz.rs` runs them on the corpus and on what becomes of it, with stable Rust; `fuzz/run` drives them by coverage.
 
+mod amqp;
 mod definition;
 mod http;
 mod message;
@@ -24,6 +25,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "command", holds: message::is_refused_or_comes_back_as_command },
     Target { name: "reply", holds: message::is_refused_or_comes_back_as_reply },
     Target { name: "inbound", holds: message::harms_no_coordinator },
+    Target { name: "amqp", holds: amqp::becomes_a_message_and_back },
     Target { name: "token", holds: message::verifies_only_when_signed },
     Target { name: "http", holds: http::is_answered },
     Target { name: "cursor", holds: http::is_honoured_or_refused },

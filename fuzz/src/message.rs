@@ -14,7 +14,7 @@ use amends::store::memory::MemoryStore;
 use serde_json::Value;
 
 /// A message as a text: lines of `name: value`, an empty line, the body. `#7` is an integer.
-fn envelope(bytes: &[u8]) -> Envelope {
+pub fn envelope(bytes: &[u8]) -> Envelope {
     let end = bytes.windows(2).position(|two| two == b"\n\n");
     let (head, body) = match end {
         Some(at) => (bytes.get(..at).unwrap_or_default(), bytes.get(at + 2..).unwrap_or_default()),

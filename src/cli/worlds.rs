@@ -95,6 +95,7 @@ fn document(outcome: &Outcome, bug: Option<Bug>) -> Value {
         "commands": outcome.commands,
         "commits": outcome.commits,
         "faults": outcome.fired,
+        "operators": outcome.operated,
         "virtualMs": u64::try_from(outcome.took.as_millis()).unwrap_or(u64::MAX),
         "violations": violations,
         "again": again(outcome.seed, bug),
@@ -131,12 +132,16 @@ fn several(tally: &Tally, seeds: Seeds, took: Duration, bug: Option<Bug>, contex
         "commands": tally.commands,
         "commits": tally.commits,
         "faults": tally.fired,
+        "operators": tally.operated,
         "seedsPerSecond": rate.round(),
         "wrong": wrong,
     });
     context.output.one(&told, || {
         let ends: Vec<String> = tally.ends.iter().map(|(state, count)| format!("{count} {state}")).collect();
-        let rows = tally.fired.iter().map(|(fault, count)| vec![(*fault).to_owned(), count.to_string()]);
+        let faults = tally.fired.iter().map(|(fault, count)| vec![(*fault).to_owned(), count.to_string()]);
+        let operators =
+            tally.operated.iter().map(|(word, count)| vec![format!("operators: {word}"), count.to_string()]);
+        let rows = faults.chain(operators);
         format!(
             "{}\n\n{} runs ({rate:.0} a second), {} sagas ({}), {} commands, {} commits: {} runs with violations",
             output::table(&["fault", "struck"], rows),

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Delivery, DeliveryTag, Settlement, Settler};
@@ -52,6 +52,8 @@ pub(super) struct Committer {
     pub(super) listeners: Option<Listeners>,
     pub(super) ended: Option<mpsc::UnboundedSender<Ended>>,
     pub(super) timer: Timer,
+    /// Told when the store's clock was set back.
+    pub(super) set_back: Arc<Notify>,
     /// The acknowledgements that are being sent.
     pub(super) settling: Option<tokio::task::JoinHandle<()>>,
 }
@@ -242,6 +244,9 @@ impl Committer {
         self.publish_again(again, now).await;
 
         self.timer.hear(now, &dues);
+        if self.timer.was_set_back() {
+            self.set_back.notify_one();
+        }
         if claimed >= MAX_DUE as usize {
             // There may be more.
             self.timer.wake();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -23,7 +23,7 @@ use crate::coordinator::replies::{DeadLetters, Replies};
 use crate::coordinator::timer::Timer;
 use crate::coordinator::work::{Heard, Item, StartItem, TellItem, Waiting, Work};
 use crate::coordinator::{
-    CoordinatorError, Operate, Registered, Start, StartOutcome, children, declare, recovery, requests,
+    CoordinatorError, Operate, Registered, Start, StartOutcome, children, declare, recovery, requests, set_back,
 };
 use crate::definition::{self, Checked, Definition, Diagnostic, Severity};
 use crate::id::{DefinitionRef, Ids, SagaId};
@@ -139,6 +139,7 @@ impl Coordinator {
         let dead = DeadLetters { broker: broker.clone(), metrics: metrics.clone(), queue: options.replies.clone() };
         let (work, receiver) = mpsc::channel(MAX_WAITING);
         let (settler, settlers) = watch::channel(None);
+        let noticed = Arc::new(Notify::new());
         let replies = Replies {
             broker: broker.clone(),
             keys: keys.clone(),
@@ -162,6 +163,7 @@ impl Coordinator {
             listeners: options.events.then_some(listeners),
             ended: options.ended,
             timer: Timer::default(),
+            set_back: noticed.clone(),
             settling: None,
         };
         if broker.is_volatile() {
@@ -190,6 +192,7 @@ impl Coordinator {
             tasks,
             aborts,
         }));
+        coordinator.0.tasks.spawn(set_back::run(coordinator.clone(), noticed, stop.clone()));
         if options.requests {
             coordinator.0.tasks.spawn(requests::run(coordinator.clone(), stop.clone()));
             coordinator.0.tasks.spawn(children::run(coordinator.clone(), keys, stop));

@@ -30,6 +30,7 @@ mod registry;
 mod relatives;
 mod replies;
 mod requests;
+mod set_back;
 mod signals;
 mod telling;
 mod timer;

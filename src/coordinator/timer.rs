@@ -12,6 +12,8 @@ use crate::clock::Timestamp;
 const POLL: Duration = Duration::from_secs(1);
 /// Due times are looked at together that lie this close, in milliseconds.
 const GRAIN: i64 = 20;
+/// What the database's clock may seem to go back, in milliseconds, because of a commit that took long.
+const SEEMING: i64 = 5_000;
 
 /// Keeps the due times that this coordinator has written, on the database's clock.
 #[derive(Default)]
@@ -22,6 +24,8 @@ pub(super) struct Timer {
     hints: BTreeSet<i64>,
     /// When it was last looked; never, at first, so that what a predecessor left is looked for at once.
     looked: Option<Instant>,
+    /// Whether the clock went back.
+    was_set_back: bool,
 }
 
 impl Timer {
@@ -51,11 +55,17 @@ impl Timer {
 
     /// The database's time, and due times that were just written.
     pub(super) fn hear(&mut self, now: Timestamp, dues: &[Timestamp]) {
+        self.was_set_back |= self.now().is_some_and(|expected| now.timestamp_millis() < expected - SEEMING);
         self.heard = Some((now, Instant::now()));
         let horizon = now + POLL;
         // What lies beyond the next poll is found by a poll.
         let near = dues.iter().filter(|due| **due <= horizon);
         self.hints.extend(near.map(|due| due.timestamp_millis() / GRAIN + 1));
+    }
+
+    /// Whether the database's clock went back since this was asked last.
+    pub(super) fn was_set_back(&mut self) -> bool {
+        std::mem::take(&mut self.was_set_back)
     }
 
     /// The database's time now, in milliseconds, as far as it can be told without asking.
@@ -86,6 +96,19 @@ mod tests {
         assert!(timer.wait() > POLL / 2);
         timer.hear(now, &[now + Duration::from_millis(200)]);
         assert!(timer.wait() <= Duration::from_millis(220));
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_is_noticed_once_and_a_slow_commit_is_none() {
+        let mut timer = Timer::default();
+        let now = Timestamp::default() + Duration::from_secs(86_400);
+        timer.hear(now, &[]);
+        timer.hear(now - Duration::from_secs(3), &[]);
+        assert!(!timer.was_set_back());
+        timer.hear(now - Duration::from_secs(60), &[]);
+        assert!(timer.was_set_back() && !timer.was_set_back());
+        timer.hear(now + Duration::from_secs(3_600), &[]);
+        assert!(!timer.was_set_back());
     }
 
     #[test]

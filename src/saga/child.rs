@@ -11,7 +11,7 @@ use crate::saga::transition::{IllegalTransition, Machine};
 use crate::saga::{Direction, Effect, Held, Note, Problem, ReplyAddress, ReplyOutcome, SagaState};
 
 /// How often a held child looks for its parent's end by itself, at first and at last.
-const LOOK: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(60 * 60));
+pub(super) const LOOK: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(60 * 60));
 
 impl Machine<'_> {
     /// Every step is done: says so to the parent, once, and waits for its end.

@@ -62,6 +62,7 @@ pub fn migrate(
     let saga = compatible(from, to, saga, now)?;
     let mut machine =
         Machine { definition: to, saga, now, effects: Vec::new(), has_changed: true, items: OnceCell::new() };
+    machine.shorten_waits();
     machine.note(Note::Migrated { from: from.reference.version });
     Ok(machine.finish())
 }

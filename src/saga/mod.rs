@@ -14,6 +14,7 @@ mod operate;
 mod order;
 mod replay;
 mod reply;
+pub mod set_back;
 mod signal;
 pub mod state;
 mod transition;

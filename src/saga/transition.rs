@@ -51,6 +51,7 @@ pub fn transition(
         has_changed: false,
         items: OnceCell::new(),
     };
+    machine.shorten_waits();
     match &event.kind {
         EventKind::Started => machine.started()?,
         EventKind::Replied { seq, attempt, outcome } => machine.replied(*seq, *attempt, outcome)?,

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use amends::testkit::FaultKind;
+
 use crate::program::{Program, Said};
 
 const PLACE_ORDER: &str = include_str!("../../sagas/place-order.yaml");
@@ -98,6 +100,60 @@ fn plans_in_yaml_are_run_and_held_to_what_they_expect() {
         let said = run(wrong);
         assert_eq!(said.code, 2, "{}", said.stderr);
         assert!(said.stderr.contains(words), "{}", said.stderr);
+    }
+}
+
+#[test]
+fn a_plan_in_yaml_takes_every_kind_of_fault_on_actions_and_compensations() {
+    let guide = include_str!("../../docs/testing-sagas.md");
+    let mut plans: Vec<(String, String)> = Vec::new();
+    for kind in FaultKind::ALL {
+        assert!(guide.contains(&format!("`{kind}`")), "docs/testing-sagas.md does not tell of {kind}");
+        if kind == FaultKind::Early {
+            // Only of waits, which place-order has none of.
+            continue;
+        }
+        for (name, faults) in [
+            ("first", format!("pick#1={kind}")),
+            ("second", format!("pick#2={kind}")),
+            ("undone", format!("pick#1=fail, undo:authorise-payment#1={kind}")),
+        ] {
+            let plan = format!("definition: place-order.yaml\nfaults: [\"{}\"]\n", faults.replace(", ", "\", \""));
+            plans.push((format!("{kind}-{name}.yaml"), plan));
+        }
+    }
+    let names = plans.iter().map(|(name, _)| name.as_str());
+    let arguments: Vec<&str> = std::iter::once("simulate").chain(names).collect();
+    let program = Program::new(&arguments).patient().file("place-order.yaml", PLACE_ORDER);
+    let said = plans.iter().fold(program, |program, (name, plan)| program.file(name, plan)).run();
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let as_expected = said.stdout.lines().filter(|line| line.ends_with("as expected")).count();
+    assert_eq!(as_expected, (FaultKind::ALL.len() - 1) * 3, "{}", said.stdout);
+}
+
+#[test]
+fn a_plan_that_goes_wrong_is_told_with_its_seed_its_timeline_and_the_line_that_runs_it_again() {
+    let plan = |reason: &str| {
+        format!(
+            "definition: place-order.yaml\nseed: 7\nfaults: [pick#1=fail, undo:create-order#1=fail]\n\
+             expect: {{ state: STUCK, undone: [authorise-payment], stuck: {reason} }}\n"
+        )
+    };
+    let run = |plan: &str| {
+        Program::new(&["simulate", "plan.yaml"]).file("place-order.yaml", PLACE_ORDER).file("plan.yaml", plan).run()
+    };
+    let said = run(&plan("planned-failure"));
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let said = run(&plan("timeout"));
+    assert_eq!(said.code, 1, "{}", said.stdout);
+    let told = &said.stderr;
+    assert!(told.contains("place-order v1 with pick#1=fail undo:create-order#1=fail (seed 7) ended STUCK"), "{told}");
+    assert!(told.contains("expected to be stuck because of `timeout`"), "{told}");
+    let line = told.lines().find(|line| line.contains("turns back")).expect("a timeline");
+    assert!(line.trim_start().starts_with("0.") && line.is_ascii(), "{line}");
+    let again = told.lines().find_map(|line| line.trim().strip_prefix("again: ")).expect("one line");
+    for part in ["amends definitions simulate ", "place-order.yaml", "--fault 'undo:create-order#1=fail'", "--seed 7"] {
+        assert!(again.contains(part), "{again}");
     }
 }
 

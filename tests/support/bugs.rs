@@ -15,6 +15,7 @@ pub enum Bug {
     None,
     DropsSettlements,
     CompensatesInAnyOrder,
+    CompensatesForward,
     UnknownIsFailed,
     IgnoresThePivot,
     NoTombstone,
@@ -35,6 +36,11 @@ pub fn machine(bug: Bug, mut wrong: Definition) -> Machine {
         Bug::CompensatesInAnyOrder => {
             wrong.graph = Graph::new(vec![Vec::new(); wrong.steps.len()]).expect("no edges, no cycle");
         }
+        Bug::CompensatesForward => {
+            let graph = &wrong.graph;
+            let turned = wrong.indices().map(|index| graph.dependents(index).to_vec()).collect();
+            wrong.graph = Graph::new(turned).expect("turned round, it has no cycle either");
+        }
         Bug::IgnoresThePivot => wrong.steps.iter_mut().for_each(|step| step.pivot = false),
         _ => {}
     }
@@ -46,7 +52,7 @@ pub fn machine(bug: Bug, mut wrong: Definition) -> Machine {
         }
         let definition = match bug {
             Bug::IgnoresThePivot => &wrong,
-            Bug::CompensatesInAnyOrder if given.cause.is_some() => &wrong,
+            Bug::CompensatesInAnyOrder | Bug::CompensatesForward if given.cause.is_some() => &wrong,
             _ => definition,
         };
         let (mut saga, mut effects) = transition(definition, &saga, event)?;

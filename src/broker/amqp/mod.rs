@@ -9,6 +9,13 @@ mod frames;
 mod lapin_client;
 mod settling;
 
+/// Between our messages and those on the wire, and lapin's, for whoever tests it with whatever bytes there are.
+#[doc(hidden)]
+pub mod converted {
+    pub use super::frames::whole::{delivered, properties, read, written};
+    pub use super::lapin_client::{from_lapin, to_lapin};
+}
+
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;

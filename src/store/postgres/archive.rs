@@ -165,7 +165,7 @@ async fn restore(connection: &mut PgConnection, family: &Family, all: &mut Resto
     );
     forget.bind(&sagas).bind(&ids).execute(&mut *connection).await.map_err(refused)?;
     for (sql, rows) in [
-        ("insert into saga select * from json_populate_recordset(null::saga, $1::json)", sagas),
+        (include_str!("sql/restore_sagas.sql"), sagas),
         ("insert into outbox select * from json_populate_recordset(null::outbox, $1::json)", rows(|saga| &saga.outbox)),
         ("insert into history select * from json_populate_recordset(null::history, $1::json)", rows(|saga| &saga.history)),
         // Numbered anew: the numbers are of the store that gave them.

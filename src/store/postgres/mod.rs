@@ -35,6 +35,7 @@ const MIGRATIONS: &[Known] = &[
     },
     Known { version: 3, name: "deprecations", sql: include_str!("../../../migrations/postgres/0003_deprecations.sql") },
     Known { version: 4, name: "archive", sql: include_str!("../../../migrations/postgres/0004_archive.sql") },
+    Known { version: 5, name: "due_slot", sql: include_str!("../../../migrations/postgres/0005_due_slot.sql") },
 ];
 
 /// Connections to the database: batches need few.
@@ -272,10 +273,12 @@ impl Store for PostgresStore {
     }
 
     async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
-        sqlx::query_scalar("select min(due_at) from saga where due_at is not null")
-            .fetch_one(&self.0.pool)
-            .await
-            .map_err(refused)
+        sqlx::query_scalar(
+            "select min(due_at) from saga where due_slot = (select min(due_slot) from saga where due_slot is not null)",
+        )
+        .fetch_one(&self.0.pool)
+        .await
+        .map_err(refused)
     }
 
     async fn register(&self, definition: &DefinitionRecord) -> Result<Registration, StoreError> {

@@ -40,6 +40,7 @@ const MIGRATIONS: &[Known] = &[
     },
     Known { version: 3, name: "deprecations", sql: include_str!("../../../migrations/sqlite/0003_deprecations.sql") },
     Known { version: 4, name: "archive", sql: include_str!("../../../migrations/sqlite/0004_archive.sql") },
+    Known { version: 5, name: "due_slot", sql: include_str!("../../../migrations/sqlite/0005_due_slot.sql") },
 ];
 
 /// How long to wait for another process that holds the file.

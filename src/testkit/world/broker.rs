@@ -51,10 +51,10 @@ impl Exchange {
         Self { queues: InProcessBroker::new(), sky, evidence, bug, links: Arc::default(), late: Arc::default() }
     }
 
-    /// Breaks the connections of those that are meant: what they hold goes back to its queue.
+    /// Breaks the connections of those that are meant, and of the dead: what they hold goes back to its queue.
     pub(super) fn disconnect(&self, is_meant: impl Fn(&Life) -> bool) {
         let links = self.links.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for link in links.iter().filter(|link| is_meant(&link.life)) {
+        for link in links.iter().filter(|link| link.life.is_over() || is_meant(&link.life)) {
             link.break_off();
         }
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
@@ -144,6 +144,14 @@ impl Exchange {
         let reply = Reply { token: forger.sign(id, attempt), routing_key: command.reply_to.clone(), body };
         self.sky.struck(Strike::ReplyForged);
         self.put(reply.encode()).await;
+    }
+
+    /// With a bug: some genuine reply gives what a forged one has said before.
+    fn take_over(&self, delivery: &mut Delivery) {
+        let is_success = matches!(Reply::decode(&delivery.envelope), Ok(Reply { body: ReplyBody::Success(_), .. }));
+        if is_success && self.sky.dice(|dice| dice.happens(100)) {
+            delivery.envelope.body = br#"{"forged":true}"#.to_vec();
+        }
     }
 
     /// With a bug: a reply whose token says for itself what it is for is believed.
@@ -370,10 +378,14 @@ impl Consumer for LinkConsumer {
             };
             let mut deliveries = deliveries?;
             drop(held);
+            self.exchange.sky.look(self.link.life.place);
             for delivery in &mut deliveries {
                 delivery.tag.generation = generation;
                 if self.exchange.bug == Some(Bug::TokenIgnored) && self.queue == REPLIES_QUEUE {
                     self.exchange.believe(delivery);
+                }
+                if self.exchange.bug == Some(Bug::OutputForged) && self.queue == REPLIES_QUEUE {
+                    self.exchange.take_over(delivery);
                 }
                 self.exchange.sky.note(format_args!(
                     "{} gets {} {}",
@@ -442,7 +454,10 @@ impl Settler for LinkSettler {
         else {
             return;
         };
-        let here = deliveries.into_iter().filter(|(tag, _)| tag.generation == generation).collect();
+        let here: Vec<_> = deliveries.into_iter().filter(|(tag, _)| tag.generation == generation).collect();
+        for (_, settlement) in here.iter().filter(|(_, settlement)| *settlement != Settlement::Ack) {
+            self.sky.note(format_args!("{} answers {settlement:?}", self.link.life.place));
+        }
         settler.settle(here).await;
     }
 }

@@ -79,6 +79,26 @@ bugs! {
     EndedAgain = "ended-again", [3, 4];
     /// A saga ends before its last command does.
     EndsEarly = "ends-early", [3, 11];
+    /// A start is answered with the saga of its key, whatever that was started with.
+    InputIgnored = "input-ignored", [2];
+    /// A start that is said again is answered as if its input were another.
+    RepeatRefused = "repeat-refused", [2];
+    /// A command is decided for a saga that has ended.
+    DecidedAfterEnd = "decided-after-end", [4];
+    /// A saga that is completed is compensated beside.
+    TwoEnds = "two-ends", [4, 5];
+    /// Another coordinator undoes what is completed.
+    CompletedUndone = "completed-undone", [5];
+    /// A participant says that it is done, and commits it then.
+    ReplyBeforeCommit = "reply-before-commit", [12];
+    /// What a forged reply says is taken for what the genuine one put out.
+    OutputForged = "output-forged", [13];
+    /// A saga is moved to another version, and nobody has asked for it.
+    MovedSilently = "moved-silently", [14];
+    /// An operator need not say why.
+    NoReason = "no-reason", [15];
+    /// What is due is looked at a day later.
+    DayLate = "day-late", [16];
 }
 
 impl std::str::FromStr for Bug {

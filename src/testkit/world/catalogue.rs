@@ -149,6 +149,8 @@ fn made_up(seed: u64, version: u32) -> String {
         3 + dice.below(15),
     );
     let layers = 1 + dice.below(4);
+    // What the next version leaves as it was: a saga that is no further can be moved to it.
+    let kept = Dice::of(seed, 8).below(layers + 1);
     let pivot = if dice.below(2) == 0 { dice.below(layers) } else { layers };
     let mut before: Vec<String> = Vec::new();
     // A step before whose output there always is.
@@ -179,6 +181,7 @@ fn made_up(seed: u64, version: u32) -> String {
                 _ => {}
             }
             let service = ["ant", "bee", "cat"][dice.below(3) as usize];
+            let version = if layer < kept { 1 } else { version };
             let _ = write!(text, "    participant: {service}\n    action: {step}-v{version}\n");
             let read = read.as_ref().filter(|_| dice.below(2) == 0);
             let read = read.map(|of| format!(", seen: \"${{ steps['{of}'].output.number }}\"")).unwrap_or_default();

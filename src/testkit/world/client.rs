@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::bug::Bug;
 use super::catalogue::Recipe;
 use super::crew::World;
 use super::evidence::{Start, Told};
 use super::sky::{Dice, Life, Place};
 use crate::broker::{Broker, Published};
-use crate::coordinator::{Coordinator, CoordinatorError, Operate, OperatorAction, Start as Wanted, StartOutcome};
+use crate::coordinator::{
+    Coordinator, CoordinatorError, Deprecate, Migrate, Operate, OperatorAction, Start as Wanted, StartOutcome,
+};
 use crate::id::SagaId;
 use crate::message::request::START_KEY;
 use crate::message::{Envelope, Properties};
@@ -18,6 +21,13 @@ use crate::store::StoreError;
 
 /// How long a caller goes on asking, from the beginning of the world.
 const STAMINA: Duration = Duration::from_secs(90);
+
+/// What the audit calls the operator.
+const ACTOR: &str = "ann";
+
+/// What operators do in worlds, as reports call it.
+pub const OPERATORS_DO: &[&str] =
+    &["abandon", "cancel", "compensate", "deprecate", "migrate", "pause", "resume", "retry", "skip", "undeprecate"];
 
 /// One caller with one saga in mind.
 pub(super) struct Caller {
@@ -65,8 +75,18 @@ impl Caller {
         if !self.recipe.definition.signals().is_empty() && self.dice.happens(850) {
             self.signal(id).await;
         }
-        if self.dice.happens(300) {
+        if self.dice.happens(400) {
             self.interfere(id).await;
+        }
+        if self.recipe.next.is_some() && self.dice.happens(250) {
+            for _ in 0..3 {
+                let wait = self.dice.between(0, 1_500);
+                tokio::time::sleep(wait).await;
+                self.migrate(id).await;
+            }
+        }
+        if self.dice.happens(80) {
+            self.deprecate().await;
         }
     }
 
@@ -84,6 +104,7 @@ impl Caller {
         sky.travel().await;
         let reached = self.world.crew.coordinator(n).filter(|_| !sky.is_cut(Place::Client, Place::Coordinator(n)));
         let Some((coordinator, life)) = reached else { return Answer::None };
+        sky.look(life.place);
         let answer = tokio::select! {
             biased;
             () = life.over() => return Answer::None,
@@ -104,6 +125,11 @@ impl Caller {
             let told = match self.ask(async |coordinator| coordinator.start(wanted).await).await {
                 Answer::Given(Ok(StartOutcome::Started { id, .. } | StartOutcome::Exists { id })) => Told::Saga(id),
                 Answer::Given(Err(CoordinatorError::KeyConflict { .. })) => Told::Conflict,
+                // Until whoever deprecated it thinks better of it.
+                Answer::Given(Err(CoordinatorError::VersionDeprecated { .. })) => {
+                    self.pause().await;
+                    continue;
+                }
                 Answer::Given(Err(error)) if !error.is_transient() => {
                     self.world.evidence.broken(0, format!("a start of {name} was refused: {error}"));
                     return None;
@@ -179,12 +205,18 @@ impl Caller {
         for _ in 0..=self.dice.below(2) {
             let wait = self.dice.between(0, 3_000);
             tokio::time::sleep(wait).await;
-            let action = match self.dice.below(10) {
+            let action = match self.dice.below(14) {
                 0..=2 => OperatorAction::Cancel,
-                3..=6 => OperatorAction::Pause,
-                7 => OperatorAction::Compensate,
-                8 => OperatorAction::Retry { step: None },
-                _ => OperatorAction::Abandon,
+                3..=5 => OperatorAction::Pause,
+                6 => OperatorAction::Compensate,
+                7 => OperatorAction::Retry { step: None },
+                8 => OperatorAction::Abandon,
+                9 => OperatorAction::Skip { step: None },
+                10 | 11 => OperatorAction::Skip { step: self.some_step() },
+                _ => {
+                    self.migrate(id).await;
+                    continue;
+                }
             };
             let is_pause = action == OperatorAction::Pause;
             self.operate(id, action).await;
@@ -196,15 +228,72 @@ impl Caller {
         }
     }
 
+    fn some_step(&mut self) -> Option<String> {
+        let steps = &self.recipe.definition.steps;
+        let at = self.dice.below(steps.len() as u64);
+        steps.get(usize::try_from(at).ok()?).map(|step| step.name.clone())
+    }
+
+    /// Moves the saga to the next version, if there is one by then, and what was sent allows it.
+    async fn migrate(&mut self, id: SagaId) {
+        let Some((_, next)) = &self.recipe.next else { return };
+        let to = next.reference.version;
+        let (actor, reason) = (ACTOR.to_owned(), self.reason());
+        let wish = Migrate { id, to, actor, reason, expected_revision: None };
+        if let Answer::Given(Ok(_)) = self.ask(async |coordinator| coordinator.migrate(wish).await).await {
+            self.was_done(id, "migrate");
+        }
+    }
+
+    /// Forbids new starts of a version for a while.
+    async fn deprecate(&mut self) {
+        let mut reference = self.recipe.definition.reference.clone();
+        if self.dice.happens(500)
+            && let Some((_, next)) = &self.recipe.next
+        {
+            reference = next.reference.clone();
+        }
+        self.world.evidence.seen().deprecated.insert(reference.name.clone());
+        for is_deprecated in [true, false] {
+            while self.world.sky.elapsed() < STAMINA {
+                let (actor, reason) = (ACTOR.to_owned(), self.reason());
+                let wish = Deprecate { reference: reference.clone(), is_deprecated, actor, reason };
+                match self.ask(async |coordinator| coordinator.deprecate(wish).await).await {
+                    Answer::Given(Ok(has_changed)) => {
+                        let word = if is_deprecated { "deprecate" } else { "undeprecate" };
+                        self.world.sky.note(format_args!("operator: {word} {reference}: {has_changed}"));
+                        if has_changed {
+                            self.world.evidence.seen().stood.push((reference.clone(), word));
+                        }
+                        break;
+                    }
+                    // The next version is not registered yet.
+                    Answer::Given(Err(CoordinatorError::UnknownVersion { .. })) => return,
+                    Answer::Given(Err(_)) | Answer::None => self.pause().await,
+                }
+            }
+            let wait = self.dice.between(0, 4_000);
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    fn reason(&self) -> String {
+        let is_silent = self.world.bug == Some(Bug::NoReason);
+        if is_silent { String::new() } else { "why not".to_owned() }
+    }
+
+    fn was_done(&self, id: SagaId, word: &'static str) {
+        self.world.sky.note(format_args!("operator: {word} {id}"));
+        self.world.evidence.seen().operated.push((id, word));
+    }
+
     /// Whether it was done, as far as is known.
     pub(super) async fn operate(&mut self, id: SagaId, action: OperatorAction) -> bool {
-        let (word, sky) = (action.as_str(), self.world.sky.clone());
-        let wish =
-            Operate { id, action, actor: "ann".to_owned(), reason: "why not".to_owned(), expected_revision: None };
+        let word = action.as_str();
+        let wish = Operate { id, action, actor: ACTOR.to_owned(), reason: self.reason(), expected_revision: None };
         match self.ask(async |coordinator| coordinator.operate(wish).await).await {
             Answer::Given(Ok(_)) => {
-                sky.note(format_args!("operator: {word} {id}"));
-                self.world.evidence.seen().operated.push((id, word));
+                self.was_done(id, word);
                 true
             }
             // Told that nothing was done, which is final.

@@ -15,7 +15,7 @@ use super::sky::{Life, Place, Sky};
 use super::store::{Connection, Server};
 use crate::coordinator::{Coordinator, CoordinatorOptions};
 use crate::definition::Definition;
-use crate::id::Ids;
+use crate::id::{DrawnIds, Ids};
 use crate::participant::{Limits, Runner};
 
 /// Everything there is. Clones are the same world.
@@ -26,7 +26,7 @@ pub(super) struct World {
     pub(super) server: Server,
     pub(super) exchange: Exchange,
     pub(super) bug: Option<Bug>,
-    pub(super) ids: Ids,
+    pub(super) ids: DrawnIds,
     /// What the coordinators have in mind.
     pub(super) compiled: Arc<Vec<Arc<Definition>>>,
     pub(super) has_events: bool,
@@ -129,7 +129,7 @@ impl World {
         loop {
             let options = CoordinatorOptions {
                 events: self.has_events,
-                ids: self.ids.clone(),
+                ids: Ids::Drawn(self.ids.clone().by(self.sky.dial(life.place))),
                 compiled: self.compiled.to_vec(),
                 ..CoordinatorOptions::default()
             };

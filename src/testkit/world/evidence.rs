@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::ledger::Database;
-use crate::id::{CommandId, SagaId};
+use crate::id::{CommandId, DefinitionRef, SagaId};
 use crate::message::Command;
 use crate::message::TokenKeys;
 use crate::saga::{Direction, Saga};
@@ -31,6 +31,12 @@ pub(super) struct Seen {
     pub(super) starts: Vec<Start>,
     /// What operators were told was done: the saga and the action's word.
     pub(super) operated: Vec<(SagaId, &'static str)>,
+    /// What they were told of definitions: the version and the word.
+    pub(super) stood: Vec<(DefinitionRef, &'static str)>,
+    /// Definitions of which a version was deprecated for a while.
+    pub(super) deprecated: BTreeSet<String>,
+    /// Definitions that there are.
+    pub(super) registered: BTreeSet<DefinitionRef>,
     pub(super) violations: BTreeSet<Violation>,
     /// The last attempt of each command that was published, for whoever forges replies.
     pub(super) published: BTreeMap<CommandId, Command>,

@@ -6,6 +6,9 @@ use super::sky::Dice;
 
 macro_rules! strikes {
     ($($variant:ident = $word:literal, $rate:literal;)*) => {
+        /// The kinds of faults, as reports call them.
+        pub const FAULTS: &[&str] = &[$($word,)*];
+
         /// A kind of fault.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub(super) enum Strike {
@@ -39,6 +42,8 @@ strikes! {
     StoreOutage = "the store is away", 1_000;
     BrokerRestart = "the broker restarts", 1_000;
     ClockJump = "the store's clock jumps", 1_000;
+    ClockSkewed = "a coordinator's clock is off from the start", 1_000;
+    OwnClockJump = "a coordinator's clock jumps", 1_000;
     CommitConflict = "a commit is turned down", 60;
     StoreLost = "the connection to the store is lost", 30;
     CommitSlow = "a commit takes long", 60;

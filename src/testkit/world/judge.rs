@@ -9,7 +9,8 @@ use crate::id::{DefinitionRef, SagaId};
 use crate::message::command::idempotency_key;
 use crate::payload::Payload;
 use crate::saga::{
-    Direction, Event, EventKind, Outcome, ReplyOutcome, Saga, SagaState, Told as Happened, started, transition,
+    Direction, Event, EventKind, Outcome, ReplyOutcome, Saga, SagaState, Skip, StepState, Told as Happened, migrate,
+    started, transition,
 };
 use crate::store::memory::MemoryStore;
 use crate::store::{AuditRecord, HistoryRecord, OutboxEntry, Page, SagaFilter, Store, StoreError};
@@ -21,6 +22,8 @@ struct Case<'a> {
     history: Vec<HistoryRecord>,
     audits: Vec<AuditRecord>,
     definition: Arc<Definition>,
+    /// The versions that it had, expanded for its input.
+    versions: BTreeMap<u32, Arc<Definition>>,
     sightings: Vec<&'a Saga>,
     seen: &'a Seen,
 }
@@ -54,13 +57,14 @@ pub(super) async fn judge(
             continue;
         };
         let case = Case {
-            saga: saga.clone(),
             commands: commands.clone(),
             history: store.history(saga.id).await?,
             audits: store.audit(Some(saga.id), &Page { after: None, limit: u32::MAX }).await?,
+            versions: versions(saga, definitions),
             definition,
             sightings: seen.sightings.iter().filter(|seen| seen.id == saga.id).collect(),
             seen,
+            saga: saga.clone(),
         };
         verdict.replays(&case);
         verdict.is_final(&case);
@@ -70,6 +74,18 @@ pub(super) async fn judge(
         verdict.messages(&case);
         verdict.operators(&case);
         verdict.relatives(&case, &sagas);
+    }
+    let audits = store.audit(None, &Page { after: None, limit: u32::MAX }).await?;
+    for (reference, word) in &seen.stood {
+        let told = seen.stood.iter().filter(|other| *other == &(reference.clone(), *word)).count();
+        let is_it = |audit: &&AuditRecord| {
+            audit.action == *word && audit.detail.value()["definition"] == serde_json::json!(reference)
+        };
+        let written = audits.iter().filter(is_it).filter(|audit| !audit.reason.is_empty()).count();
+        if written < told {
+            let what = format!("{word} of {reference} was done {told} times and audited {written} times");
+            verdict.violations.insert(Violation { guarantee: 15, what });
+        }
     }
     Ok(verdict)
 }
@@ -113,7 +129,9 @@ impl Verdict {
                     }
                 }
                 Told::Requested => {
-                    if name.is_some_and(|name| !owners.contains_key(&name)) {
+                    // A request may have come while nothing new was to be started.
+                    let may_be_refused = seen.deprecated.contains(&start.definition);
+                    if !may_be_refused && name.is_some_and(|name| !owners.contains_key(&name)) {
                         let what = format!("the request for {:?} was confirmed, and there is no saga", start.key);
                         self.violations.insert(Violation { guarantee: 1, what });
                     }
@@ -125,13 +143,15 @@ impl Verdict {
     /// 3: the history, replayed event by event, gives every state that was ever committed.
     fn replays(&mut self, case: &Case<'_>) {
         let of = &case.saga;
-        let fresh = |saga: &Saga| {
-            let definition = &case.definition;
+        let mut definition = case.first_definition();
+        let fresh = |saga: &Saga, definition: &Definition| {
             let mut fresh = Saga::new(saga.id, definition, saga.key.clone(), saga.input.clone(), saga.created_at);
             fresh.parent = case.sightings.first().map_or(&saga.parent, |first| &first.parent).clone();
             fresh
         };
-        let mut replayed = fresh(of);
+        let mut replayed = fresh(of, &definition);
+        // What a later version reads was put out under an earlier one, which may have had no use for it.
+        replayed.reads_outputs |= case.versions.values().any(|version| version.reads_outputs);
         if let Some(parent) = &mut replayed.parent {
             (parent.undo, parent.held) = (None, None);
         }
@@ -139,7 +159,18 @@ impl Verdict {
         let mut last = None;
         for happened in case.events() {
             let before = replayed.revision;
-            match transition(&case.definition, &replayed, &happened.event) {
+            let moved = match happened.event.kind {
+                EventKind::Migrated { to, .. } => match case.versions.get(&to) {
+                    Some(next) => {
+                        let moved = migrate(&definition, next, &replayed, happened.event.now);
+                        definition = next.clone();
+                        moved.map_err(|reasons| format!("{reasons:?}"))
+                    }
+                    None => Err(format!("there is no version {to}")),
+                },
+                _ => transition(&definition, &replayed, &happened.event).map_err(|error| error.to_string()),
+            };
+            match moved {
                 Ok((next, _)) => replayed = next,
                 Err(error) => return self.broken(3, of.id, format!("its history cannot be replayed: {error}")),
             }
@@ -174,9 +205,17 @@ impl Verdict {
             if saga.state.is_terminal() {
                 end = Some(saga);
             }
-            if saga.definition != of.definition {
-                self.broken(14, of.id, format!("it was of {} once", saga.definition));
+            let (version, told) = (saga.definition.version, case.version_at(saga.revision));
+            if version != told {
+                self.broken(
+                    14,
+                    of.id,
+                    format!("at revision {} it was of version {version}, not {told}", saga.revision),
+                );
             }
+        }
+        if of.definition.version != case.version_at(of.revision) {
+            self.broken(14, of.id, format!("it is of {}, and its history does not say so", of.definition));
         }
         if states.contains("COMPLETED") && states.contains("COMPENSATED") {
             self.broken(5, of.id, "it was both completed and compensated");
@@ -237,6 +276,9 @@ impl Verdict {
                     let outcome = entry.verified.as_ref().map(|verified| verified.outcome);
                     entry.step == step.name && matches!(outcome, Some(Outcome::Success | Outcome::Skipped))
                 });
+                if case.is_passed_over(&step.name) {
+                    continue;
+                }
                 if !is_refused && !is_undone {
                     self.broken(8, case.saga.id, format!("{} is not compensated", step.name));
                 }
@@ -296,6 +338,7 @@ impl Verdict {
                         };
                         let is_undone = entries(&step.name, Direction::Compensation)
                             .any(|entry| settled(entry, &[Outcome::Success, Outcome::Skipped]));
+                        let is_undone = is_undone || case.is_passed_over(&step.name);
                         let needs_none = step.compensation.action().is_none() && action.verified.is_some();
                         if !is_undone && !needs_none && !settled(action, &[Outcome::Failure]) {
                             self.broken(9, case.saga.id, format!("{} was undone before {}", entry.step, step.name));
@@ -318,11 +361,15 @@ impl Verdict {
         }
     }
 
-    /// 11, and what commands were sent as.
+    /// 11, 4 and what commands were sent as.
     fn messages(&mut self, case: &Case<'_>) {
         for entry in &case.commands {
             if entry.verified.is_none() && case.saga.state.is_terminal() {
                 self.broken(11, case.saga.id, format!("it has ended, and {} is PENDING", entry.step));
+            }
+            let end = case.sightings.iter().find(|saga| saga.state.is_terminal());
+            if end.is_some_and(|end| entry.decided_revision > end.revision) {
+                self.broken(4, case.saga.id, format!("it had ended, and {} was decided", entry.step));
             }
             let Some(step) = case.definition.named(&entry.step) else { continue };
             let is_as_defined = match entry.direction {
@@ -333,7 +380,9 @@ impl Verdict {
                 self.broken(14, case.saga.id, format!("{} is not what its definition says", entry.step));
             }
             if let Some(sent) = case.seen.published.get(&entry.id)
-                && (sent.definition != case.saga.definition || sent.action != entry.action)
+                && (sent.definition.name != case.saga.definition.name
+                    || !case.versions.contains_key(&sent.definition.version)
+                    || sent.action != entry.action)
             {
                 self.broken(14, case.saga.id, format!("{} was sent for {}", entry.step, sent.definition));
             }
@@ -351,8 +400,11 @@ impl Verdict {
         }
         for audit in &case.audits {
             let happened = case.history.iter().any(|record| {
-                let is_it =
-                    matches!(&record.event, EventKind::Operated { operation } if operation.as_str() == audit.action);
+                let is_it = match &record.event {
+                    EventKind::Operated { operation } => operation.as_str() == audit.action,
+                    EventKind::Migrated { .. } => audit.action == "migrate",
+                    _ => false,
+                };
                 is_it && record.at == audit.at
             });
             let changed = audit.detail.value()["fromRevision"] != audit.detail.value()["toRevision"];
@@ -386,6 +438,7 @@ impl Verdict {
                 && outcome != Some(Outcome::Failure)
                 && !matches!(state, None | Some(SagaState::Compensated))
                 && !is_given_up
+                && !case.is_passed_over(&entry.step)
             {
                 self.broken(8, case.saga.id, format!("it is compensated, and its {} is {state:?}", entry.step));
             }
@@ -397,6 +450,27 @@ impl<'a> Case<'a> {
     fn effects(&self) -> impl Iterator<Item = &'a super::evidence::Effect> {
         let id = self.saga.id;
         self.seen.effects.iter().filter(move |effect| effect.saga == id)
+    }
+
+    /// The version that its history gives it at this revision.
+    fn version_at(&self, revision: u32) -> u32 {
+        let moves = self.history.iter().filter_map(|record| match record.event {
+            EventKind::Migrated { from, to } => Some((record.revision, from, to)),
+            _ => None,
+        });
+        let first = moves.clone().next().map(|(_, from, _)| from);
+        let last = moves.take_while(|(at, _, _)| *at <= revision).last().map(|(_, _, to)| to);
+        last.or(first).or(self.sightings.first().map(|first| first.definition.version)).unwrap_or_default()
+    }
+
+    fn first_definition(&self) -> Arc<Definition> {
+        self.versions.get(&self.version_at(0)).unwrap_or(&self.definition).clone()
+    }
+
+    /// Whether an operator has said that it need not be undone.
+    fn is_passed_over(&self, step: &str) -> bool {
+        let state = self.definition.find(step).and_then(|index| self.saga.steps.get(index.at()));
+        matches!(state, Some(StepState::Skipped { by: Skip::OperatorCompensation { .. } }))
     }
 
     fn stands(&self, step: &str, direction: Direction) -> bool {
@@ -428,6 +502,12 @@ impl<'a> Case<'a> {
         events.sort_by_key(|event| event.revision);
         events
     }
+}
+
+/// The versions of its definition.
+fn versions(saga: &Saga, definitions: &BTreeMap<DefinitionRef, Arc<Definition>>) -> BTreeMap<u32, Arc<Definition>> {
+    let same = definitions.iter().filter(|(reference, _)| reference.name == saga.definition.name);
+    same.filter_map(|(reference, found)| Some((reference.version, saga.expand(found)?))).collect()
 }
 
 /// What each step put out is compared through the outbox, which is where it is kept.

@@ -147,6 +147,11 @@ impl Ledger for SimLedger {
         let (database, life) = (self.database.clone(), self.life.clone());
         database.0.sky.travel().await;
         life.go_on().await;
+        if database.0.sky.is_cut(life.place, Place::Database) {
+            database.0.sky.sleep(100, 1_000).await;
+            life.go_on().await;
+            return Err(sqlx::Error::PoolTimedOut);
+        }
         if database.0.sky.strikes(Strike::LedgerLost) {
             return Err(sqlx::Error::PoolTimedOut);
         }
@@ -214,11 +219,22 @@ impl Ledger for SimLedger {
         transaction.may_crash().await;
         sky.travel().await;
         transaction.life.go_on().await;
-        if sky.strikes(Strike::LedgerUnknownDropped) {
+        let is_cut = sky.is_cut(transaction.life.place, Place::Database);
+        if is_cut || sky.strikes(Strike::LedgerUnknownDropped) {
             return Err(lost());
         }
         let (rows, effects) = (std::mem::take(&mut transaction.rows), std::mem::take(&mut transaction.effects));
         let database = transaction.database.clone();
+        if database.has(Bug::ReplyBeforeCommit) {
+            tokio::spawn(async move {
+                sky.sleep(1, 60).await;
+                if !transaction.life.is_over() {
+                    database.write(rows, effects);
+                }
+                drop(transaction);
+            });
+            return Ok(());
+        }
         if database.has(Bug::EffectBeforeInbox) {
             database.write(Vec::new(), effects);
             transaction.may_crash().await;

@@ -39,6 +39,8 @@ pub struct Tally {
     pub commits: u64,
     /// How often each kind of fault struck.
     pub fired: BTreeMap<&'static str, u64>,
+    /// How often operators did what.
+    pub operated: BTreeMap<&'static str, u64>,
     /// The worlds in which something was found wrong, in order of their seeds.
     pub wrong: Vec<Outcome>,
 }
@@ -58,6 +60,9 @@ impl Tally {
         }
         for (fault, count) in &outcome.fired {
             *self.fired.entry(fault).or_default() += count;
+        }
+        for (word, count) in &outcome.operated {
+            *self.operated.entry(word).or_default() += count;
         }
         if !outcome.violations.is_empty() {
             self.wrong.push(outcome);

@@ -20,20 +20,23 @@ mod sky;
 mod store;
 mod weather;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use bug::Bug;
+pub use client::OPERATORS_DO;
 pub use evidence::Violation;
+pub use fault::FAULTS;
 pub use many::{Many, Seeds, Tally};
 
 use crate::broker::{Broker, Topology};
 use crate::coordinator::OperatorAction;
 use crate::definition::Definition;
-use crate::id::{DefinitionRef, DrawnIds, Ids};
-use crate::message::{TokenKey, TokenKeys};
-use crate::saga::Saga;
+use crate::id::{DefinitionRef, DrawnIds, SagaId};
+use crate::message::command::idempotency_key;
+use crate::message::{Command, TokenKey, TokenKeys};
+use crate::saga::{Saga, SagaState};
 use crate::store::{DefinitionRecord, Page, SagaFilter, SagaSummary, Store, StoreError};
 use crate::testkit::simulation::retry_budget;
 
@@ -65,6 +68,8 @@ pub struct Outcome {
     pub commits: u64,
     /// How often each kind of fault struck.
     pub fired: BTreeMap<&'static str, u64>,
+    /// How often operators did what, as far as they were told.
+    pub operated: BTreeMap<&'static str, u64>,
     /// What was found wrong.
     pub violations: Vec<Violation>,
     /// How long it took, on its own clock.
@@ -94,6 +99,8 @@ struct Cast {
     /// When the next version of a definition is registered.
     next_version: Option<Duration>,
     has_events: bool,
+    /// Whether the store has a clock; otherwise each coordinator goes by its own.
+    has_clock: bool,
 }
 
 impl Cast {
@@ -104,14 +111,15 @@ impl Cast {
             recipes.extend(catalogue::recipe(usize::try_from(at).unwrap_or_default()));
         }
         recipes.dedup_by_key(|recipe| &recipe.definition.reference);
-        let next = dice.between(500, 6_000);
+        let next = dice.between(0, 3_000);
         Self {
             recipes,
             coordinators: 1 + u8::try_from(dice.below(3)).unwrap_or_default(),
             callers: 2 + dice.below(4),
             storm: dice.between(1_000, 10_000),
-            next_version: (dice.below(4) == 0).then_some(next),
+            next_version: (dice.below(2) == 0).then_some(next),
             has_events: dice.below(4) == 0,
+            has_clock: dice.below(3) > 0,
         }
     }
 
@@ -132,10 +140,10 @@ async fn live(seed: u64, bug: Option<Bug>, keeps_trace: bool) -> Result<Outcome,
     let sky = Sky::new(seed, Strikes::drawn(&mut dice), keeps_trace);
     let evidence = Evidence::default();
     let world = World {
-        server: store::Server::new(sky.clone(), evidence.clone(), bug),
+        server: store::Server::new(sky.clone(), evidence.clone(), bug, cast.has_clock),
         exchange: broker::Exchange::new(sky.clone(), evidence.clone(), bug),
         compiled: Arc::new(all.iter().flat_map(|recipe| recipe.in_mind(bug)).collect()),
-        ids: Ids::Drawn(DrawnIds::of(seed)),
+        ids: DrawnIds::of(seed),
         has_events: cast.has_events,
         crew: Crew::default(),
         sky,
@@ -149,6 +157,7 @@ async fn live(seed: u64, bug: Option<Bug>, keeps_trace: bool) -> Result<Outcome,
         world.register(&recipe.source, &recipe.definition).await?;
     }
     world.token_keys().await?;
+    world.skew(cast.coordinators);
     world.populate(&cast, &definitions).await;
     for number in 0..cast.callers {
         let recipe = cast.recipes[usize::try_from(dice.below(cast.recipes.len() as u64)).unwrap_or_default()];
@@ -173,6 +182,9 @@ async fn live(seed: u64, bug: Option<Bug>, keeps_trace: bool) -> Result<Outcome,
         });
     }
     tokio::spawn(world.clone().storm(cast.storm));
+    if bug == Some(Bug::CompletedUndone) {
+        tokio::spawn(world.clone().undo_what_is_complete(definitions.clone()));
+    }
     world.rest(&cast, &definitions).await?;
     world.outcome(seed, &definitions).await
 }
@@ -202,7 +214,35 @@ impl World {
             registered_by: "ann".to_owned(),
             deprecated: None,
         };
-        self.server.memory().register(&record).await.map(|_| ())
+        self.server.memory().register(&record).await?;
+        self.evidence.seen().registered.insert(definition.reference.clone());
+        Ok(())
+    }
+
+    /// With a bug: a coordinator that has missed the end of what it undoes.
+    async fn undo_what_is_complete(self, definitions: BTreeMap<DefinitionRef, Arc<Definition>>) {
+        let mut undone = BTreeSet::new();
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let undo = |sent: &Command| {
+                let definition = definitions.get(&sent.definition)?;
+                let undo = definition.step(definition.find(&sent.step)?).compensation.action()?;
+                let key = idempotency_key(sent.saga_id, &sent.step, "compensation", 1);
+                let (action, compensates) = (undo.action.clone(), Some(sent.key.clone()));
+                Some(Command { action, is_compensation: true, key, compensates, ..sent.clone() })
+            };
+            let undos: Vec<Command> = {
+                let seen = self.evidence.seen();
+                let complete = seen.sightings.iter().filter(|saga| saga.state == SagaState::Completed);
+                let complete: BTreeSet<SagaId> = complete.map(|saga| saga.id).collect();
+                seen.published.values().filter(|sent| complete.contains(&sent.saga_id)).filter_map(undo).collect()
+            };
+            for undo in undos {
+                if undone.insert(undo.key.clone()) {
+                    self.exchange.put(undo.encode()).await;
+                }
+            }
+        }
     }
 
     async fn token_keys(&self) -> Result<(), StoreError> {
@@ -260,7 +300,7 @@ impl World {
             coordinators: cast.coordinators,
             dice: Dice::of(0, 99),
         };
-        let mut retried = std::collections::BTreeSet::new();
+        let mut retried = BTreeSet::new();
         let mut calm = 0;
         while calm < 4 {
             tokio::time::sleep(LOOK).await;
@@ -307,6 +347,9 @@ impl World {
         for violation in &verdict.violations {
             self.sky.note(format_args!("VIOLATION {}: {}", violation.guarantee, violation.what));
         }
+        let mut operated = BTreeMap::new();
+        let words = seen.operated.iter().map(|(_, word)| word).chain(seen.stood.iter().map(|(_, word)| word));
+        words.for_each(|word| *operated.entry(*word).or_default() += 1);
         let (hash, trace) = self.sky.trace();
         Ok(Outcome {
             seed,
@@ -315,6 +358,7 @@ impl World {
             commands: seen.commands,
             commits: seen.commits,
             fired: self.sky.fired(),
+            operated,
             violations: verdict.violations.into_iter().collect(),
             took: self.sky.elapsed(),
             trace,

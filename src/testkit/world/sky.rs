@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -57,6 +58,8 @@ pub(super) enum Place {
     Store,
     Broker,
     Client,
+    /// A participant's database.
+    Database,
     Coordinator(u8),
     Participant(u8),
 }
@@ -67,6 +70,7 @@ impl fmt::Display for Place {
             Self::Store => f.write_str("store"),
             Self::Broker => f.write_str("broker"),
             Self::Client => f.write_str("client"),
+            Self::Database => f.write_str("database"),
             Self::Coordinator(n) => write!(f, "coordinator {n}"),
             Self::Participant(n) => write!(f, "participant {n}"),
         }
@@ -126,7 +130,10 @@ struct State {
     is_quiet: bool,
     /// When the last fault was over.
     quiet_since: Option<Duration>,
-    skew: i64,
+    /// How far the clocks are off that are, in milliseconds.
+    clocks: BTreeMap<Place, i64>,
+    /// The clocks as those have them in hand who make ids by them.
+    dials: BTreeMap<Place, Arc<AtomicI64>>,
     trace: Trace,
 }
 
@@ -140,7 +147,8 @@ impl Sky {
             down: BTreeSet::new(),
             is_quiet: false,
             quiet_since: None,
-            skew: 0,
+            clocks: BTreeMap::new(),
+            dials: BTreeMap::new(),
             trace,
         };
         Self(Arc::new(Inner { began: Instant::now(), state: Mutex::new(state), changed: Notify::new() }))
@@ -155,17 +163,47 @@ impl Sky {
         self.0.began.elapsed()
     }
 
-    /// What the store's clock shows.
+    /// The true time.
     pub(super) fn now(&self) -> Timestamp {
-        let micros = i64::try_from(self.elapsed().as_micros()).unwrap_or(i64::MAX);
-        let skew = self.state().skew;
-        Timestamp::from_timestamp_micros(BEGINNING * 1_000_000 + micros + skew * 1_000).unwrap_or_default()
+        self.off(0)
     }
 
-    /// Sets the store's clock apart from the world's time, in milliseconds.
-    pub(super) fn skew(&self, millis: i64) {
-        self.state().skew = millis;
-        self.note(format_args!("the store's clock is {millis} ms off"));
+    /// What the clock shows that this place goes by.
+    pub(super) fn now_at(&self, place: Place) -> Timestamp {
+        let off = self.state().clocks.get(&place).copied().unwrap_or_default();
+        self.off(off)
+    }
+
+    /// The clock of a place, which shows the time of when it was last looked at by [`Sky::look`].
+    pub(super) fn dial(&self, place: Place) -> Arc<AtomicI64> {
+        let dial = self.state().dials.entry(place).or_default().clone();
+        self.look(place);
+        dial
+    }
+
+    /// Somebody there looks at the clock.
+    pub(super) fn look(&self, place: Place) {
+        let now = self.now_at(place);
+        if let Some(dial) = self.state().dials.get(&place) {
+            dial.store(now.timestamp_millis(), Ordering::Relaxed);
+        }
+    }
+
+    fn off(&self, millis: i64) -> Timestamp {
+        let micros = i64::try_from(self.elapsed().as_micros()).unwrap_or(i64::MAX);
+        Timestamp::from_timestamp_micros(BEGINNING * 1_000_000 + micros + millis * 1_000).unwrap_or_default()
+    }
+
+    /// Sets a clock apart from the true time, in milliseconds.
+    pub(super) fn set_clock(&self, place: Place, millis: i64) {
+        self.state().clocks.insert(place, millis);
+        self.note(format_args!("the clock of the {place} is {millis} ms off"));
+    }
+
+    /// Sets every clock right.
+    pub(super) fn set_clocks_right(&self) {
+        self.state().clocks.clear();
+        self.note(format_args!("every clock is right"));
     }
 
     pub(super) fn dice<T>(&self, throw: impl FnOnce(&mut Dice) -> T) -> T {

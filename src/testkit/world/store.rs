@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -10,16 +11,16 @@ use super::evidence::Evidence;
 use super::fault::Strike;
 use super::sky::{Life, Place, Sky};
 use crate::clock::{Clock, ManualClock, Timestamp};
-use crate::id::{CommandId, DefinitionRef, SagaId};
+use crate::id::{CommandId, DefinitionRef, SagaId, Seq};
 use crate::message::TokenKey;
 use crate::message::command::idempotency_key;
 use crate::participant::{Recorded, Row};
-use crate::saga::{EventKind, Figures, Outcome, Phase, Saga};
+use crate::saga::{Direction, EventKind, Figures, Outcome, Phase, Saga, SagaState, Settled};
 use crate::store::memory::MemoryStore;
 use crate::store::{
-    AuditRecord, Changes, Committed, Decide, DefinitionRecord, HistoryRecord, Loaded, Migration, OutboxEntry,
-    OutboxFilter, Page, Registration, SagaCount, SagaFilter, SagaRecord, SagaSummary, SagaUpdate, Started, Store,
-    StoreError, StoreHealth, Wants,
+    AuditRecord, Changes, Committed, Decide, DefinitionRecord, HistoryRecord, Loaded, Migration, NewCommand,
+    OutboxEntry, OutboxFilter, Page, Registration, SagaCount, SagaFilter, SagaMigration, SagaRecord, SagaSummary,
+    SagaUpdate, SettledCommand, Started, Store, StoreError, StoreHealth, Wants,
 };
 
 /// The server. Clones are the same one.
@@ -29,6 +30,9 @@ pub(super) struct Server(Arc<Inner>);
 struct Inner {
     memory: MemoryStore,
     clock: ManualClock,
+    /// Whether every transaction goes by this clock; otherwise each goes by that of the process that runs it, as where the
+    /// store is a file.
+    has_clock: bool,
     sky: Sky,
     evidence: Evidence,
     bug: Option<Bug>,
@@ -39,19 +43,43 @@ struct Inner {
 }
 
 impl Server {
-    pub(super) fn new(sky: Sky, evidence: Evidence, bug: Option<Bug>) -> Self {
+    pub(super) fn new(sky: Sky, evidence: Evidence, bug: Option<Bug>, has_clock: bool) -> Self {
         let clock = ManualClock::starting_at(sky.now());
         let mut memory = MemoryStore::new(Clock::Manual(clock.clone()));
-        if matches!(bug, Some(Bug::NoVersionCheck | Bug::CommitLater | Bug::EndedAgain)) {
+        if matches!(
+            bug,
+            Some(Bug::NoVersionCheck | Bug::CommitLater | Bug::EndedAgain | Bug::DecidedAfterEnd | Bug::TwoEnds)
+        ) {
             memory = memory.careless();
         }
-        Self(Arc::new(Inner { memory, clock, sky, evidence, bug, owners: Mutex::default(), late: Mutex::default() }))
+        Self(Arc::new(Inner {
+            memory,
+            clock,
+            has_clock,
+            sky,
+            evidence,
+            bug,
+            owners: Mutex::default(),
+            late: Mutex::default(),
+        }))
     }
 
     /// The store without anything that goes wrong.
     pub(super) fn memory(&self) -> &MemoryStore {
         self.0.clock.show(self.0.sky.now());
         &self.0.memory
+    }
+
+    /// The store as it is to a process there, with the time that it goes by. Nothing else may look at the clock before
+    /// the store has: so ask it at once, and not in a task that may have to wait.
+    fn memory_at(&self, place: Place) -> &MemoryStore {
+        self.0.clock.show(self.now_at(place));
+        &self.0.memory
+    }
+
+    /// The time that a transaction of a process there goes by.
+    fn now_at(&self, place: Place) -> Timestamp {
+        self.0.sky.now_at(if self.0.has_clock { Place::Store } else { place })
     }
 
     fn has(&self, bug: Bug) -> bool {
@@ -95,7 +123,11 @@ impl Connection {
             self.sky().sleep(1, 200).await;
             return Err(away());
         }
-        Ok(self.server.memory())
+        Ok(self.at_hand())
+    }
+
+    fn at_hand(&self) -> &MemoryStore {
+        self.server.memory_at(self.life.place)
     }
 
     /// A commit that has reached the server.
@@ -110,8 +142,8 @@ impl Connection {
             *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(changes.clone());
             changes
         });
-        let memory = self.server.memory();
-        let committed = if self.has(Bug::NoVersionCheck) {
+        let memory = self.at_hand();
+        let mut committed = if self.has(Bug::NoVersionCheck) {
             // Read without a lock, and written later.
             let (loaded, later) = (Arc::new(Mutex::new(None)), Wants::default());
             let slot = loaded.clone();
@@ -124,7 +156,7 @@ impl Connection {
             let loaded = loaded.lock().unwrap_or_else(PoisonError::into_inner).take();
             let Some(loaded) = loaded else { return Err(away()) };
             let changes = decide(loaded);
-            self.server.memory().commit(later, Box::new(move |_| changes)).await?
+            self.at_hand().commit(later, Box::new(move |_| changes)).await?
         } else if self.has(Bug::CommitLater) {
             let read: Decide = Box::new(move |loaded| {
                 drop(decide(loaded));
@@ -138,6 +170,7 @@ impl Connection {
         let written = seen.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(changes) = written {
             self.server.see(&self.life, &changes, &committed).await;
+            self.server.misread(&changes, &mut committed);
             if self.has(Bug::AuditLater) {
                 self.audit_later();
             }
@@ -181,12 +214,13 @@ impl Connection {
 
     /// With a bug: some sagas that are due are not seen to.
     async fn choose_due(&self, wants: &mut Wants) -> Result<(), StoreError> {
-        let forgets = [Bug::DueByOwner, Bug::RetriesForgotten, Bug::OutboxForgotten];
+        let forgets = [Bug::DueByOwner, Bug::RetriesForgotten, Bug::OutboxForgotten, Bug::DayLate];
         if wants.due == 0 || !forgets.iter().any(|bug| self.has(*bug)) {
             return Ok(());
         }
         let limit = std::mem::take(&mut wants.due);
-        let now = self.sky().now();
+        let now = self.server.now_at(self.life.place);
+        let now = if self.has(Bug::DayLate) { now - Duration::from_secs(86_400) } else { now };
         let page = Page { after: None, limit };
         let all = self.server.memory().sagas(&SagaFilter::default(), &page).await?;
         let me = (self.life.place, self.life.number);
@@ -254,7 +288,68 @@ impl Server {
                 let mut kept = kept.into_iter();
                 changes.settled.retain(|_| kept.next() == Some(true));
             }
+            Some(Bug::DecidedAfterEnd) => ended.iter().for_each(|saga| self.decide_once_more(changes, saga, now)),
+            Some(Bug::TwoEnds) => {
+                let other_end = |update: &SagaUpdate| {
+                    let saga = Saga {
+                        state: SagaState::Compensated,
+                        revision: update.saga.revision + 1,
+                        ..update.saga.clone()
+                    };
+                    SagaUpdate { saga, from_revision: update.saga.revision }
+                };
+                let completed = changes.updates.iter().filter(|update| update.saga.state == SagaState::Completed);
+                let other_ends: Vec<SagaUpdate> = completed.map(other_end).collect();
+                changes.updates.extend(other_ends);
+            }
+            Some(Bug::MovedSilently) => self.move_silently(changes),
             _ => {}
+        }
+    }
+
+    fn decide_once_more(&self, changes: &mut Changes, saga: &Saga, now: Timestamp) {
+        let of = |seq| CommandId { saga: saga.id, seq: Seq(seq) };
+        let seen = self.0.evidence.seen();
+        let Some((_, sent)) = seen.published.range(of(0)..of(u32::MAX)).next() else { return };
+        let (id, revision) = (CommandId { saga: saga.id, seq: saga.next_seq }, saga.revision + 1);
+        changes.commands.push(NewCommand {
+            id,
+            step: sent.step.clone(),
+            step_index: 0,
+            direction: Direction::Action,
+            generation: 1,
+            compensates: None,
+            participant: sent.participant.clone(),
+            action: sent.action.clone(),
+            body: sent.body.clone(),
+            revision,
+            at: now,
+        });
+        let settled = Settled::new(id.seq, 1, Outcome::Skipped);
+        changes.settled.push(SettledCommand { saga: saga.id, settled, revision, at: now });
+    }
+
+    fn move_silently(&self, changes: &mut Changes) {
+        for SagaUpdate { saga, .. } in &changes.updates {
+            let version = if saga.definition.version == 1 { 2 } else { 1 };
+            let other = DefinitionRef { version, ..saga.definition.clone() };
+            let is_there = self.0.evidence.seen().registered.contains(&other);
+            if is_there && !saga.state.is_terminal() && self.0.sky.dice(|dice| dice.happens(300)) {
+                let (saga, reads_outputs) = (saga.id, saga.reads_outputs);
+                changes.migrations.push(SagaMigration { saga, version, reads_outputs, steps: Vec::new() });
+            }
+        }
+    }
+
+    /// With a bug: what became of a start with a key that is taken.
+    fn misread(&self, changes: &Changes, committed: &mut Committed) {
+        for (start, started) in changes.starts.iter().zip(&mut committed.starts) {
+            let Started::Taken { input_hash, .. } = started else { continue };
+            match self.0.bug {
+                Some(Bug::InputIgnored) => *input_hash = start.input_hash,
+                Some(Bug::RepeatRefused) => *input_hash = [0; 32],
+                _ => {}
+            }
         }
     }
 
@@ -288,18 +383,21 @@ impl Server {
             settled.map(|settled| CommandId { saga: settled.saga, seq: settled.settled.seq }).collect();
         self.vouch(&settled).await;
         for HistoryRecord { saga, revision, at, event } in &changes.history {
-            if let EventKind::Operated { operation } = event {
-                let is_audited = changes.audits.iter().any(|audit| {
-                    audit.saga == Some(*saga)
-                        && audit.at == *at
-                        && audit.action == operation.as_str()
-                        && !audit.actor.is_empty()
-                        && !audit.reason.is_empty()
-                });
-                if !is_audited {
-                    let what = format!("{saga}: {} at revision {revision} has no audit row", operation.as_str());
-                    self.0.evidence.broken(15, what);
-                }
+            let word = match event {
+                EventKind::Operated { operation } => operation.as_str(),
+                EventKind::Migrated { .. } => "migrate",
+                _ => continue,
+            };
+            let is_audited = changes.audits.iter().any(|audit| {
+                audit.saga == Some(*saga)
+                    && audit.at == *at
+                    && audit.action == word
+                    && !audit.actor.is_empty()
+                    && !audit.reason.is_empty()
+            });
+            if !is_audited {
+                let what = format!("{saga}: {word} at revision {revision} has no audit row");
+                self.0.evidence.broken(15, what);
             }
         }
     }
@@ -348,10 +446,11 @@ impl Store for Connection {
         self.life.go_on().await;
         let sky = self.sky().clone();
         let is_poll = wants.sagas.is_empty() && wants.due > 0;
-        let is_idle = is_poll && self.server.memory().next_due().await?.is_none_or(|due| due > sky.now());
+        let is_idle =
+            is_poll && self.at_hand().next_due().await?.is_none_or(|due| due > self.server.now_at(self.life.place));
         if is_idle && !sky.is_cut(self.life.place, Place::Store) {
             // Nothing is due and nobody has sent anything: not worth a delay.
-            return self.server.memory().commit(wants, decide).await;
+            return self.carry_out(wants, decide).await;
         }
         self.may_crash().await;
         sky.travel().await;

@@ -7,13 +7,14 @@ use super::fault::Strike;
 use super::sky::Place;
 
 /// What comes of itself, rather than at something that is done.
-const SUDDEN: [Strike; 8] = [
+const SUDDEN: [Strike; 9] = [
     Strike::Crash,
     Strike::Stop,
     Strike::Partition,
     Strike::StoreOutage,
     Strike::BrokerRestart,
     Strike::ClockJump,
+    Strike::OwnClockJump,
     Strike::ReplyForged,
     Strike::ParticipantCrash,
 ];
@@ -35,6 +36,28 @@ impl World {
         }
         tokio::time::sleep(length.saturating_sub(self.sky.elapsed())).await;
         self.sky.clear();
+        // Or they stay as they are: then all that matters must go by one of them.
+        if self.sky.dice(|dice| dice.happens(500)) {
+            self.sky.set_clocks_right();
+        }
+    }
+
+    /// How far a clock is off, in milliseconds: seconds, minutes or hours, ahead or behind.
+    fn wrong(&self) -> i64 {
+        self.sky.dice(|dice| {
+            let most = [5_000, 120_000, 10_800_000][dice.below(3) as usize];
+            dice.below(2 * most) as i64 - most as i64
+        })
+    }
+
+    /// Lets the clocks of some coordinators be off before anything begins.
+    pub(super) fn skew(&self, coordinators: u8) {
+        for n in 0..coordinators {
+            if self.sky.is_possible(Strike::ClockSkewed) && self.sky.dice(|dice| dice.happens(500)) {
+                self.sky.struck(Strike::ClockSkewed);
+                self.sky.set_clock(Place::Coordinator(n), self.wrong());
+            }
+        }
     }
 
     async fn strike(&self, strike: Strike) {
@@ -59,7 +82,7 @@ impl World {
                     self.crew.stop(n);
                 }
             }
-            Strike::Partition => self.part(some(&|_| true)),
+            Strike::Partition => self.part(some(&|_| true).filter(|_| self.sky.dice(|dice| dice.below(8)) > 0)),
             Strike::StoreOutage => self.away(Place::Store, strike),
             Strike::BrokerRestart => {
                 self.away(Place::Broker, strike);
@@ -67,19 +90,26 @@ impl World {
             }
             Strike::ClockJump => {
                 self.sky.struck(strike);
-                let millis = self.sky.dice(|dice| dice.below(10_000)) as i64 - 5_000;
-                self.sky.skew(millis);
+                self.sky.set_clock(Place::Store, self.wrong());
+            }
+            Strike::OwnClockJump => {
+                if let Some(place) = some(&is_coordinator) {
+                    self.sky.struck(strike);
+                    self.sky.set_clock(place, self.wrong());
+                }
             }
             Strike::ReplyForged => self.exchange.forge().await,
             _ => {}
         }
     }
 
+    /// Cuts a process, or the clients, off from one of those that it speaks to.
     fn part(&self, place: Option<Place>) {
-        let Some(one) = place else { return };
+        let one = place.unwrap_or(Place::Client);
         let other = match (one, self.sky.dice(|dice| dice.below(3))) {
             (Place::Coordinator(_), 0) => Place::Store,
             (Place::Coordinator(_), 1) => Place::Client,
+            (Place::Participant(_), 0) => Place::Database,
             _ => Place::Broker,
         };
         self.sky.struck(Strike::Partition);

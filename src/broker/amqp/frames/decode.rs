@@ -7,9 +7,6 @@ use super::encode::method::Id;
 use super::encode::{END, OVERHEAD};
 use crate::message::{Envelope, HeaderValue, Properties};
 
-/// Tables within tables that are looked into: more than any broker sends.
-const DEPTH: u8 = 16;
-
 /// A frame without its frame.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Frame<'a> {
@@ -149,7 +146,7 @@ impl<'a> Decoder<'a> {
         let mut headers = BTreeMap::new();
         while !table.0.is_empty() {
             let name = table.short()?;
-            if let Some(value) = table.value(DEPTH)? {
+            if let Some(value) = table.value()? {
                 headers.insert(name, value);
             }
         }
@@ -161,8 +158,9 @@ impl<'a> Decoder<'a> {
         self.long().map(drop)
     }
 
-    /// A value, as RabbitMQ reads the types: `s` is a short integer, `l` and `L` both have a sign.
-    fn value(&mut self, depth: u8) -> Result<Option<HeaderValue>, String> {
+    /// A value, as RabbitMQ reads the types: `s` is a short integer, `l` and `L` both have a sign. Tables and arrays are
+    /// passed over by their length: whoever publishes may nest them as deeply as a frame is long.
+    fn value(&mut self) -> Result<Option<HeaderValue>, String> {
         let int = |int: i64| Ok(Some(HeaderValue::Int(int)));
         match self.u8()? {
             b'S' => Ok(Some(HeaderValue::Text(text(self.long()?)))),
@@ -178,16 +176,7 @@ impl<'a> Decoder<'a> {
             b'D' => self.skip(5),
             b'd' | b'T' => self.skip(8),
             b'V' => Ok(None),
-            b'x' | b'F' => self.long().map(|_| None),
-            b'A' => {
-                // Nothing of an array is kept. Its length would do to get over it, but an array that is none is an error.
-                let mut array = Self(self.long()?);
-                let depth = depth.checked_sub(1).ok_or("tables nested too deeply")?;
-                while !array.0.is_empty() {
-                    array.value(depth)?;
-                }
-                Ok(None)
-            }
+            b'x' | b'F' | b'A' => self.long().map(|_| None),
             other => Err(format!("a header of an unknown type, {other:#x}")),
         }
     }

@@ -12,6 +12,7 @@ mod reference;
 mod session;
 mod stream;
 mod unconfirmed;
+pub mod whole;
 
 pub(super) use consume::consume;
 pub(super) use publish::Publisher;

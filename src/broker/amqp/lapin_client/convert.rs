@@ -13,7 +13,11 @@ pub(super) fn short(what: &str, text: &str) -> Result<ShortString, String> {
     ShortString::try_new(text).map_err(|_| format!("the {what} is {} bytes long, AMQP allows 255", text.len()))
 }
 
-pub(super) fn to_lapin(properties: &Properties) -> Result<BasicProperties, String> {
+/// Our properties as lapin sends them.
+///
+/// # Errors
+/// Which text is longer than AMQP allows.
+pub fn to_lapin(properties: &Properties) -> Result<BasicProperties, String> {
     let mut converted = BasicProperties::default().with_delivery_mode(PERSISTENT);
     let Properties { message_id, correlation_id, reply_to, kind, content_type, timestamp, app_id, headers } =
         properties;
@@ -49,7 +53,8 @@ pub(super) fn to_lapin(properties: &Properties) -> Result<BasicProperties, Strin
     Ok(converted.with_headers(table))
 }
 
-pub(super) fn from_lapin(delivery: lapin::message::Delivery) -> Envelope {
+/// What lapin has received, as our message.
+pub fn from_lapin(delivery: lapin::message::Delivery) -> Envelope {
     let properties = &delivery.properties;
     let text = |value: &Option<ShortString>| value.as_ref().map(ToString::to_string);
     let headers = properties.headers().iter().flat_map(|table| table.inner().iter());

@@ -29,6 +29,7 @@ const DESCRIBE_WAIT: Duration = Duration::from_secs(1);
 /// How long [`Broker::close`] may take.
 const CLOSE_WAIT: Duration = Duration::from_secs(3);
 
+pub use crate::broker::amqp::lapin_client::convert::{from_lapin, to_lapin};
 pub(super) use crate::broker::amqp::lapin_client::link::Link;
 
 /// A RabbitMQ broker through lapin alone: what [`super::AmqpBroker`] is tested and measured against, and what it asks

@@ -1,5 +1,6 @@
 //! Two stores, one empty and one full of finished sagas, measured in turns; and a load beside a foreign transaction.
 
+use std::slice::from_mut;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -122,8 +123,8 @@ fn ratios(full: &[Value], empty: &[Value]) -> Value {
 pub(super) async fn run(args: &Args, context: &Context) -> Result<Value, CliError> {
     let (mut empty, mut full) = (Place::make(context).await?, Place::make(context).await?);
     let load = Load::new(args.sagas, args.in_flight, 0);
-    let mut on_empty = Driver::new(std::slice::from_mut(&mut empty.coordinator), Starts::Batch, &empty.site.names.run)?;
-    let mut on_full = Driver::new(std::slice::from_mut(&mut full.coordinator), Starts::Batch, &full.site.names.run)?;
+    let mut on_empty = Driver::new(from_mut(&mut empty.coordinator), Starts::Batch, &empty.site.names.run)?;
+    let mut on_full = Driver::new(from_mut(&mut full.coordinator), Starts::Batch, &full.site.names.run)?;
     on_empty.run(&load.warm_up()).await?;
     on_full.run(&load.warm_up()).await?;
 
@@ -195,7 +196,7 @@ async fn beside_archive(
 pub(super) async fn bloat(args: &BloatArgs, context: &Context) -> Result<Value, CliError> {
     let mut place = Place::make(context).await?;
     let load = Load::new(args.sagas, args.in_flight, 0);
-    let mut driver = Driver::new(std::slice::from_mut(&mut place.coordinator), Starts::Batch, &place.site.names.run)?;
+    let mut driver = Driver::new(from_mut(&mut place.coordinator), Starts::Batch, &place.site.names.run)?;
     driver.run(&load.warm_up()).await?;
     let foreign = Database::of(&place.site).await?;
     let (mut slices, mut held) = (Vec::new(), None);
