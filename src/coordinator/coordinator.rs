@@ -246,7 +246,7 @@ impl Coordinator {
             None => definition.key_of(&input).map_err(|error| CoordinatorError::InvalidKey(error.to_string()))?,
         };
         if let Some(Deprecation { reason, .. }) = deprecated.filter(|_| !is_child) {
-            // A key that has a saga still gives that saga, and the commit will find so: sagas are never deleted.
+            // A key that has a saga still gives that saga, and the commit will find so: keys of archived ones are kept.
             let has_saga = match &key {
                 Some(key) => self.0.store.saga_by_key(&definition.reference.name, key).await?.is_some(),
                 None => false,
