@@ -22,6 +22,7 @@ mod json;
 mod openapi;
 mod operate;
 mod outbox;
+mod participants;
 mod problem;
 mod query;
 mod routes;

@@ -36,7 +36,8 @@ pub(super) async fn send_pending(
 }
 
 async fn paused(store: &dyn Store) -> Result<HashSet<SagaId>, CoordinatorError> {
-    let filter = SagaFilter { paused: Some(true), ..SagaFilter::default() };
+    let states = ["RUNNING", "COMPENSATING", "STUCK"].map(str::to_owned).into();
+    let filter = SagaFilter { paused: Some(true), states, ..SagaFilter::default() };
     let mut page = Page { after: None, limit: PAGE };
     let mut paused = HashSet::new();
     loop {

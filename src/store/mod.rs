@@ -413,6 +413,15 @@ pub struct SagaFilter {
     pub paused: Option<bool>,
 }
 
+impl SagaFilter {
+    /// Whether only sagas pass that have not ended.
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
+    fn is_live(&self) -> bool {
+        let is_live = |state: &String| matches!(state.as_str(), "RUNNING" | "COMPENSATING" | "STUCK");
+        !self.states.is_empty() && self.states.iter().all(is_live)
+    }
+}
+
 /// Which outbox entries to list. Empty fields do not filter.
 #[derive(Clone, Debug, Default)]
 pub struct OutboxFilter {

@@ -36,17 +36,21 @@ pub(super) async fn sagas(
     filter: &SagaFilter,
     page: &Page<SagaId>,
 ) -> Result<Vec<SagaSummary>, StoreError> {
-    let rows = sqlx::query(include_str!("sql/sagas.sql"))
-        .bind(&filter.definition)
-        .bind((!filter.states.is_empty()).then_some(&filter.states))
-        .bind(&filter.key)
-        .bind(filter.since)
-        .bind(filter.paused)
-        .bind(page.after.map(|after| after.0))
-        .bind(i64::from(page.limit))
-        .fetch_all(pool)
-        .await
-        .map_err(refused)?;
+    let rows = sqlx::query(match filter {
+        SagaFilter { key: Some(_), .. } => include_str!("sql/sagas_by_key.sql"),
+        filter if filter.is_live() => include_str!("sql/sagas_live.sql"),
+        _ => include_str!("sql/sagas.sql"),
+    })
+    .bind(&filter.definition)
+    .bind((!filter.states.is_empty()).then_some(&filter.states))
+    .bind(&filter.key)
+    .bind(filter.since)
+    .bind(filter.paused)
+    .bind(page.after.map(|after| after.0))
+    .bind(i64::from(page.limit))
+    .fetch_all(pool)
+    .await
+    .map_err(refused)?;
     rows.iter().map(|row| Ok(SagaSummary { saga: read_saga(row, 0)? })).collect()
 }
 

@@ -52,7 +52,10 @@ pub(super) async fn run(args: &Args, site: &mut Site) -> Result<Value, CliError>
         What::Broker => site.broker_url = proxy.url(&broker)?,
         What::Store => site.store_url = proxy.url(&store)?,
     }
-    let coordinator = Part::coordinator(site).await?;
+    let mut coordinator = Part::coordinator(site).await?;
+    // What it tells is read, or it would wait for that.
+    let (sender, _told) = tokio::sync::mpsc::unbounded_channel();
+    coordinator.listen(sender)?;
     (site.store_url, site.broker_url) = (store, broker);
     let answering = Answering::begin(&site.names, &site.broker.shared()).await?;
     let load = tokio::spawn(steady(Client::new(&coordinator.ready, None), site.names.run.clone(), args.rate));

@@ -25,7 +25,10 @@ pub struct Args {
 
 pub(super) async fn run(args: &Args, site: &mut Site) -> Result<Value, CliError> {
     let database = Database::of(site).await?;
-    let first = Part::coordinator(site).await?;
+    let mut first = Part::coordinator(site).await?;
+    // What it tells is read, or it would wait for that.
+    let (sender, _told) = tokio::sync::mpsc::unbounded_channel();
+    first.listen(sender)?;
     let since = Stopwatch::start();
     start(&first, &site.names.run, 0, args.sagas).await?;
     tell(format!("{} sagas are in flight after {:.1} s", args.sagas, since.elapsed().as_secs_f64()));
@@ -49,7 +52,9 @@ pub(super) async fn run(args: &Args, site: &mut Site) -> Result<Value, CliError>
 
     let at = answering.age();
     let started = Stopwatch::start();
-    let second = Part::coordinator(site).await?;
+    let mut second = Part::coordinator(site).await?;
+    let (sender, _told_again) = tokio::sync::mpsc::unbounded_channel();
+    second.listen(sender)?;
     let ready = started.elapsed();
     let progress = loop {
         if database.count(advanced).await? > before {

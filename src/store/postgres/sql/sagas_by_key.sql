@@ -1,0 +1,19 @@
+-- As sagas.sql, by key: with the name of each definition there is, since the index has them before the keys.
+-- $1 definition, $2 states or null, $3 key, $4 since, $5 paused, $6 the saga to start after, $7 how many
+with recursive name as (
+    select min(definition_name) as name from saga
+    union all
+    select (select min(definition_name) from saga where definition_name > name.name) from name where name.name is not null
+)
+select
+    id, definition_name, definition_version, key, state, paused, revision, next_seq, steps::text, stuck::text,
+    cause::text, 'null' as input, output::text, reads_outputs, signals::text, parent::text, deadline_at, created_at, updated_at, ended_at
+from saga
+where definition_name in (select name from name where ($1::text is null or name = $1))
+    and ($2::text[] is null or state = any($2))
+    and key = $3
+    and ($4::timestamptz is null or created_at >= $4)
+    and ($5::bool is null or paused = $5)
+    and ($6::uuid is null or id < $6)
+order by id desc
+limit $7
