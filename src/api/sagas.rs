@@ -61,7 +61,7 @@ pub(super) async fn list(
         states: query.words("state", &STATES)?,
         key: query.get("key").map(ToOwned::to_owned),
         since: query.since(app.clock.now())?,
-        paused: None,
+        ..SagaFilter::default()
     };
     let limit = query.limit()?;
     let after = query.cursor::<16>("sagas")?.map(|bytes| SagaId(uuid::Uuid::from_bytes(bytes)));

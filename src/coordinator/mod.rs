@@ -20,6 +20,7 @@ mod milestones;
 mod on_the_way;
 mod outbound;
 mod plan;
+pub mod preview;
 mod publisher;
 mod recovery;
 mod registry;

@@ -7,6 +7,7 @@ mod advice;
 mod definitions;
 mod history;
 mod outbox;
+mod preview;
 mod problem;
 mod sagas;
 mod signals;
@@ -21,6 +22,7 @@ pub use definitions::{
 };
 pub use history::{HistoryItem, HistoryView};
 pub use outbox::{OutboxItem, OutboxPage};
+pub use preview::{PlannedView, PreviewView};
 pub use problem::{FieldProblem, ProblemDocument};
 pub use sagas::{
     BatchItem, BatchRequest, BatchResult, ChildView, CompensationOfStep, ElementView, OperateRequest, ParentView,

@@ -10,6 +10,7 @@ use crate::clock::Timestamp;
 use crate::id::{CommandId, DefinitionRef, SagaId};
 use crate::payload::Payload;
 use crate::saga::Saga;
+use crate::store::overview::SEARCHED;
 use crate::store::row::{self, OutboxRow, int};
 use crate::store::{
     AuditRecord, DefinitionRecord, HistoryRecord, OutboxEntry, OutboxFilter, Page, SagaCount, SagaFilter, SagaRecord,
@@ -44,6 +45,14 @@ pub(super) async fn sagas(
         .bind(filter.paused)
         .bind(page.after.map(|after| after.0))
         .bind(i64::from(page.limit))
+        .bind(filter.version.map(int))
+        .bind(filter.until)
+        .bind(&filter.step_status)
+        .bind(&filter.error_type)
+        .bind(filter.stuck_step.map(i32::from))
+        .bind(filter.field.as_ref().map(|field| &field.path))
+        .bind(i64::from(if filter.is_search() { SEARCHED } else { page.limit }))
+        .bind(filter.field.as_ref().map(|field| &field.value))
         .fetch_all(pool)
         .await
         .map_err(refused)?;
