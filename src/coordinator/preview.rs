@@ -74,7 +74,8 @@ fn sent(definition: &Definition, before: &Saga, after: &Saga, effects: &[Effect]
     for effect in effects {
         match effect {
             Effect::Decide { step, direction, body, .. } => {
-                let is_unknown = is_unknown(before, *step) || is_unknown(after, *step) && *direction == Direction::Compensation;
+                let is_unknown =
+                    is_unknown(before, *step) || is_unknown(after, *step) && *direction == Direction::Compensation;
                 let body = Some(body.clone());
                 sent.push(Planned { body, is_unknown, ..planned(definition, *step, *direction) });
             }

@@ -20,8 +20,8 @@ use crate::id::{CommandId, DefinitionRef, SagaId};
 use crate::message::TokenKey;
 use crate::saga::Figures;
 use crate::store::migrations::{self, Known};
-use crate::store::task::to_the_end;
 use crate::store::overview::{Lifetime, Service, StateCount, StuckGroup};
+use crate::store::task::to_the_end;
 use crate::store::{
     AuditRecord, Committed, Decide, DefinitionRecord, HistoryRecord, Migration, OutboxEntry, OutboxFilter, Page,
     Registration, SagaCount, SagaFilter, SagaRecord, SagaSummary, Store, StoreError, StoreHealth, Wants,

@@ -25,8 +25,8 @@ use crate::id::{CommandId, DefinitionRef, SagaId};
 use crate::message::TokenKey;
 use crate::saga::Figures;
 use crate::store::migrations::{self, Known};
-use crate::store::task::to_the_end;
 use crate::store::overview::{Lifetime, Service, StateCount, StuckGroup};
+use crate::store::task::to_the_end;
 use crate::store::{
     AuditRecord, Committed, Decide, DefinitionRecord, HistoryRecord, Loaded, Migration, OutboxEntry, OutboxFilter,
     Page, Registration, SagaCount, SagaFilter, SagaRecord, SagaSummary, Store, StoreError, StoreHealth, Wants,
