@@ -13,7 +13,7 @@
 //! - The [`coordinator`] brings these together: replies and timers in, transitions, one commit, then publishing.
 //! - [`participant`] is the SDK for the services that do the work, and [`client`] the one for those who start sagas.
 //! - [`testkit`] proves a saga without servers: every fault at every place, on virtual time.
-//! - [`api`] and [`cli`] are the binary: HTTP and the command line.
+//! - [`api`], [`console`] and [`cli`] are the binary: HTTP, the operators' pages, the command line.
 //!
 //! A coordinator inside a process of one's own, with its state in a file:
 //!
@@ -92,6 +92,9 @@ pub mod client;
 // The binary.
 #[cfg(feature = "server")]
 pub mod api;
+
+#[cfg(feature = "server")]
+pub mod console;
 
 #[cfg(feature = "server")]
 pub mod cli;

@@ -132,6 +132,21 @@ impl TokenEntry {
         Ok(Self { name, role, sha256: hash })
     }
 
+    /// Whose it is.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it may do.
+    pub(crate) fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Its SHA-256.
+    pub(crate) fn sha256(&self) -> [u8; 32] {
+        self.sha256
+    }
+
     /// The token itself.
     pub fn plain(name: impl Into<String>, role: Role, token: &str) -> Self {
         Self { name: name.into(), role, sha256: Sha256::digest(token).into() }
@@ -178,9 +193,13 @@ impl AuthConfig {
         Ok(Caller { name: entry.name.clone() })
     }
 
-    /// Compares with every token, so that the time taken tells nothing.
-    fn find(&self, token: &str) -> Option<&TokenEntry> {
-        let hash: [u8; 32] = Sha256::digest(token).into();
+    /// The token with its name and role, if it is one that is accepted here.
+    pub(crate) fn find(&self, token: &str) -> Option<&TokenEntry> {
+        self.find_hash(Sha256::digest(token).into())
+    }
+
+    /// The token whose SHA-256 is `hash`. Compares with every token, so that the time taken tells nothing.
+    pub(crate) fn find_hash(&self, hash: [u8; 32]) -> Option<&TokenEntry> {
         let mut found = None;
         for entry in &self.tokens {
             if bool::from(entry.sha256.ct_eq(&hash)) {
@@ -206,7 +225,7 @@ pub fn check_bind(address: SocketAddr, auth: &AuthConfig) -> Result<(), String> 
 
 /// A page in the user's browser could reach an open server under a name of its own that resolves to loopback (DNS
 /// rebinding); the Host header gives it away.
-fn same_machine(headers: &HeaderMap) -> Result<(), Problem> {
+pub(crate) fn same_machine(headers: &HeaderMap) -> Result<(), Problem> {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     if is_loopback(host) {
         return Ok(());
@@ -226,7 +245,7 @@ fn is_loopback(host: &str) -> bool {
 }
 
 /// A page of another site could send a change that the user never asked for; the Origin header gives it away.
-fn same_origin(headers: &HeaderMap) -> Result<(), Problem> {
+pub(crate) fn same_origin(headers: &HeaderMap) -> Result<(), Problem> {
     let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let origin = origin.to_str().unwrap_or_default();

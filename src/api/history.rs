@@ -27,7 +27,7 @@ struct Told {
 }
 
 /// The versions that a saga had before the one it has, oldest first.
-pub(super) fn earlier_versions(history: &[HistoryRecord]) -> Vec<u32> {
+pub(crate) fn earlier_versions(history: &[HistoryRecord]) -> Vec<u32> {
     let from = |record: &HistoryRecord| match record.event {
         EventKind::Migrated { from, .. } => Some(from),
         _ => None,
@@ -36,7 +36,7 @@ pub(super) fn earlier_versions(history: &[HistoryRecord]) -> Vec<u32> {
 }
 
 /// Everything that happened to the saga of `record`. `versions` are the definitions that it had, the present one last.
-pub(super) fn tell(
+pub(crate) fn tell(
     versions: &[Arc<Definition>],
     record: &SagaRecord,
     history: &[HistoryRecord],

@@ -11,23 +11,23 @@
 //! What is not in the table is not served, and what is in it cannot be forgotten.
 
 mod advice;
-mod auth;
+pub(crate) mod auth;
 mod body;
 mod definitions;
-mod graph;
+pub(crate) mod graph;
 mod guard;
 mod health;
-mod history;
+pub(crate) mod history;
 mod json;
 mod openapi;
-mod operate;
+pub(crate) mod operate;
 mod outbox;
 mod participants;
 mod problem;
 mod query;
 mod routes;
-mod saga_view;
-mod sagas;
+pub(crate) mod saga_view;
+pub(crate) mod sagas;
 mod serve;
 mod signal;
 mod start;

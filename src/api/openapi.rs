@@ -28,6 +28,8 @@ use crate::client::views;
     views::ReasonRequest,
     views::SagaPage,
     views::SagaView,
+    views::PreviewView,
+    views::PlannedView,
     views::SignalBody,
     views::SignalRequest,
     views::SignalResult,
@@ -125,6 +127,10 @@ fn responses(route: &Route) -> Value {
     for (status, gives) in route.gives {
         let content = match gives {
             Gives::Json(schema) => json!({ "application/json": { "schema": reference(schema) } }),
+            Gives::Either(done, dry) => {
+                let schema = json!({ "oneOf": [reference(done), reference(dry)] });
+                json!({ "application/json": { "schema": schema } })
+            }
             Gives::Other(kind) => json!({ *kind: {} }),
         };
         responses.insert(status.to_string(), json!({ "description": described(*status), "content": content }));

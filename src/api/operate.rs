@@ -8,20 +8,24 @@ use axum::response::{IntoResponse, Response};
 
 use crate::api::auth::Caller;
 use crate::api::body::{Fields, Json};
-use crate::api::problem::{IF_MATCH_INVALID, Problem, REASON_REQUIRED, ROUTE_UNKNOWN};
+use crate::api::problem::{IF_MATCH_INVALID, Problem, QUERY_INVALID, REASON_REQUIRED, ROUTE_UNKNOWN};
+use crate::api::query::Query;
 use crate::api::saga_view::saga_view;
 use crate::api::sagas::{Id, etag};
 use crate::api::{App, sagas};
-use crate::client::views::FieldProblem;
-use crate::coordinator::{Operate, OperatorAction};
+use crate::client::views::{FieldProblem, PlannedView, PreviewView};
+use crate::coordinator::preview::{Planned, preview};
+use crate::coordinator::{CoordinatorError, Operate, OperatorAction};
+use crate::id::SagaId;
 use crate::store::SagaRecord;
 
 /// Characters of a reason, at most.
-const MAX_REASON: usize = 1_000;
+pub(crate) const MAX_REASON: usize = 1_000;
 
 pub(super) async fn operate(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
+    Extension(query): Extension<Query>,
     path: MatchedPath,
     Id(id): Id,
     headers: HeaderMap,
@@ -36,6 +40,11 @@ pub(super) async fn operate(
     let step = fields.text("step");
     fields.finish()?;
     let action = action(word, step).ok_or_else(|| Problem::new(ROUTE_UNKNOWN, format!("`{word}` is no action")))?;
+    match query.get("dryRun") {
+        None | Some("false") => {}
+        Some("true") => return dry_run(&app, id, &action, expected_revision).await,
+        Some(_) => return Err(Problem::new(QUERY_INVALID, "`dryRun` is true or false")),
+    }
     let reason = self::reason(reason)?;
     let saga = app.coordinator.operate(Operate { id, action, actor: caller.name, reason, expected_revision }).await?;
     // The saga as it was right after the action, even if it has moved on since. The action is done: should its outputs
@@ -44,6 +53,45 @@ pub(super) async fn operate(
     let definition = sagas::expanded(&saga, &app.coordinator.definition(&saga.definition).await?)?;
     let record = SagaRecord { saga, commands: commands.unwrap_or_default() };
     Ok((etag(&record.saga), Answer(saga_view(&definition, &record))).into_response())
+}
+
+/// What the action would do; nothing is done.
+async fn dry_run(
+    app: &App,
+    id: SagaId,
+    action: &OperatorAction,
+    expected_revision: Option<u32>,
+) -> Result<Response, Problem> {
+    let (definition, record) = sagas::load(app, id).await?;
+    let saga = &record.saga;
+    if let Some(expected) = expected_revision.filter(|expected| *expected != saga.revision) {
+        return Err(CoordinatorError::Moved { id, expected, found: saga.revision }.into());
+    }
+    let found = preview(&definition, saga, action, app.clock.now())?;
+    let view = |planned: &[Planned]| planned.iter().map(planned_view).collect();
+    let answer = PreviewView {
+        id: id.to_string(),
+        action: action.as_str().to_owned(),
+        revision: saga.revision,
+        state: found.after.state.as_str().to_owned(),
+        sends: view(&found.sends),
+        follows: view(&found.follows),
+        closes: view(&found.closes),
+        ends: found.ends.map(str::to_owned),
+    };
+    Ok((etag(saga), Answer(answer)).into_response())
+}
+
+fn planned_view(planned: &Planned) -> PlannedView {
+    PlannedView {
+        step: planned.step.clone(),
+        direction: planned.direction.to_string(),
+        participant: planned.participant.clone(),
+        action: planned.action.clone(),
+        attempt: planned.attempt,
+        body: planned.body.as_ref().map(|body| body.value().clone()),
+        unknown: planned.is_unknown,
+    }
 }
 
 /// An operator's reason, which must be there.
@@ -56,7 +104,7 @@ pub(super) fn reason(given: Option<String>) -> Result<String, Problem> {
     Ok(reason)
 }
 
-fn action(word: &str, step: Option<String>) -> Option<OperatorAction> {
+pub(crate) fn action(word: &str, step: Option<String>) -> Option<OperatorAction> {
     Some(match word {
         "retry" => OperatorAction::Retry { step },
         "skip" => OperatorAction::Skip { step },

@@ -52,6 +52,8 @@ pub(super) enum Takes {
 pub(super) enum Gives {
     /// JSON of the schema of this name.
     Json(&'static str),
+    /// JSON of the schema of the first name, or with `dryRun=true` of the second.
+    Either(&'static str, &'static str),
     /// Something else, of this content type.
     Other(&'static str),
 }
@@ -65,6 +67,11 @@ impl Route {
     const fn served_by(mut self, takes: Takes, handler: fn() -> MethodRouter<App>) -> Self {
         self.takes = takes;
         self.handler = handler;
+        self
+    }
+
+    const fn giving(mut self, gives: &'static [(u16, Gives)]) -> Self {
+        self.gives = gives;
         self
     }
 
@@ -111,10 +118,10 @@ const fn operation(path: &'static str, summary: &'static str) -> Route {
         method: Method::POST,
         path,
         right: Right::Operate,
-        query: &[],
+        query: &["dryRun"],
         summary,
         takes: Takes::Json("OperateRequest"),
-        gives: SAGA,
+        gives: &[(200, Gives::Either("SagaView", "PreviewView"))],
         problems: &[404, 409, 412, 413, 415, 422, 429],
         handler: || post(operate::operate),
     }
@@ -248,6 +255,8 @@ pub(super) const ROUTES: &[Route] = &[
         "/v1/sagas/{id}/migrate",
         "Moves a saga to another version of its definition, if what was sent allows it",
     )
+    .asking(&[])
+    .giving(SAGA)
     .served_by(Takes::Json("MigrateRequest"), || post(versions::migrate)),
     operation("/v1/sagas/{id}/retry", "Sends again what is stuck or backing off, with a fresh count of attempts"),
     operation("/v1/sagas/{id}/skip", "Passes over a step, or over its compensation"),

@@ -10,7 +10,7 @@ use crate::saga::{CompensationState, Direction, Owed, Problem, Saga, Skip, StepS
 use crate::store::{OutboxEntry, SagaRecord};
 
 /// A whole saga.
-pub(super) fn saga_view(definition: &Definition, record: &SagaRecord) -> SagaView {
+pub(crate) fn saga_view(definition: &Definition, record: &SagaRecord) -> SagaView {
     let SagaRecord { saga, commands } = record;
     let steps = definition.steps.iter().zip(&saga.steps).enumerate();
     let of_step = |at: usize| commands.iter().filter(move |entry| usize::from(entry.step_index) == at);
@@ -37,7 +37,7 @@ pub(super) fn saga_view(definition: &Definition, record: &SagaRecord) -> SagaVie
 }
 
 /// A saga in a list.
-pub(super) fn summary(definition: &Definition, saga: &Saga) -> SagaSummaryView {
+pub(crate) fn summary(definition: &Definition, saga: &Saga) -> SagaSummaryView {
     SagaSummaryView {
         id: saga.id.to_string(),
         saga: saga.definition.name.clone(),

@@ -16,6 +16,7 @@ use crate::api::query::Query;
 use crate::api::saga_view::{saga_view, summary};
 use crate::api::{App, graph, history};
 use crate::client::views::{ChildView, HistoryView, SagaPage, SagaView};
+use crate::coordinator::Coordinator;
 use crate::coordinator::view::awaited;
 use crate::definition::{Definition, Work};
 use crate::id::{DefinitionRef, SagaId};
@@ -23,7 +24,7 @@ use crate::message::command::idempotency_key;
 use crate::picture::Picture;
 use crate::saga::{Direction, Saga};
 use crate::store::archive::ArchivedKey;
-use crate::store::{Page, SagaFilter, SagaRecord};
+use crate::store::{Page, SagaFilter, SagaRecord, Store};
 
 /// The states of the contract.
 const STATES: [&str; 6] = ["RUNNING", "COMPENSATING", "COMPLETED", "COMPENSATED", "STUCK", "ABANDONED"];
@@ -62,7 +63,7 @@ pub(super) async fn list(
         states: query.words("state", &STATES)?,
         key: query.get("key").map(ToOwned::to_owned),
         since: query.since(app.clock.now())?,
-        paused: None,
+        ..SagaFilter::default()
     };
     let limit = query.limit()?;
     let after = query.cursor::<16>("sagas")?.map(|bytes| SagaId(uuid::Uuid::from_bytes(bytes)));
@@ -91,17 +92,16 @@ pub(super) async fn show(State(app): State<App>, Id(id): Id) -> Result<Response,
     if !record.saga.paused
         && let Some(waiting_for) = &mut view.waiting_for
     {
-        for hint in queue_hints(&app, &definition, &record.saga).await {
+        for hint in queue_hints(&app.coordinator, &definition, &record.saga).await {
             waiting_for.push_str(&hint);
         }
     }
-    add_children(&app, &definition, &record, &mut view).await;
+    children(&**app.coordinator.store(), &definition, &record, &mut view).await;
     Ok((etag(&record.saga), Answer(view)).into_response())
 }
 
 /// Adds the sagas that the saga's steps have started. What the store cannot tell at the moment is left out.
-pub(super) async fn add_children(app: &App, definition: &Definition, record: &SagaRecord, view: &mut SagaView) {
-    let store = app.coordinator.store();
+pub(crate) async fn children(store: &dyn Store, definition: &Definition, record: &SagaRecord, view: &mut SagaView) {
     for (at, (step, told)) in definition.steps.iter().zip(&mut view.steps).enumerate() {
         let Work::Saga { name, .. } = &step.work else { continue };
         let mut starts = record.commands.iter().filter(|entry| usize::from(entry.step_index) == at);
@@ -175,14 +175,14 @@ pub(super) fn etag_value(saga: &Saga) -> HeaderValue {
 }
 
 /// What keeps a reply from coming, as far as the broker tells. A broker that does not answer is no reason not to.
-async fn queue_hints(app: &App, definition: &Definition, saga: &Saga) -> Vec<String> {
+pub(crate) async fn queue_hints(coordinator: &Coordinator, definition: &Definition, saga: &Saga) -> Vec<String> {
     let mut hints = Vec::new();
     for participant in awaited(definition, saga) {
-        if app.coordinator.standing(participant).open_since.is_some() {
+        if coordinator.standing(participant).open_since.is_some() {
             hints.push(format!("; `{participant}` only fails, so that its circuit is open and only probes are sent"));
         }
         let queue = format!("{participant}.commands");
-        match tokio::time::timeout(QUEUE_LOOK, app.coordinator.broker().queue(&queue)).await {
+        match tokio::time::timeout(QUEUE_LOOK, coordinator.broker().queue(&queue)).await {
             Ok(Ok(Some(status))) if status.consumers == 0 => hints.push(format!("; queue `{queue}` has no consumer")),
             Ok(Ok(None)) => hints.push(format!("; queue `{queue}` is not there")),
             _ => {}

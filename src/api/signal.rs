@@ -55,6 +55,6 @@ async fn told(app: &App, signal: Signal) -> Result<Response, Problem> {
     let definition = expanded(&saga, &app.coordinator.definition(&saga.definition).await?)?;
     let record = SagaRecord { saga, commands: commands.unwrap_or_default() };
     let mut saga = saga_view(&definition, &record);
-    sagas::add_children(app, &definition, &record, &mut saga).await;
+    sagas::children(&**app.coordinator.store(), &definition, &record, &mut saga).await;
     Ok((etag(&record.saga), Answer(SignalResult { is_duplicate, saga })).into_response())
 }

@@ -9,6 +9,7 @@ use super::error::CliError;
 use super::settings::TokenEntry;
 use crate::api::{self, AuthConfig};
 use crate::broker::{self, Broker};
+use crate::console;
 use crate::coordinator::Coordinator;
 use crate::store::{self, Store};
 
@@ -49,7 +50,8 @@ pub async fn serve(
     auth: AuthConfig,
     stop: CancellationToken,
 ) -> Result<(), CliError> {
-    api::serve(listener, api::router(coordinator, auth), stop)
+    let console = console::router(coordinator.clone(), auth.clone(), stop.clone());
+    api::serve(listener, api::router(coordinator, auth).merge(console), stop)
         .await
         .map_err(|error| CliError::failed(format!("the HTTP interface has failed: {error}")))
 }

@@ -24,6 +24,7 @@ mod on_the_way;
 mod outbound;
 pub mod participants;
 mod plan;
+pub mod preview;
 mod publisher;
 mod recovery;
 mod registry;

@@ -113,6 +113,19 @@ impl Picture {
         svg::draw(self)
     }
 
+    /// As SVG inside a page whose style sheet has [`Picture::page_style`]: without one of its own, which a strict content
+    /// security policy would not let in.
+    pub fn svg_in_page(&self) -> String {
+        let svg = svg::draw(self);
+        let own = format!("<style>{}</style>", style::sheet());
+        svg.replacen(&own, "", 1)
+    }
+
+    /// The style of [`Picture::svg_in_page`]: what all themes share, the light one, the dark one.
+    pub fn page_style() -> [String; 3] {
+        style::parts()
+    }
+
     /// As a Mermaid flowchart.
     pub fn mermaid(&self) -> String {
         mermaid::draw(self)

@@ -71,6 +71,16 @@ pub(super) fn sheet() -> String {
     out
 }
 
+/// The same for pages whose own style sheet it becomes a part of: what all themes share, the light one, the dark one.
+pub(super) fn parts() -> [String; 3] {
+    let theme = |theme: &[&str; 10], of_state: fn(State) -> (&'static str, &'static str)| {
+        let mut out = String::new();
+        colours(&mut out, theme, of_state);
+        out
+    };
+    [FONT.to_owned(), theme(&LIGHT, light), theme(&DARK, dark)]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,6 +12,7 @@ use crate::message::TokenKey;
 use crate::payload::Payload;
 use crate::saga::{Direction, Figures, Outcome, Saga, Settled};
 use crate::store::counter::Counter;
+use crate::store::overview::{self, Lifetime, Service, StateCount, StuckGroup};
 use crate::store::{
     AuditRecord, Changes, Committed, Decide, DefinitionRecord, Deprecation, DeprecationChange, HistoryRecord, Loaded,
     Migration, NewCommand, NewSaga, OutboxEntry, OutboxFilter, Page, Registration, SagaCount, SagaFilter,
@@ -353,7 +354,12 @@ impl Store for MemoryStore {
                 && filter.key.as_ref().is_none_or(|key| saga.key.as_ref() == Some(key))
                 && filter.since.is_none_or(|since| saga.created_at >= since)
                 && filter.paused.is_none_or(|paused| saga.paused == paused)
+                && filter.version.is_none_or(|version| saga.definition.version == version)
+                && filter.until.is_none_or(|until| saga.created_at < until)
+                && wanted.after.is_none_or(|after| saga.id < after)
         });
+        let most = if filter.is_search() { overview::SEARCHED as usize } else { usize::MAX };
+        let found = found.take(most).filter(|saga| overview::matches(saga, filter));
         let found = page(found, wanted, |saga, after| saga.id < *after);
         let summary = |saga: &Saga| SagaSummary { saga: Saga { input: Payload::trusted("null"), ..saga.clone() } };
         Ok(found.into_iter().map(summary).collect())
@@ -399,6 +405,64 @@ impl Store for MemoryStore {
         }
         let count = |((definition, state), count)| SagaCount { definition, state, count };
         Ok(counts.into_iter().map(count).collect())
+    }
+
+    async fn state_counts(&self, most: u32) -> Result<Vec<StateCount>, StoreError> {
+        let state = self.state.lock().await;
+        let count = |word: &str| {
+            let found = state.sagas.values().filter(|(saga, _)| saga.state.as_str() == word);
+            StateCount { state: word.to_owned(), count: found.take(most as usize + 1).count() as u64 }
+        };
+        Ok(overview::STATES.into_iter().map(count).collect())
+    }
+
+    async fn stuck_groups(&self, most: u32) -> Result<Vec<StuckGroup>, StoreError> {
+        let state = self.state.lock().await;
+        let mut groups: BTreeMap<(DefinitionRef, u16, Direction, String), (u64, Timestamp)> = BTreeMap::new();
+        let stuck = state.sagas.values().rev().filter_map(|(saga, _)| Some((saga, saga.state.stuck()?)));
+        for (saga, stuck) in stuck.take(most as usize) {
+            let name = (saga.definition.clone(), stuck.step.0, stuck.direction, stuck.problem.kind.clone());
+            let group = groups.entry(name).or_insert((0, stuck.since));
+            *group = (group.0 + 1, group.1.min(stuck.since));
+        }
+        let group = |((definition, step_index, direction, error), (count, since))| StuckGroup {
+            definition,
+            step_index,
+            direction,
+            error,
+            count,
+            since,
+        };
+        let mut groups: Vec<StuckGroup> = groups.into_iter().map(group).collect();
+        groups.sort_by_key(|group| (std::cmp::Reverse(group.count), group.since));
+        Ok(groups)
+    }
+
+    async fn lifetimes(&self, since: Timestamp, most: u32) -> Result<Vec<Lifetime>, StoreError> {
+        let state = self.state.lock().await;
+        let found = state.sagas.values().rev().map(|(saga, _)| saga).filter(|saga| saga.created_at >= since);
+        let lifetime = |saga: &Saga| Lifetime {
+            definition: saga.definition.clone(),
+            state: saga.state.as_str().to_owned(),
+            created_at: saga.created_at,
+            ended_at: saga.ended_at,
+        };
+        Ok(found.take(most as usize).map(lifetime).collect())
+    }
+
+    async fn services(&self, most: u32) -> Result<Vec<Service>, StoreError> {
+        let state = self.state.lock().await;
+        let waiting = state.outbox.values().filter(|entry| entry.verified.is_none()).take(most as usize);
+        let waiting = waiting.map(|entry| (entry.participant.clone(), 1, entry.decided_at));
+        let settled = state.outbox.values().rev().filter_map(|entry| Some((entry, entry.verified.as_ref()?)));
+        let settled =
+            settled.take(most as usize).map(|(entry, verified)| (entry.participant.clone(), verified.outcome, 1));
+        Ok(overview::services(waiting, settled))
+    }
+
+    async fn revisions(&self, ids: &[SagaId]) -> Result<Vec<(SagaId, u32)>, StoreError> {
+        let state = self.state.lock().await;
+        Ok(ids.iter().filter_map(|id| Some((*id, state.sagas.get(id)?.0.revision))).collect())
     }
 
     async fn figures(&self, definition: &DefinitionRef, since: Option<Timestamp>) -> Result<Figures, StoreError> {

@@ -8,6 +8,7 @@ mod counter;
 pub mod memory;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod migrations;
+pub mod overview;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
@@ -26,6 +27,7 @@ use crate::id::{CommandId, DefinitionRef, SagaId, Seq};
 use crate::message::TokenKey;
 use crate::payload::Payload;
 use crate::saga::{Direction, EventKind, Figures, Outcome, Problem, Saga, Settled};
+use overview::{FieldIs, Lifetime, Service, StateCount, StuckGroup};
 
 /// The store at an address: `postgres://…`, `sqlite://FILE`, or `memory:` for tests.
 ///
@@ -86,6 +88,22 @@ pub trait Store: Send + Sync + 'static {
 
     /// How many sagas there are per definition and state. Terminal ones may be left out where counting them is slow.
     async fn counts(&self) -> Result<Vec<SagaCount>, StoreError>;
+
+    /// How many sagas are in each state, counted up to `most` and one more.
+    async fn state_counts(&self, most: u32) -> Result<Vec<StateCount>, StoreError>;
+
+    /// The newest `most` stuck sagas by what holds them up, the largest group first.
+    async fn stuck_groups(&self, most: u32) -> Result<Vec<StuckGroup>, StoreError>;
+
+    /// When the newest `most` sagas started at or after `since` began and ended, newest first.
+    async fn lifetimes(&self, since: Timestamp, most: u32) -> Result<Vec<Lifetime>, StoreError>;
+
+    /// What each participant owes and how it has done, by name: from the `most` oldest sagas' commands that are PENDING,
+    /// and the `most` newest sagas' commands that are VERIFIED.
+    async fn services(&self, most: u32) -> Result<Vec<Service>, StoreError>;
+
+    /// The revisions of those of `ids` that are there.
+    async fn revisions(&self, ids: &[SagaId]) -> Result<Vec<(SagaId, u32)>, StoreError>;
 
     /// The sagas of one definition version that have ended, in numbers; only those started at or after `since`, if given.
     /// Reads every one of them and their commands.
@@ -411,9 +429,33 @@ pub struct SagaFilter {
     pub since: Option<Timestamp>,
     /// Paused, or not.
     pub paused: Option<bool>,
+    /// Definition version.
+    pub version: Option<u32>,
+    /// Started before.
+    pub until: Option<Timestamp>,
+    /// A step has this status. This and what follows is looked for among the newest [`overview::SEARCHED`] sagas that
+    /// match everything above.
+    pub step_status: Option<String>,
+    /// Stuck, or gone backward, because of an error of this type.
+    pub error_type: Option<String>,
+    /// Stuck at the step of this index.
+    pub stuck_step: Option<u16>,
+    /// A field of the input.
+    pub field: Option<FieldIs>,
 }
 
 impl SagaFilter {
+    /// Whether it asks for what no index knows.
+    pub fn is_search(&self) -> bool {
+        self.step_status.is_some() || self.error_type.is_some() || self.stuck_step.is_some() || self.field.is_some()
+    }
+
+    /// Whether it asks for no more than definition, states, key, pause and the earliest start.
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
+    fn is_plain(&self) -> bool {
+        !self.is_search() && self.version.is_none() && self.until.is_none()
+    }
+
     /// Whether only sagas pass that have not ended.
     #[cfg(any(feature = "postgres", feature = "sqlite"))]
     fn is_live(&self) -> bool {

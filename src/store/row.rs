@@ -12,6 +12,7 @@ use crate::id::{CommandId, DefinitionRef, SagaId, Seq, StepIndex};
 use crate::payload::Payload;
 use crate::saga::figures::{CommandCount, Figures, Latency, Undone};
 use crate::saga::{Direction, Outcome, Saga, SagaState, StepState};
+use crate::store::overview::StuckGroup;
 use crate::store::{Deprecation, HistoryRecord, InFlight, NewSaga, OutboxEntry, Started, StoreError, Verified};
 
 /// A row of `saga`, each column as the database gives it.
@@ -207,6 +208,33 @@ pub(super) fn figures(
         turned: turned.into_iter().map(counted).collect::<Result<_, StoreError>>()?,
         undone: undone.into_iter().map(pair).collect::<Result<_, StoreError>>()?,
     })
+}
+
+/// A row of `stuck_groups.sql`: name, version, step, direction, error, how many, since.
+pub(super) type StuckRow = (String, i32, i32, String, String, i64, String);
+
+pub(super) fn stuck_group(row: StuckRow) -> Result<StuckGroup, StoreError> {
+    let (name, version, step_index, direction, error, count, since) = row;
+    Ok(StuckGroup {
+        definition: DefinitionRef { name, version: number(version)? },
+        step_index: number(step_index)?,
+        direction: word(&direction)?,
+        error,
+        count: number(count)?,
+        since: since.parse().map_err(|_| StoreError::Corrupt(format!("`{since}` is no time")))?,
+    })
+}
+
+/// How many commands of which participant ended how.
+pub(super) fn outcomes(rows: Vec<(String, String, i64)>) -> Result<Vec<(String, Outcome, u64)>, StoreError> {
+    rows.into_iter().map(|(name, outcome, count)| Ok((name, word(&outcome)?, number(count)?))).collect()
+}
+
+/// No saga that was started at or after `since` has a smaller id, since ids begin with the time: a bound for the index. An
+/// hour is left for clocks that differ.
+pub(super) fn first_id(since: Timestamp) -> Uuid {
+    let millis = u64::try_from(since.timestamp_millis() - 3_600_000).unwrap_or_default();
+    Uuid::from_u64_pair(millis << 16, 0)
 }
 
 /// An output to be put into [`Saga::outputs`].

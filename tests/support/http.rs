@@ -71,7 +71,8 @@ impl House {
         let coordinator = Coordinator::launch(store.clone(), broker.clone(), CoordinatorOptions::default())
             .await
             .expect("it launches");
-        let router = router(coordinator.clone(), auth);
+        let console = amends::console::router(coordinator.clone(), auth.clone(), CancellationToken::new());
+        let router = router(coordinator.clone(), auth).merge(console);
         Self { store, broker, coordinator, router }
     }
 

@@ -8,6 +8,7 @@ mod definitions;
 mod history;
 mod outbox;
 mod participants;
+mod preview;
 mod problem;
 mod sagas;
 mod signals;
@@ -23,6 +24,7 @@ pub use definitions::{
 pub use history::{HistoryItem, HistoryView};
 pub use outbox::{OutboxItem, OutboxPage};
 pub use participants::{ParticipantList, ParticipantView};
+pub use preview::{PlannedView, PreviewView};
 pub use problem::{FieldProblem, ProblemDocument};
 pub use sagas::{
     BatchItem, BatchRequest, BatchResult, ChildView, CompensationOfStep, ElementView, OperateRequest, ParentView,

@@ -3,6 +3,7 @@
 
 mod archive;
 mod figures;
+mod overview;
 mod read;
 mod write;
 
@@ -20,6 +21,7 @@ use crate::id::{CommandId, DefinitionRef, SagaId};
 use crate::message::TokenKey;
 use crate::saga::Figures;
 use crate::store::migrations::{self, Known};
+use crate::store::overview::{Lifetime, Service, StateCount, StuckGroup};
 use crate::store::task::to_the_end;
 use crate::store::{
     AuditRecord, Committed, Decide, DefinitionRecord, HistoryRecord, Migration, OutboxEntry, OutboxFilter, Page,
@@ -266,6 +268,26 @@ impl Store for PostgresStore {
 
     async fn counts(&self) -> Result<Vec<SagaCount>, StoreError> {
         read::counts(&self.0.pool).await
+    }
+
+    async fn state_counts(&self, most: u32) -> Result<Vec<StateCount>, StoreError> {
+        overview::state_counts(&self.0.pool, most).await
+    }
+
+    async fn stuck_groups(&self, most: u32) -> Result<Vec<StuckGroup>, StoreError> {
+        overview::stuck_groups(&self.0.pool, most).await
+    }
+
+    async fn lifetimes(&self, since: Timestamp, most: u32) -> Result<Vec<Lifetime>, StoreError> {
+        overview::lifetimes(&self.0.pool, since, most).await
+    }
+
+    async fn services(&self, most: u32) -> Result<Vec<Service>, StoreError> {
+        overview::services(&self.0.pool, most).await
+    }
+
+    async fn revisions(&self, ids: &[SagaId]) -> Result<Vec<(SagaId, u32)>, StoreError> {
+        overview::revisions(&self.0.pool, ids).await
     }
 
     async fn figures(&self, definition: &DefinitionRef, since: Option<Timestamp>) -> Result<Figures, StoreError> {

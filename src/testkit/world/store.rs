@@ -17,6 +17,7 @@ use crate::message::command::idempotency_key;
 use crate::participant::{Recorded, Row};
 use crate::saga::{Direction, EventKind, Figures, Outcome, Phase, Saga, SagaState, Settled};
 use crate::store::memory::MemoryStore;
+use crate::store::overview::{Lifetime, Service, StateCount, StuckGroup};
 use crate::store::{
     AuditRecord, Changes, Committed, Decide, DefinitionRecord, HistoryRecord, Loaded, Migration, NewCommand,
     OutboxEntry, OutboxFilter, Page, Registration, SagaCount, SagaFilter, SagaMigration, SagaRecord, SagaSummary,
@@ -521,6 +522,26 @@ impl Store for Connection {
 
     async fn audit(&self, id: Option<SagaId>, page: &Page<u64>) -> Result<Vec<AuditRecord>, StoreError> {
         self.memory().await?.audit(id, page).await
+    }
+
+    async fn state_counts(&self, most: u32) -> Result<Vec<StateCount>, StoreError> {
+        self.memory().await?.state_counts(most).await
+    }
+
+    async fn stuck_groups(&self, most: u32) -> Result<Vec<StuckGroup>, StoreError> {
+        self.memory().await?.stuck_groups(most).await
+    }
+
+    async fn lifetimes(&self, since: Timestamp, most: u32) -> Result<Vec<Lifetime>, StoreError> {
+        self.memory().await?.lifetimes(since, most).await
+    }
+
+    async fn services(&self, most: u32) -> Result<Vec<Service>, StoreError> {
+        self.memory().await?.services(most).await
+    }
+
+    async fn revisions(&self, ids: &[SagaId]) -> Result<Vec<(SagaId, u32)>, StoreError> {
+        self.memory().await?.revisions(ids).await
     }
 
     async fn counts(&self) -> Result<Vec<SagaCount>, StoreError> {

@@ -1,0 +1,102 @@
+//! Logging in and out, and the theme: what is kept in cookies. They have no path of their own, so that the browser gives
+//! them the console's, whatever that is behind a proxy.
+
+use axum::extract::State;
+use axum::http::header::{LOCATION, SET_COOKIE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use maud::html;
+
+use crate::console::House;
+use crate::console::failure::Failure;
+use crate::console::form::Signed;
+use crate::console::layout::{Page, page};
+use crate::console::query::Pairs;
+use crate::console::visit::{SESSION, THEME, Visit};
+
+pub(super) async fn show(visit: Visit, pairs: Pairs) -> Page {
+    form(&visit, pairs.get("next").unwrap_or_default(), None)
+}
+
+fn form(visit: &Visit, next: &str, wrong: Option<&str>) -> Page {
+    let body = html! {
+        div.login {
+            h1 { "Log in" }
+            @if visit.is_in {
+                p { "You are in already." }
+                p { a.button.primary href=(visit.to("")) { "Home" } }
+            } @else {
+                p.soft { "With a token of this server. It is not kept in the browser: a session of twelve hours is." }
+                @if let Some(wrong) = wrong { p.error role="alert" { (wrong) } }
+                form method="post" action=(visit.to("login")) {
+                    input type="hidden" name="csrf" value=(visit.csrf);
+                    input type="hidden" name="next" value=(next);
+                    label for="token" { "Token" }
+                    input #token type="password" name="token" autocomplete="current-password" required autofocus;
+                    button.primary { "Log in" }
+                }
+            }
+        }
+    };
+    page(visit, "Log in", body)
+}
+
+pub(super) async fn enter(
+    State(house): State<House>,
+    visit: Visit,
+    headers: HeaderMap,
+    Signed(pairs): Signed,
+) -> Result<Response, Failure> {
+    let next = pairs.get("next").unwrap_or_default();
+    let Some(token) = pairs.get("token").and_then(|token| house.0.auth.find(token)) else {
+        let form = form(&visit, next, Some("This token is not accepted here."));
+        return Ok((StatusCode::UNAUTHORIZED, form).into_response());
+    };
+    let session = house.session(token).await?;
+    let is_secure = headers.get("x-forwarded-proto").is_some_and(|proto| proto == "https");
+    let secure = if is_secure { "; Secure" } else { "" };
+    let cookie = format!("{SESSION}={session}; HttpOnly; SameSite=Strict; Max-Age=43200{secure}");
+    Ok((StatusCode::SEE_OTHER, [(SET_COOKIE, cookie), (LOCATION, local(next))]).into_response())
+}
+
+pub(super) async fn leave(Signed(_): Signed) -> Response {
+    let cookie = format!("{SESSION}=; HttpOnly; SameSite=Strict; Max-Age=0");
+    (StatusCode::SEE_OTHER, [(SET_COOKIE, cookie), (LOCATION, "login".to_owned())]).into_response()
+}
+
+pub(super) async fn theme(Signed(pairs): Signed) -> Response {
+    let theme = match pairs.get("theme") {
+        Some("dark") => "dark",
+        Some("light") => "light",
+        _ => "auto",
+    };
+    let cookie = format!("{THEME}={theme}; HttpOnly; SameSite=Strict; Max-Age=31536000");
+    let back = local(pairs.get("back").unwrap_or_default());
+    (StatusCode::SEE_OTHER, [(SET_COOKIE, cookie), (LOCATION, back)]).into_response()
+}
+
+/// A page of the console as a place to go on to, seen from its root; its start, if it is anything else.
+fn local(page: &str) -> String {
+    let (path, rest) = page.split_once('?').map_or((page, ""), |(path, rest)| (path, rest));
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/' | '%' | '~');
+    let is_local = path.chars().all(is_plain) && !path.starts_with('/') && !path.contains("//") && !path.contains("..");
+    let is_sane = rest.chars().all(|c| is_plain(c) || matches!(c, '&' | '=' | '+' | '*' | '!' | '(' | ')' | ',' | ':'));
+    match (is_local && is_sane, rest) {
+        (true, "") => format!("./{path}"),
+        (true, rest) => format!("./{path}?{rest}"),
+        _ => "./".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::local;
+
+    #[test]
+    fn after_a_login_only_pages_of_the_console_are_gone_to() {
+        assert_eq!(local("sagas?state=STUCK&key=a%20b"), "./sagas?state=STUCK&key=a%20b");
+        for elsewhere in ["//evil.example", "/x", "https://evil.example", "a//b", "../x", "\\\\evil", "sagas?x=\r\ny"] {
+            assert_eq!(local(elsewhere), "./", "{elsewhere}");
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! The operators' web console at `/console/`: pages rendered on the server, one file per page.
+//!
+//! ```text
+//!   request ──> finish ──────> admit ───────────────> handler ──> Coordinator, Store
+//!               (headers,      (host, origin,         (one file per page)
+//!                failures       session, right)
+//!                as pages)
+//! ```
+//!
+//! Every route is one row of `routes::ROUTES`. Links are relative to the page that has them, so that the console works
+//! under whatever path a proxy gives it. There is no script or style inside a page, and everything that comes from a
+//! definition, a saga or a participant goes through the template engine, which escapes it.
+
+mod actions;
+mod assets;
+mod audit;
+mod chart;
+mod dead;
+mod definitions;
+mod failure;
+mod form;
+mod guard;
+mod history;
+mod home;
+mod json_tree;
+mod layout;
+mod live;
+mod login;
+mod query;
+mod routes;
+mod saga;
+mod sagas;
+mod secrets;
+mod selection;
+mod session;
+mod visit;
+mod waterfall;
+mod words;
+
+use std::sync::Arc;
+
+use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::AuthConfig;
+use crate::clock::Clock;
+use crate::coordinator::Coordinator;
+use crate::store::Store;
+
+pub use routes::{ConsoleRoute, route_table, router};
+
+/// What handlers work with.
+#[derive(Clone)]
+struct House(Arc<Inner>);
+
+struct Inner {
+    coordinator: Coordinator,
+    auth: AuthConfig,
+    /// For ages; nothing is decided by it.
+    clock: Clock,
+    /// What signs sessions, once it was read from the store.
+    key: OnceCell<[u8; 32]>,
+    /// Ends the streams of changes.
+    stop: CancellationToken,
+}
+
+impl House {
+    fn coordinator(&self) -> &Coordinator {
+        &self.0.coordinator
+    }
+
+    fn store(&self) -> &dyn Store {
+        &**self.0.coordinator.store()
+    }
+
+    fn now(&self) -> crate::clock::Timestamp {
+        self.0.clock.now()
+    }
+}

@@ -1,0 +1,95 @@
+//! The one table of the console's routes, and the router that is built from it.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::Method;
+use axum::routing::{MethodRouter, get, post};
+use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::api::{AuthConfig, Right};
+use crate::clock::Clock;
+use crate::console::{
+    House, Inner, actions, assets, audit, dead, definitions, failure, guard, home, live, login, saga, sagas, selection,
+};
+use crate::coordinator::Coordinator;
+
+/// One route.
+pub(super) struct Route {
+    pub(super) method: Method,
+    pub(super) path: &'static str,
+    pub(super) right: Right,
+    handler: fn() -> MethodRouter<House>,
+}
+
+const fn page(path: &'static str, handler: fn() -> MethodRouter<House>) -> Route {
+    Route { method: Method::GET, path, right: Right::Read, handler }
+}
+
+const fn open(method: Method, path: &'static str, handler: fn() -> MethodRouter<House>) -> Route {
+    Route { method, path, right: Right::Open, handler }
+}
+
+const fn change(path: &'static str, right: Right, handler: fn() -> MethodRouter<House>) -> Route {
+    Route { method: Method::POST, path, right, handler }
+}
+
+/// Every route that there is.
+pub(super) const ROUTES: &[Route] = &[
+    open(Method::GET, "/console", || get(home::slash)),
+    open(Method::GET, "/console/assets/{file}", || get(assets::serve)),
+    open(Method::GET, "/console/login", || get(login::show)),
+    open(Method::POST, "/console/login", || post(login::enter)),
+    change("/console/logout", Right::Read, || post(login::leave)),
+    change("/console/theme", Right::Read, || post(login::theme)),
+    page("/console/", || get(home::show)),
+    page("/console/sagas", || get(sagas::show)),
+    change("/console/selection", Right::Read, || post(selection::show)),
+    page("/console/sagas/{id}", || get(saga::show)),
+    page("/console/sagas/{id}/history.json", || get(saga::download)),
+    page("/console/sagas/{id}/{action}", || get(actions::confirm)),
+    change("/console/sagas/{id}/{action}", Right::Operate, || post(actions::carry_out)),
+    page("/console/definitions", || get(definitions::list)),
+    page("/console/definitions/{name}/{version}", || get(definitions::show)),
+    page("/console/dead", || get(dead::show)),
+    page("/console/audit", || get(audit::show)),
+    page("/console/events", || get(live::stream)),
+    page("/console/revisions", || get(live::poll)),
+    page("/console/{*rest}", || get(failure::unknown)),
+];
+
+/// A route as tests see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsoleRoute {
+    /// The method.
+    pub method: Method,
+    /// The path, with `{names}` for its variable parts.
+    pub path: &'static str,
+    /// What it asks of its caller.
+    pub right: Right,
+}
+
+/// Every route that the console serves.
+pub fn route_table() -> Vec<ConsoleRoute> {
+    let of = |route: &Route| ConsoleRoute { method: route.method.clone(), path: route.path, right: route.right };
+    ROUTES.iter().map(of).collect()
+}
+
+/// The row of the table that serves `method` on the route `path`. HEAD is GET without a body.
+pub(super) fn find(method: &Method, path: &str) -> Option<&'static Route> {
+    let method = if *method == Method::HEAD { &Method::GET } else { method };
+    ROUTES.iter().find(|route| route.path == path && route.method == *method)
+}
+
+/// The console, ready to be merged with the HTTP interface. Its streams of changes end with `stop`.
+pub fn router(coordinator: Coordinator, auth: AuthConfig, stop: CancellationToken) -> Router {
+    let house = House(Arc::new(Inner { coordinator, auth, clock: Clock::System, key: OnceCell::new(), stop }));
+    let routes = ROUTES.iter().fold(Router::new(), |router, route| router.route(route.path, (route.handler)()));
+    routes
+        .layer(CatchPanicLayer::custom(failure::panicked))
+        .layer(axum::middleware::from_fn_with_state(house.clone(), guard::admit))
+        .layer(axum::middleware::from_fn(guard::finish))
+        .with_state(house)
+}

@@ -1,0 +1,70 @@
+//! Sessions: what a cookie holds instead of the token, and what forms carry to show that they are the console's own.
+//!
+//! A session names its token by the token's hash and is signed with a key of the store, so that every coordinator of a
+//! deployment knows it, and it ends when the token is taken away.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use subtle::ConstantTimeEq;
+
+use crate::api::auth::TokenEntry;
+use crate::clock::Timestamp;
+use crate::console::House;
+use crate::console::failure::Failure;
+use crate::id::fresh_secret;
+
+/// How long a session lasts, in seconds: a working day and a bit.
+const LASTS: i64 = 12 * 3_600;
+/// Expiry, hash of the token, signature.
+const LENGTH: usize = 8 + 32 + 32;
+
+impl House {
+    async fn key(&self) -> Result<[u8; 32], Failure> {
+        let make = || async {
+            let fresh = fresh_secret().map_err(|error| Failure::internal(error.to_string()))?;
+            let keys = self.store().token_keys(fresh).await?;
+            // The oldest: sessions go on when a new one is added.
+            let oldest = keys.iter().min_by_key(|key| key.id).ok_or_else(|| Failure::internal("no key"))?;
+            Ok(sign(&oldest.secret, "amends console", &[]))
+        };
+        self.0.key.get_or_try_init(make).await.copied()
+    }
+
+    /// The cookie for whoever has shown this token.
+    pub(super) async fn session(&self, token: &TokenEntry) -> Result<String, Failure> {
+        let mut bytes = (self.now().timestamp() + LASTS).to_be_bytes().to_vec();
+        bytes.extend_from_slice(&token.sha256());
+        let tag = sign(&self.key().await?, "session", &bytes);
+        bytes.extend_from_slice(&tag);
+        Ok(URL_SAFE_NO_PAD.encode(bytes))
+    }
+
+    /// The token that a cookie stands for, if it is one of this deployment's that is still good.
+    pub(super) async fn known(&self, cookie: &str, now: Timestamp) -> Result<Option<&TokenEntry>, Failure> {
+        let Ok(bytes) = URL_SAFE_NO_PAD.decode(cookie) else { return Ok(None) };
+        let Some((told, tag)) = bytes.split_last_chunk::<32>().filter(|_| bytes.len() == LENGTH) else {
+            return Ok(None);
+        };
+        let is_ours = bool::from(sign(&self.key().await?, "session", told).ct_eq(tag));
+        let (Some((expiry, hash)), true) = (told.split_first_chunk::<8>(), is_ours) else { return Ok(None) };
+        let is_over = i64::from_be_bytes(*expiry) <= now.timestamp();
+        let Ok(hash) = <[u8; 32]>::try_from(hash) else { return Ok(None) };
+        Ok(self.0.auth.find_hash(hash).filter(|_| !is_over))
+    }
+
+    /// What each form of this session carries.
+    pub(super) async fn csrf(&self, session: &str) -> Result<String, Failure> {
+        Ok(URL_SAFE_NO_PAD.encode(sign(&self.key().await?, "form", session.as_bytes())))
+    }
+}
+
+fn sign(key: &[u8; 32], what: &str, bytes: &[u8]) -> [u8; 32] {
+    // HMAC takes keys of every length.
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else { return [0; 32] };
+    mac.update(what.as_bytes());
+    mac.update(&[0]);
+    mac.update(bytes);
+    mac.finalize().into_bytes().into()
+}
