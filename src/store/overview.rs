@@ -116,7 +116,10 @@ pub(super) fn matches(saga: &Saga, filter: &super::SagaFilter) -> bool {
         found.is_some_and(|value| match value {
             serde_json::Value::String(text) => *text == field.value,
             serde_json::Value::Null => false,
-            other => other.to_string() == field.value,
+            other => {
+                let text = other.to_string();
+                text == field.value
+            }
         })
     };
     filter.step_status.as_ref().is_none_or(has_status)

@@ -95,6 +95,7 @@ async fn sagas_are_filtered_by_each_field_and_by_all(#[values(Memory, Sqlite, Po
                     key: text("a"),
                     since: Some(running.created_at),
                     paused: Some(false),
+                    ..SagaFilter::default()
                 },
                 vec![&running],
             ),

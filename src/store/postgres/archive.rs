@@ -147,8 +147,7 @@ async fn restore(connection: &mut PgConnection, family: &Family, all: &mut Resto
         all.present += count;
         return Ok(());
     }
-    let rows =
-        |of: fn(&ArchivedSaga) -> &[Row]| row::json(&family.sagas.iter().flat_map(|saga| of(saga)).collect::<Vec<_>>());
+    let rows = |of: fn(&ArchivedSaga) -> &[Row]| row::json(&family.sagas.iter().flat_map(of).collect::<Vec<_>>());
     let sagas = rows(|saga| std::slice::from_ref(&saga.saga));
     let is_taken: bool = sqlx::query_scalar(include_str!("sql/restore_taken.sql"))
         .bind(&sagas)

@@ -1,7 +1,6 @@
 //! What people ask of all sagas at once.
 
 use sqlx::sqlite::SqlitePool;
-use uuid::Uuid;
 
 use super::{refused, time};
 use crate::clock::Timestamp;
@@ -63,7 +62,7 @@ pub(super) async fn revisions(pool: &SqlitePool, ids: &[SagaId]) -> Result<Vec<(
             .fetch_optional(pool)
             .await
             .map_err(refused)?;
-        found.extend(revision.map(|revision| (SagaId(Uuid::from(id.0)), revision)));
+        found.extend(revision.map(|revision| (SagaId(id.0), revision)));
     }
     Ok(found)
 }
