@@ -30,7 +30,9 @@ pub async fn plant(house: &House) -> Vec<String> {
     let definition = made::definition(ORDER);
     let mut ids = Vec::new();
     for hostile in CORPUS {
-        let input = json!({ "order": hostile, "total": { hostile: [hostile, { "a": hostile }] }, "note": hostile });
+        // A key has no characters that change how others are shown.
+        let order = hostile.replace('\u{202e}', "");
+        let input = json!({ "order": order, "total": { hostile: [hostile, { "a": hostile }] }, "note": hostile });
         let faults =
             [("confirm", Direction::Action, Does::No(hostile)), ("create", Direction::Compensation, Does::No(hostile))];
         let made = made::play(&definition, input, Clock::System.now(), &faults);
