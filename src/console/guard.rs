@@ -44,7 +44,8 @@ pub(super) async fn admit(
     next: Next,
 ) -> Response {
     let route = path.as_ref().and_then(|path| routes::find(request.method(), path.as_str()));
-    let right = route.map_or(Right::Read, |route| route.right);
+    let unknown = if request.method().is_safe() { Right::Read } else { Right::Operate };
+    let right = route.map_or(unknown, |route| route.right);
     let mut visit = match house.visit(request.uri(), request.headers()).await {
         Ok(visit) => visit,
         Err(failure) => return Bare(failure).into_response(),

@@ -80,7 +80,8 @@ pub fn route_table() -> Vec<ConsoleRoute> {
 /// The row of the table that serves `method` on the route `path`. HEAD is GET without a body.
 pub(super) fn find(method: &Method, path: &str) -> Option<&'static Route> {
     let method = if *method == Method::HEAD { &Method::GET } else { method };
-    ROUTES.iter().find(|route| route.path == path && route.method == *method)
+    // Inside another router the path begins with that one's.
+    ROUTES.iter().find(|route| path.ends_with(route.path) && route.method == *method)
 }
 
 /// The console, ready to be merged with the HTTP interface. Its streams of changes end with `stop`.

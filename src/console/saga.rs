@@ -193,8 +193,14 @@ fn asked(pairs: &Pairs, view: &SagaView, items: &[HistoryItem]) -> Markup {
     let has_answer = items
         .iter()
         .any(|item| item.revision > revision && item.kind == "verified" && item.outcome.as_deref() == Some("success"));
-    let is_stuck_again = view.stuck.is_some() && view.revision > revision;
-    let at_once = matches!(word, "pause" | "resume" | "abandon" | "skip") && view.stuck.is_none();
+    let is_tried = matches!(word, "retry" | "skip" | "compensate" | "cancel");
+    let is_stuck_again = is_tried && view.stuck.is_some() && view.revision > revision;
+    let at_once = match word {
+        "pause" => view.paused,
+        "resume" => !view.paused,
+        "skip" => view.stuck.is_none(),
+        _ => false,
+    };
     html! {
         @if is_stuck_again {
             div.note.bad role="status" { strong { "Stuck again. " } "What you asked for (" (word) ") was tried and has not helped; the reason below is the new one." }

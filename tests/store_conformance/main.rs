@@ -8,6 +8,7 @@ mod due;
 mod figures;
 mod lists;
 mod make;
+mod overview;
 mod postgres;
 mod reading;
 mod rig;
