@@ -22,7 +22,6 @@ mod json;
 mod openapi;
 pub(crate) mod operate;
 mod outbox;
-mod participants;
 mod problem;
 mod query;
 mod routes;

@@ -23,7 +23,6 @@ use crate::client::views;
     views::MigrationPage,
     views::OperateRequest,
     views::OutboxPage,
-    views::ParticipantList,
     views::ProblemDocument,
     views::ReasonRequest,
     views::SagaPage,

@@ -7,7 +7,6 @@ mod advice;
 mod definitions;
 mod history;
 mod outbox;
-mod participants;
 mod preview;
 mod problem;
 mod sagas;
@@ -23,7 +22,6 @@ pub use definitions::{
 };
 pub use history::{HistoryItem, HistoryView};
 pub use outbox::{OutboxItem, OutboxPage};
-pub use participants::{ParticipantList, ParticipantView};
 pub use preview::{PlannedView, PreviewView};
 pub use problem::{FieldProblem, ProblemDocument};
 pub use sagas::{
