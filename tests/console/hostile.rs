@@ -29,9 +29,9 @@ pub const CORPUS: [&str; 14] = [
 pub async fn plant(house: &House) -> Vec<String> {
     let definition = made::definition(ORDER);
     let mut ids = Vec::new();
-    for hostile in CORPUS {
+    for (at, hostile) in CORPUS.into_iter().enumerate() {
         // A key has no characters that change how others are shown.
-        let order = hostile.replace('\u{202e}', "");
+        let order = format!("{}{at}", hostile.replace('\u{202e}', ""));
         let input = json!({ "order": order, "total": { hostile: [hostile, { "a": hostile }] }, "note": hostile });
         let faults =
             [("confirm", Direction::Action, Does::No(hostile)), ("create", Direction::Compensation, Does::No(hostile))];

@@ -7,7 +7,7 @@ use amends::clock::{Clock, Timestamp};
 use amends::definition::{Definition, read};
 use amends::id::{CommandId, SagaId};
 use amends::payload::Payload;
-use amends::saga::{Direction, Effect, Event, EventKind, Problem, ReplyOutcome, Saga, transition};
+use amends::saga::{Direction, Effect, Event, EventKind, Phase, Problem, ReplyOutcome, Saga, transition};
 use amends::store::{Changes, HistoryRecord, NewCommand, NewSaga, SettledCommand, Store, Wants};
 use serde_json::{Value, json};
 
@@ -97,6 +97,12 @@ pub fn play(definition: &Arc<Definition>, input: Value, at: Timestamp, faults: &
         let outcome = match does.map_or(Does::Yes, |(.., does)| does.clone()) {
             Does::Leave => break,
             Does::Silent => {
+                // What the broker has not confirmed would be published again for ever.
+                if matches!(command.phase, Phase::Sending(_)) {
+                    let kind = EventKind::Published { seq: command.seq, attempt: command.attempt };
+                    apply(definition, &mut made, now, kind);
+                    continue;
+                }
                 now = now.max(saga.due().expect("something is due"));
                 apply(definition, &mut made, now, EventKind::Due);
                 continue;
