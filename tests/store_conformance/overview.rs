@@ -32,7 +32,8 @@ async fn states_are_counted_up_to_a_bound_and_one_more(#[values(Memory, Sqlite, 
             let counts = rig.store.state_counts(most).await.expect("counts");
             counts.into_iter().map(|count| (count.state, count.count)).collect()
         };
-        let expected = [("STUCK", 1), ("RUNNING", 6), ("COMPENSATING", 0), ("COMPLETED", 1), ("COMPENSATED", 0), ("ABANDONED", 0)];
+        let expected =
+            [("STUCK", 1), ("RUNNING", 6), ("COMPENSATING", 0), ("COMPLETED", 1), ("COMPENSATED", 0), ("ABANDONED", 0)];
         assert_eq!(counts(100).await, expected.map(|(state, count)| (state.to_owned(), count)));
         assert_eq!(counts(3).await[1], ("RUNNING".to_owned(), 4), "one more than asked for says that there are more");
     })
@@ -43,7 +44,13 @@ async fn states_are_counted_up_to_a_bound_and_one_more(#[values(Memory, Sqlite, 
 #[tokio::test(flavor = "multi_thread")]
 async fn stuck_sagas_are_grouped_by_cause_the_largest_first(#[values(Memory, Sqlite, Postgres)] kind: Kind) {
     on(kind, async |rig| {
-        let sagas = [stuck_at(0, "refused"), stuck_at(1, "refused"), stuck_at(1, "timeout"), stuck_at(1, "timeout"), saga(None)];
+        let sagas = [
+            stuck_at(0, "refused"),
+            stuck_at(1, "refused"),
+            stuck_at(1, "timeout"),
+            stuck_at(1, "timeout"),
+            saga(None),
+        ];
         let first = sagas[2].created_at;
         rig.write(starts(sagas.map(bare).into())).await.expect("a commit");
         let groups = rig.store.stuck_groups(100).await.expect("groups");
@@ -64,7 +71,8 @@ async fn lifetimes_come_newest_first_and_not_from_before(#[values(Memory, Sqlite
         rig.write(starts([&one, &other].map(|saga| bare(saga.clone())).into())).await.expect("a commit");
         rig.write(updates(vec![completed(&one)])).await.expect("a commit");
         let found = rig.store.lifetimes(one.created_at, 10).await.expect("lifetimes");
-        let told: Vec<_> = found.iter().map(|found| (found.state.as_str(), found.created_at, found.ended_at.is_some())).collect();
+        let told: Vec<_> =
+            found.iter().map(|found| (found.state.as_str(), found.created_at, found.ended_at.is_some())).collect();
         assert_eq!(told, [("RUNNING", other.created_at, false), ("COMPLETED", one.created_at, true)]);
         assert_eq!(rig.store.lifetimes(one.created_at, 1).await.expect("lifetimes").len(), 1);
         assert_eq!(rig.store.lifetimes(later(other.created_at), 10).await.expect("lifetimes"), []);
@@ -79,7 +87,10 @@ async fn services_tell_what_they_owe_and_how_they_did(#[values(Memory, Sqlite, P
         let sagas: Vec<Saga> = (0..3).map(|_| saga(None)).collect();
         let changes = Changes {
             starts: sagas.iter().cloned().map(new).collect(),
-            settled: vec![settled(&sagas[1], 1, Outcome::Success, Some("1")), settled(&sagas[2], 1, Outcome::Failure, None)],
+            settled: vec![
+                settled(&sagas[1], 1, Outcome::Success, Some("1")),
+                settled(&sagas[2], 1, Outcome::Failure, None),
+            ],
             ..Changes::default()
         };
         rig.write(changes).await.expect("a commit");
@@ -111,7 +122,10 @@ async fn a_search_finds_what_no_index_knows(#[values(Memory, Sqlite, Postgres)] 
     on(kind, async |rig| {
         let input = r#"{"customer":{"id":"c-7","a b":1.5},"gift":true,"total":1200,"none":null,"quote\"d":"x"}"#;
         let with_input = Saga { input: Payload::trusted(input), ..saga(None) };
-        let at_work = Saga { steps: vec![pending(1, 1, later(with_input.created_at)), pending(2, 1, later(with_input.created_at))], ..saga(None) };
+        let at_work = Saga {
+            steps: vec![pending(1, 1, later(with_input.created_at)), pending(2, 1, later(with_input.created_at))],
+            ..saga(None)
+        };
         let back = Saga { cause: Some(Problem::new("cancelled", "by its caller")), ..saga(None) };
         let stuck = stuck_at(1, "refused");
         let second = Saga { definition: DefinitionRef { name: DEFINITION.to_owned(), version: 2 }, ..saga(None) };
@@ -120,7 +134,10 @@ async fn a_search_finds_what_no_index_knows(#[values(Memory, Sqlite, Postgres)] 
         let text = |text: &str| Some(text.to_owned());
         let none = SagaFilter::default;
         let field = |path: &[&str], value: &str| SagaFilter {
-            field: Some(FieldIs { path: path.iter().map(|name| (*name).to_owned()).collect(), value: value.to_owned() }),
+            field: Some(FieldIs {
+                path: path.iter().map(|name| (*name).to_owned()).collect(),
+                value: value.to_owned(),
+            }),
             ..none()
         };
         let cases: Vec<(SagaFilter, Vec<&Saga>)> = vec![
