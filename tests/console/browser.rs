@@ -107,7 +107,6 @@ async fn every_page_and_action_works_in_a_browser_by_keyboard_alone() {
             }
         }
     }
-    assert!(findings.is_empty(), "{}", findings.join("\n"));
     browser.looks(1280, 900, "light").await;
 
     // By keyboard: skip link, places, the sheet of shortcuts.
@@ -198,6 +197,8 @@ async fn every_page_and_action_works_in_a_browser_by_keyboard_alone() {
         scene.open(page).await;
         assert_eq!(browser.run("return window.pwned === undefined").await, true, "{page}");
     }
+    // Last, so that one finding does not hide the others.
+    assert!(findings.is_empty(), "{}", findings.join("\n"));
     scene.browser.close().await;
 }
 

@@ -30,6 +30,10 @@ async fn no_change_is_taken_from_elsewhere_or_without_the_sessions_token() {
             ("sec-fetch-site", "same-site"),
         ] {
             let mut request: Request<Body> = form(&path, None, &good);
+            if value == "null" {
+                // A frame without an origin; the console's own forms have none either, and are told by the browser.
+                request.headers_mut().remove("sec-fetch-site");
+            }
             request.headers_mut().insert(name, value.parse().expect("a header"));
             assert_eq!(ask(&house.router, request).await.status, 403, "{path} with {name}: {value}");
         }
