@@ -110,8 +110,10 @@ fn run(workload: &str) {
     let fresh = |n| Saga::new(id(n), &definition, Some(format!("order-{n}")), input(), now());
     match workload {
         "transitions" => {
-            let ended = measured_transitions(&definition, fresh(1));
-            assert!(ended.state.is_terminal(), "{:?}", ended.state);
+            for n in 1..=SAGAS {
+                let ended = measured_transitions(&definition, fresh(n));
+                assert!(ended.state.is_terminal(), "{:?}", ended.state);
+            }
         }
         "codec" => {
             let reply = |n| {
