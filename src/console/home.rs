@@ -116,6 +116,7 @@ fn tiles(visit: &Visit, counts: &[StateCount]) -> Markup {
                 }
             }
         }
+        p.soft { "Of those that have ended, the newest " (number(u64::from(MOST))) " are counted." }
     }
 }
 

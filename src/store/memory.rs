@@ -410,8 +410,13 @@ impl Store for MemoryStore {
     async fn state_counts(&self, most: u32) -> Result<Vec<StateCount>, StoreError> {
         let state = self.state.lock().await;
         let count = |word: &str| {
-            let found = state.sagas.values().filter(|(saga, _)| saga.state.as_str() == word);
-            StateCount { state: word.to_owned(), count: found.take(most as usize + 1).count() as u64 }
+            let is_it = |(saga, _): &&(Saga, _)| saga.state.as_str() == word;
+            let (sagas, most) = (state.sagas.values().rev(), most as usize + 1);
+            let count = match overview::is_live(word) {
+                true => sagas.filter(is_it).take(most).count(),
+                false => sagas.take(most).filter(is_it).count(),
+            };
+            StateCount { state: word.to_owned(), count: count as u64 }
         };
         Ok(overview::STATES.into_iter().map(count).collect())
     }

@@ -91,7 +91,8 @@ pub trait Store: Send + Sync + 'static {
     /// How many sagas there are per definition and state. Terminal ones may be left out where counting them is slow.
     async fn counts(&self) -> Result<Vec<SagaCount>, StoreError>;
 
-    /// How many sagas are in each state, counted up to `most` and one more.
+    /// How many sagas are in each state, counted up to `most` and one more; how many have ended in which way is told of
+    /// the newest `most` and one more, as no index leads to them.
     async fn state_counts(&self, most: u32) -> Result<Vec<StateCount>, StoreError>;
 
     /// The newest `most` stuck sagas by what holds them up, the largest group first.

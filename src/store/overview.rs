@@ -10,6 +10,11 @@ use crate::saga::{Direction, Outcome, Saga};
 /// The states of the contract, in the order in which people ask for them.
 pub const STATES: [&str; 6] = ["STUCK", "RUNNING", "COMPENSATING", "COMPLETED", "COMPENSATED", "ABANDONED"];
 
+/// Whether sagas in a state may still change: an index leads to those.
+pub(crate) fn is_live(state: &str) -> bool {
+    matches!(state, "STUCK" | "RUNNING" | "COMPENSATING")
+}
+
 /// How many sagas a search by what no index knows looks at: those that match everything else, newest first.
 pub const SEARCHED: u32 = 20_000;
 

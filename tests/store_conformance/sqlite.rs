@@ -84,6 +84,9 @@ async fn run(connection: &mut SqliteConnection, sql: &str) -> Result<(), sqlx::E
     sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(connection).await.map(|_| ())
 }
 
+/// Statements that look at the newest so many rows in order of the primary key, and stop there.
+const BOUNDED: &[&str] = &["state_counts.sql", "services_settled.sql"];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_statement_is_understood_and_none_scans_the_sagas() {
     on(Sqlite, async |rig| {
@@ -97,10 +100,13 @@ async fn every_statement_is_understood_and_none_scans_the_sagas() {
             let plan = sqlx::query_as::<_, (i64, i64, i64, String)>(explain).fetch_all(&mut connection).await;
             let plan = plan.unwrap_or_else(|error| panic!("{name}: {error}"));
             for (.., line) in plan {
-                let scans = ["SCAN saga", "SCAN s ", "SCAN o ", "SCAN outbox"]
+                let is_whole = ["SCAN saga", "SCAN s ", "SCAN o ", "SCAN outbox"]
                     .iter()
                     .any(|scan| format!("{line} ").contains(scan));
-                assert!(!scans, "{name}: {line}");
+                // The index holds no more than what is under way.
+                let is_live = line.ends_with("INDEX saga_live");
+                let is_bounded = sql.contains("limit $1") && BOUNDED.iter().any(|bounded| name.ends_with(bounded));
+                assert!(!is_whole || is_live || is_bounded, "{name}: {line}");
             }
         }
     })
