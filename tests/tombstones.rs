@@ -2,8 +2,10 @@
 
 mod support;
 
+use amends::broker::{Broker, Published};
 use amends::coordinator::{Operate, OperatorAction};
 use amends::id::SagaId;
+use amends::message::{Envelope, Properties};
 use amends::store::{Page, SagaFilter};
 use lapin::options::{BasicGetOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
@@ -89,7 +91,17 @@ struct Detour {
 }
 
 impl Detour {
-    async fn new(url: &str) -> Self {
+    /// For the program that `publisher` publishes for. Its first message goes first: a connection to publish over
+    /// begins with declaring everything again, bindings too.
+    async fn new(url: &str, publisher: &dyn Broker) -> Self {
+        let first = Envelope {
+            exchange: "amends.events".to_owned(),
+            routing_key: "late-parent.first".to_owned(),
+            mandatory: false,
+            properties: Properties::default(),
+            body: b"{}".to_vec(),
+        };
+        assert_eq!(publisher.publish(vec![first]).await, [Published::Confirmed]);
         let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("connected");
         let channel = connection.create_channel().await.expect("a channel");
         let aside = format!("aside-{}", amends::id::fresh_request_id().simple());
@@ -143,7 +155,7 @@ async fn a_sub_saga_whose_start_comes_after_its_compensation_is_never_started() 
     }
     let shop = Workshop::new(&rig.broker, SHOP, &ACTIONS, &[]).await;
     shop.work();
-    let detour = Detour::new(&rig.broker_url).await;
+    let detour = Detour::new(&rig.broker_url, coordinator.broker().as_ref()).await;
     let id = start(&coordinator, "late-parent", json!({})).await;
     detour.has_taken_aside().await;
     let (actor, reason) = ("operator".to_owned(), "for the test".to_owned());
