@@ -104,11 +104,14 @@ died() { # DIR NAME LOG NEW PORT-NAME…
     fail "$name does not start"
 }
 
-# Before the start of what is there already: a port that another program has is told at once.
+# Before the start of what is there already: a port that another program has is told. A server that was killed is gone
+# before the last of its threads is, and its port is free only then.
 still_free() { # DIR NAME PORT-NAME…
     local dir=$1 name=$2 port
+    local end=$((SECONDS + 10))
     shift 2
     for port in "$@"; do
+        while [[ -s $dir/$port ]] && listening "$(cat "$dir/$port")" && ((SECONDS < end)); do sleep 0.05; done
         if [[ -s $dir/$port ]] && listening "$(cat "$dir/$port")"; then
             fail "$name does not start: another program has taken port $(cat "$dir/$port"), which $dir uses"
         fi
