@@ -168,6 +168,12 @@ impl Teller<'_> {
                 let text = format!("the broker has attempt {attempt} of {}", self.name(*seq));
                 HistoryItem { attempt: Some(*attempt), ..self.of_command(told, "published", *seq, text) }
             }
+            EventKind::HeldBack { seq, attempt, until } => {
+                let until = until.format("%H:%M:%S");
+                let text =
+                    format!("{} is held back until {until}: its participant takes no more for now", self.name(*seq));
+                HistoryItem { attempt: Some(*attempt), ..self.of_command(told, "held-back", *seq, text) }
+            }
             EventKind::Replied { seq, attempt, outcome } => {
                 let (kind, word, problem) = match outcome {
                     ReplyOutcome::Success { .. } => ("replied", "success", None),

@@ -178,6 +178,9 @@ pub(super) fn etag_value(saga: &Saga) -> HeaderValue {
 pub(crate) async fn queue_hints(coordinator: &Coordinator, definition: &Definition, saga: &Saga) -> Vec<String> {
     let mut hints = Vec::new();
     for participant in awaited(definition, saga) {
+        if coordinator.standing(participant).open_since.is_some() {
+            hints.push(format!("; `{participant}` only fails, so that its circuit is open and only probes are sent"));
+        }
         let queue = format!("{participant}.commands");
         match tokio::time::timeout(QUEUE_LOOK, coordinator.broker().queue(&queue)).await {
             Ok(Ok(Some(status))) if status.consumers == 0 => hints.push(format!("; queue `{queue}` has no consumer")),

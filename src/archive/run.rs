@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::archive::ArchiveError;
 use crate::archive::file::{self, Manifest, Reader, Writer};
-use crate::clock::{Timestamp, after};
+use crate::clock::{Stopwatch, Timestamp, after};
 use crate::failpoint::{self, Point};
 use crate::id::SagaId;
 use crate::store::archive::{ArchiveStore, Removed, Restored};
@@ -17,6 +17,8 @@ use crate::store::{Store, StoreError};
 
 /// How long the right to archive outlives the process that has it.
 const LEASE_SECONDS: u32 = 60;
+/// How many times as long as it works it rests, unless it is not to rest at all.
+const RESTS: u32 = 4;
 /// How often a removal that got in the way of something is tried.
 const TRIES: u32 = 10;
 
@@ -118,6 +120,7 @@ impl Run<'_> {
             let mut writer: Option<Writer> = None;
             let mut is_done = false;
             while writer.as_ref().is_none_or(|writer| writer.contents.sagas < self.options.per_file) {
+                let began = Stopwatch::start();
                 let roots = self.store.archivable(cutoff, last, self.options.batch).await?;
                 let Some(newest) = roots.last() else {
                     is_done = true;
@@ -136,7 +139,7 @@ impl Run<'_> {
                 if let Some(writer) = &writer {
                     (self.progress)(Progress::Written(writer.contents.sagas));
                 }
-                self.rest().await?;
+                self.rest(began).await?;
             }
             if let Some(writer) = writer {
                 let manifest = writer.keep(cutoff, now, || failpoint::reached(Point::ArchiveWritten))?;
@@ -159,6 +162,7 @@ impl Run<'_> {
         let mut reader = Reader::open(&self.options.folder.join(&manifest.file))?;
         let mut done = 0;
         loop {
+            let began = Stopwatch::start();
             let families = reader.next(self.options.batch as usize)?;
             if families.is_empty() {
                 break;
@@ -169,15 +173,17 @@ impl Run<'_> {
             self.summary.kept += changed;
             done += sagas + gone + changed;
             (self.progress)(Progress::Removed(done, manifest.contents.sagas));
-            self.rest().await?;
+            self.rest(began).await?;
         }
         failpoint::reached(Point::ArchiveNotMarked);
         manifest.removed_at = Some(store.health().await?.now);
         manifest.write(&self.options.folder)
     }
 
-    async fn rest(&self) -> Result<(), ArchiveError> {
-        tokio::time::sleep(self.options.pause).await;
+    /// At least the pause, and several times as long as the work took: the slower the store, the longer it is left alone.
+    async fn rest(&self, worked: Stopwatch) -> Result<(), ArchiveError> {
+        let worked = if self.options.pause.is_zero() { Duration::ZERO } else { worked.elapsed() };
+        tokio::time::sleep(self.options.pause.max(worked * RESTS)).await;
         self.hold().await
     }
 }

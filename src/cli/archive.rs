@@ -72,7 +72,7 @@ struct RunArgs {
     /// Sagas in one transaction
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=5_000))]
     batch: u32,
-    /// How long to rest after each, so that coordinators come first
+    /// How long to rest after each at least, so that coordinators come first; else four times as long as it took. `0ms`: not at all
     #[arg(long, value_name = "TIME", default_value = "20ms", value_parser = parse_duration)]
     pause: Duration,
     /// Sagas in one file

@@ -76,6 +76,10 @@ pub async fn run(context: &Context) -> Result<Exit, CliError> {
             Ok(_) => Check::ok("server", format!("{} is ready", masked(&context.settings.url_or_default()))),
             Err(error) => Check::error("server", error),
         });
+        checks.extend(super::participants::failing(context).await.into_iter().map(|(name, found)| {
+            let advice = "look at its log; its circuit closes by itself with its first answer";
+            Check::warning(format!("participant {name}"), found, advice)
+        }));
     }
     context.output.list(&json!({ "items": checks }), &checks, || {
         output::table(

@@ -19,6 +19,7 @@ mod graph;
 mod migrate;
 mod outbox;
 pub mod output;
+mod participants;
 mod remote;
 mod sagas;
 mod serve;
@@ -74,6 +75,8 @@ enum Command {
     Stuck(stuck::Args),
     /// List commands in the outbox; those whose outcome is not known yet unless told otherwise
     Outbox(outbox::Args),
+    /// List participants: their queues, what waits there, and whether they only fail
+    Participants,
     /// Move finished sagas from the store to compressed files, read them there, and put them back
     Archive(archive::Args),
     /// Measure how fast sagas go, beside what the broker alone can carry
@@ -138,6 +141,7 @@ impl Cli {
             Command::Simulate(args) => simulate::run_plans(args, &context).await,
             Command::Stuck(args) => stuck::run(args, &context).await,
             Command::Outbox(args) => outbox::run(args, &context).await,
+            Command::Participants => participants::run(&context).await,
             Command::Archive(args) => archive::run(args, &context).await,
             Command::Bench(args) => bench::run(args, &context).await,
             Command::Doctor => doctor::run(&context).await,

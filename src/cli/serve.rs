@@ -37,6 +37,9 @@ pub struct Args {
     /// The form of the log on stderr
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
+    /// How many messages may wait in a participant's queue; further commands wait in the store
+    #[arg(long, value_name = "N", env = "AMENDS_WINDOW", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    window: u32,
     #[command(flatten)]
     retention: super::archive::Retention,
     /// Register these definition files, or every file of these folders, at the start
@@ -72,7 +75,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
              for services of their own set AMENDS_BROKER to amqp://...",
         );
     }
-    let options = CoordinatorOptions::default();
+    let options = CoordinatorOptions { window: args.window, ..CoordinatorOptions::default() };
     let launch = async || Coordinator::launch(store.clone(), broker.clone(), options.clone()).await;
     let coordinator = patiently(&stop, CoordinatorError::is_transient, launch).await?;
     for file in definition_files(&args.definitions)? {

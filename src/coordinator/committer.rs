@@ -73,6 +73,7 @@ impl Committer {
                 }
                 () = tokio::time::sleep(self.timer.wait()), if !self.stop.is_cancelled() => true,
             };
+            self.sources.gates.backlogged(self.publisher.is_backlogged());
             // While the broker does not keep up, more commands from timers would only be postponed again.
             let due = if is_due && !self.publisher.is_backlogged() { MAX_DUE } else { 0 };
             if is_due {
@@ -301,6 +302,7 @@ impl Committer {
         self.judge(doubtful, &mut acks, &mut dead).await;
         self.settle(acks).await;
         self.bury(dead).await;
+        self.sources.gates.observe(&notes);
         self.tell(&notes);
         self.tell_children(looks, orphans);
         if !missing.is_empty() {

@@ -1,5 +1,6 @@
 //! The coordinator as the rest of the process sees it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use crate::broker::topology::REPLIES_QUEUE;
 use crate::broker::{Broker, Topology};
 use crate::coordinator::committer::Committer;
 use crate::coordinator::confirms::Confirms;
+use crate::coordinator::gates::{self, Gates};
 use crate::coordinator::listeners::Listeners;
 use crate::coordinator::metrics::Metrics;
 use crate::coordinator::outbound::ReturnAddress;
@@ -53,6 +55,10 @@ pub struct CoordinatorOptions {
     pub ids: Ids,
     /// Definitions that are at hand: one that is registered with equal content need not be compiled once more.
     pub compiled: Vec<Arc<Definition>>,
+    /// How many messages may wait in a participant's queue; further commands wait in the store.
+    pub window: u32,
+    /// The same for participants that are to have more or less.
+    pub windows: BTreeMap<String, u32>,
 }
 
 /// A saga has ended.
@@ -73,6 +79,8 @@ impl Default for CoordinatorOptions {
             ended: None,
             ids: Ids::default(),
             compiled: Vec::new(),
+            window: gates::WINDOW,
+            windows: BTreeMap::new(),
         }
     }
 }
@@ -86,6 +94,7 @@ pub(super) struct Inner {
     broker: Arc<dyn Broker>,
     metrics: Metrics,
     pub(super) registry: Arc<Registry>,
+    pub(super) gates: Gates,
     declared: declare::Declared,
     ids: Ids,
     /// Emptied by `stop`, so that the committer sees the end of its work.
@@ -139,7 +148,8 @@ impl Coordinator {
             stop: stop.clone(),
         };
         let to = ReturnAddress { keys: keys.clone(), queue: options.replies };
-        let sources = Arc::new(Sources { registry: registry.clone(), to, confirms });
+        let gates = Gates::new(options.window, options.windows, metrics.clone());
+        let sources = Arc::new(Sources { registry: registry.clone(), to, confirms, gates: gates.clone() });
         let committer = Committer {
             store: store.clone(),
             sources: sources.clone(),
@@ -166,6 +176,7 @@ impl Coordinator {
             tasks.spawn(declared.clone().run(store.clone(), registry.clone())).abort_handle(),
             tasks.spawn(replies.run(settler)).abort_handle(),
             tasks.spawn(committer.run()).abort_handle(),
+            tasks.spawn(gates.clone().watch(broker.clone(), stop.clone())).abort_handle(),
         ];
         let work = std::sync::Mutex::new(Some(work));
         let coordinator = Self(Arc::new(Inner {
@@ -173,6 +184,7 @@ impl Coordinator {
             broker,
             metrics,
             registry,
+            gates,
             declared,
             ids: options.ids,
             work,
@@ -248,7 +260,15 @@ impl Coordinator {
             errors: vec![(String::new(), error.to_string())],
         })?;
         let input_hash = input.canonical_hash();
-        Ok(StartItem { id: self.0.ids.saga(), definition, key, input_hash, input, parent: None, tombstone: None })
+        let turn = match is_child {
+            true => None,
+            false => match self.0.gates.enter(&saga) {
+                None => return Err(CoordinatorError::Busy { retry_after: RETRY_AFTER }),
+                turn => turn,
+            },
+        };
+        let id = self.0.ids.saga();
+        Ok(StartItem { id, definition, key, input_hash, input, turn, parent: None, tombstone: None })
     }
 
     /// Starts a sub-saga, whose key is that of the command that asks for it.
@@ -266,7 +286,8 @@ impl Coordinator {
         // Without an input there is no list to expand it for; and nothing of it is ever sent.
         let tombstone = Some(parent.start.clone());
         let (id, input_hash) = (self.0.ids.saga(), input.canonical_hash());
-        self.submit_start(StartItem { id, definition, key, input_hash, input, parent: Some(parent), tombstone }).await
+        let parent = Some(parent);
+        self.submit_start(StartItem { id, definition, key, input_hash, input, turn: None, parent, tombstone }).await
     }
 
     async fn submit_start(&self, item: StartItem) -> Result<StartOutcome, CoordinatorError> {

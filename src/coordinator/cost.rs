@@ -15,6 +15,8 @@ use uuid::Uuid;
 
 use crate::clock::Timestamp;
 use crate::coordinator::confirms::Confirms;
+use crate::coordinator::gates::Gates;
+use crate::coordinator::metrics::Metrics;
 use crate::coordinator::outbound::ReturnAddress;
 use crate::coordinator::plan::{Sources, plan};
 use crate::coordinator::registry::Registry;
@@ -51,8 +53,9 @@ fn sources(definition: &Arc<Definition>) -> Sources {
     let registry = Registry::new(Arc::new(MemoryStore::new(crate::clock::Clock::System)), Vec::new());
     registry.remember(definition.clone());
     let keys = TokenKeys::new(vec![TokenKey { id: 1, secret: [7; 32] }]).expect("a key");
+    let gates = Gates::new(1 << 20, Default::default(), Metrics::default());
     let to = ReturnAddress { keys, queue: "amends.replies".to_owned() };
-    Sources { registry: Arc::new(registry), to, confirms: Confirms::default() }
+    Sources { registry: Arc::new(registry), to, confirms: Confirms::default(), gates }
 }
 
 fn success(text: &str) -> ReplyOutcome {
@@ -137,6 +140,7 @@ fn run(workload: &str) {
                     key: Some(format!("order-{n}")),
                     input: input(),
                     input_hash: input().canonical_hash(),
+                    turn: None,
                     parent: None,
                     tombstone: None,
                 })

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
@@ -24,6 +25,13 @@ pub struct OfDefinition {
     pub kind: String,
 }
 
+/// A participant.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OfParticipant {
+    /// Its name.
+    pub participant: String,
+}
+
 /// The coordinator's counters, in the form that Prometheus reads.
 #[derive(Clone)]
 pub struct Metrics(Arc<Inner>);
@@ -37,6 +45,8 @@ struct Inner {
     published: Family<Labelled, Counter>,
     commits: Family<Labelled, Counter>,
     batch: Histogram,
+    held: Family<OfParticipant, Counter>,
+    circuits: Family<OfParticipant, Gauge>,
 }
 
 impl Default for Metrics {
@@ -50,10 +60,22 @@ impl Default for Metrics {
             published: Family::default(),
             commits: Family::default(),
             batch: Histogram::new(exponential_buckets(1.0, 2.0, 12)),
+            held: Family::default(),
+            circuits: Family::default(),
         };
         if let Ok(mut registry) = inner.registry.lock() {
             registry.register("amends_sagas", "Sagas by what happened to them: started, compensating, completed, compensated, stuck, unstuck, abandoned, paused, resumed", inner.sagas.clone());
             registry.register("amends_steps", "Steps by what happened to them: verified, failed, unknown, skipped, compensated, timed-out, retry-asked, contradiction", inner.steps.clone());
+            registry.register(
+                "amends_commands_held_back",
+                "Commands held back since their participant takes no more for now, each time it was their turn",
+                inner.held.clone(),
+            );
+            registry.register(
+                "amends_participant_circuit_open",
+                "1 while a participant does nothing but fail, and is only sent probes",
+                inner.circuits.clone(),
+            );
             registry.register(
                 "amends_replies",
                 "Replies by what became of them: applied, duplicate, dead",
@@ -103,6 +125,14 @@ impl Metrics {
     /// How many commits there were.
     pub fn commits(&self) -> u64 {
         self.0.commits.get_or_create(&labelled("committed")).get()
+    }
+
+    pub(super) fn held(&self, participant: &str) {
+        self.0.held.get_or_create(&OfParticipant { participant: participant.to_owned() }).inc();
+    }
+
+    pub(super) fn circuit(&self, participant: &str, is_open: bool) {
+        self.0.circuits.get_or_create(&OfParticipant { participant: participant.to_owned() }).set(i64::from(is_open));
     }
 
     pub(super) fn saga(&self, definition: &str, kind: &str) {

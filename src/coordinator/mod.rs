@@ -15,12 +15,14 @@ mod coordinator;
 #[cfg(test)]
 mod cost;
 mod declare;
+mod gates;
 pub mod handle;
 mod listeners;
 mod metrics;
 mod milestones;
 mod on_the_way;
 mod outbound;
+pub mod participants;
 mod plan;
 pub mod preview;
 mod publisher;
@@ -38,6 +40,7 @@ pub mod view;
 mod work;
 
 pub use coordinator::{Coordinator, CoordinatorOptions, Ended};
+pub use gates::Standing;
 pub use handle::{CoordinatorError, Operate, OperatorAction, Registered, Start, StartOutcome};
 pub use metrics::Metrics;
 pub use signals::{Signal, Target};

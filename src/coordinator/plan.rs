@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::coordinator::confirms::Confirms;
+use crate::coordinator::gates::Gates;
 use crate::coordinator::outbound::{self, Outbound, ReturnAddress, answer, first_attempt};
 use crate::coordinator::registry::Registry;
 use crate::coordinator::work::{Heard, Item, MigrateItem, StartItem, TellItem};
@@ -28,6 +29,7 @@ pub(super) struct Sources {
     pub(super) registry: Arc<Registry>,
     pub(super) to: ReturnAddress,
     pub(super) confirms: Confirms,
+    pub(super) gates: Gates,
 }
 
 /// What to do once the changes are committed.
@@ -58,6 +60,9 @@ pub(super) struct Plan {
     /// Sub-sagas whose parent has ended with this commit: definition and key.
     pub(super) orphans: Vec<(String, String)>,
 }
+
+/// An attempt of a command.
+type Attempt = (CommandId, u32);
 
 /// What became of an item.
 pub(super) enum Verdict {
@@ -125,7 +130,7 @@ struct Planner<'a> {
 
 impl Planner<'_> {
     fn start(&mut self, at: usize, start: &StartItem) {
-        let StartItem { id, definition, key, input, input_hash, parent, tombstone } = start;
+        let StartItem { id, definition, key, input, input_hash, parent, tombstone, turn: _ } = start;
         let mut saga = Saga::new(*id, definition, key.clone(), input.clone(), self.now);
         saga.parent = parent.clone();
         let kind = match tombstone {
@@ -133,7 +138,7 @@ impl Planner<'_> {
             None => EventKind::Started,
         };
         let event = Event { now: self.now, kind };
-        let Ok((saga, effects)) = transition(definition, &saga, &event) else {
+        let Ok((mut saga, effects)) = transition(definition, &saga, &event) else {
             // A fresh saga takes this event in every definition.
             self.plan.verdicts[at] = Verdict::Deferred;
             return;
@@ -151,16 +156,26 @@ impl Planner<'_> {
                 Effect::Publish { .. } | Effect::LookAtParent => {}
             }
         }
+        let (revision, event) = (saga.revision, event.kind);
+        let is_ordinary = matches!(event, EventKind::Started);
+        let history = (!is_ordinary).then(|| HistoryRecord { saga: saga.id, revision, at: self.now, event });
+        let mut history: Vec<HistoryRecord> = history.into_iter().collect();
+        let sending = outbound.iter().filter_map(|outbound| outbound.of).collect();
+        let held = self.held_back(definition, &saga, sending);
+        outbound.retain(|outbound| outbound.of.is_none_or(|of| !held.iter().any(|(held, _)| *held == of)));
+        for (of, until) in held {
+            let kind = EventKind::HeldBack { seq: of.0.seq, attempt: of.1, until };
+            if let Ok((next, _)) = transition(definition, &saga, &Event { now: self.now, kind: kind.clone() }) {
+                saga = next;
+                history.push(HistoryRecord { saga: saga.id, revision: saga.revision, at: self.now, event: kind });
+            }
+        }
         self.watch(&saga);
         let entries = commands.iter().map(|command| outbound::entry(definition, &saga, command)).collect();
         let record = SagaRecord { saga: saga.clone(), commands: entries };
         self.plan.verdicts[at] = Verdict::Start(Box::new(record));
         self.plan.starts.push(saga.id);
         self.plan.outbound_of_starts.push(outbound);
-        let (revision, event) = (saga.revision, event.kind);
-        let is_ordinary = matches!(event, EventKind::Started);
-        let history = (!is_ordinary).then(|| HistoryRecord { saga: saga.id, revision, at: self.now, event });
-        let history = history.into_iter().collect();
         self.changes.starts.push(NewSaga { saga, input_hash: *input_hash, commands, settled, history });
     }
 
@@ -178,6 +193,7 @@ impl Planner<'_> {
             return;
         };
         let from_revision = stored.revision;
+        let (first_sent, first_again) = (self.plan.outbound.len(), self.plan.again.len());
         let was_terminal = stored.state.is_terminal();
         let mut saga = stored;
         for &at in concerned {
@@ -215,12 +231,37 @@ impl Planner<'_> {
             // Never illegal; and what is not due after all changes nothing.
             let _ = self.apply(&definition, &mut saga, EventKind::Due);
         }
+        self.hold_back(&definition, &mut saga, first_sent, first_again);
         self.watch(&saga);
         if saga.state.is_terminal() && !was_terminal {
             self.plan.orphans.extend(children(&definition, &saga));
         }
         if saga.revision > from_revision {
             self.changes.updates.push(SagaUpdate { saga, from_revision });
+        }
+    }
+
+    /// Those of these attempts whose participants take no more for now, each with its turn.
+    fn held_back(&self, definition: &Definition, saga: &Saga, sending: Vec<Attempt>) -> Vec<(Attempt, Timestamp)> {
+        let until = |(id, attempt): Attempt| {
+            let is_of = |step: &StepState| step.in_flight().is_some_and(|(_, command)| command.seq == id.seq);
+            let at = saga.steps.iter().position(is_of)?;
+            let until = self.sources.gates.admit(&definition.steps.get(at)?.participant, self.now)?;
+            Some(((id, attempt), until))
+        };
+        sending.into_iter().filter_map(until).collect()
+    }
+
+    /// Takes back what was to be sent for this saga, from these places on, and cannot go out now.
+    fn hold_back(&mut self, definition: &Arc<Definition>, saga: &mut Saga, first_sent: usize, first_again: usize) {
+        let sent = self.plan.outbound.iter().skip(first_sent).filter_map(|outbound| outbound.of);
+        let sending = sent.chain(self.plan.again.iter().skip(first_again).copied()).collect();
+        for (of, until) in self.held_back(definition, saga, sending) {
+            self.plan.outbound.retain(|outbound| outbound.of != Some(of));
+            self.plan.again.retain(|again| *again != of);
+            let kind = EventKind::HeldBack { seq: of.0.seq, attempt: of.1, until };
+            // Never illegal, and of a saga that has ended nothing is sent.
+            let _ = self.apply(definition, saga, kind);
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use crate::broker::{Delivery, DeliveryTag};
+use crate::coordinator::gates::Turn;
 use crate::coordinator::{CoordinatorError, Operate, StartOutcome};
 use crate::definition::Definition;
 use crate::id::{CommandId, SagaId, StepIndex};
@@ -42,6 +43,9 @@ pub(super) struct StartItem {
     pub(super) key: Option<String>,
     pub(super) input: Payload,
     pub(super) input_hash: [u8; 32],
+    /// Its place among the starts of its definition that wait; sub-sagas need none.
+    #[expect(dead_code, reason = "it counts by being there")]
+    pub(super) turn: Option<Arc<Turn>>,
     /// Of a sub-saga.
     pub(super) parent: Option<Parent>,
     /// Of a sub-saga whose compensation came first: it is recorded as undone instead of started, and told here.

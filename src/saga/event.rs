@@ -40,6 +40,15 @@ pub enum EventKind {
         /// The attempt.
         attempt: u32,
     },
+    /// The participant takes no more for now: the attempt is not sent, and looked at again at its turn.
+    HeldBack {
+        /// The command.
+        seq: Seq,
+        /// The attempt, which is not spent.
+        attempt: u32,
+        /// Its turn.
+        until: Timestamp,
+    },
     /// The saga's due time has come: whatever is due by now is done.
     Due,
     /// A signal came from outside.

@@ -56,6 +56,7 @@ pub fn transition(
         EventKind::Started => machine.started()?,
         EventKind::Replied { seq, attempt, outcome } => machine.replied(*seq, *attempt, outcome)?,
         EventKind::Published { seq, attempt } => machine.published(*seq, *attempt),
+        EventKind::HeldBack { seq, attempt, until } => machine.held_back(*seq, *attempt, *until),
         EventKind::Due => machine.due(),
         EventKind::Signalled { signal, payload } => machine.signalled(signal, payload)?,
         EventKind::Asked { direction, answer } => machine.asked(*direction, answer)?,
@@ -110,6 +111,21 @@ impl Machine<'_> {
             let is_news = command.attempt == attempt && matches!(command.phase, Phase::Sending(_));
             if is_news {
                 command.phase = Phase::Awaiting(after(now, timeout));
+            }
+            is_news
+        });
+    }
+
+    /// The attempt was not sent: it will be at its turn, or held back once more.
+    fn held_back(&mut self, seq: Seq, attempt: u32, until: Timestamp) {
+        if self.saga.state.is_terminal() {
+            return;
+        }
+        let Some((index, _)) = self.in_flight(seq) else { return };
+        self.change_command(index, |command| {
+            let is_news = command.attempt == attempt && matches!(command.phase, Phase::Sending(_));
+            if is_news {
+                command.phase = Phase::Sending(until);
             }
             is_news
         });
