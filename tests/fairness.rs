@@ -2,133 +2,376 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use amends::broker::Broker;
 use amends::broker::in_process::InProcessBroker;
-use amends::coordinator::{Coordinator, CoordinatorOptions, Start};
+use amends::coordinator::{Coordinator, CoordinatorOptions, Limits, Operate, OperatorAction, Start, StartOutcome};
+use amends::id::SagaId;
+use amends::message::Command;
 use amends::payload::Payload;
+use amends::saga::Phase;
 use amends::store::{Page, SagaFilter, Store};
-use support::scripted::{Scripted, done, retry};
+use support::rig::Rig;
+use support::scripted::{Scripted, done, refusal, retry};
 use support::{eventually, eventually_within};
 
 const WINDOW: u32 = 5;
+/// Longer than a command that nobody knows of is held back at first.
+const LONG: Duration = Duration::from_secs(120);
 
-fn definition(name: &str) -> String {
+/// One step at `participant`, whose attempts time out after `timeout`.
+fn one_step(name: &str, participant: &str, timeout: &str) -> String {
+    format!(
+        "saga: {name}
+version: 1
+defaults: {{ timeout: {timeout}, retry: {{ maxAttempts: 0, initialInterval: 50ms, maxInterval: 200ms, jitter: none }} }}
+steps:
+  - {{ name: work, participant: {participant}, action: work, pivot: true, compensation: none }}
+"
+    )
+}
+
+/// A step at `first`, then one at `second`, which may refuse.
+fn undoable(name: &str, first: &str, second: &str) -> String {
     format!(
         "saga: {name}
 version: 1
 defaults: {{ timeout: 5m, retry: {{ maxAttempts: 0, initialInterval: 50ms, maxInterval: 200ms, jitter: none }} }}
 steps:
-  - {{ name: work, participant: {name}, action: work, pivot: true, compensation: none }}
+  - {{ name: reserve, participant: {first}, action: reserve, compensation: {{ action: release }} }}
+  - {{ name: charge, participant: {second}, action: charge, pivot: true, compensation: none }}
 "
     )
+}
+
+fn limits() -> Limits {
+    Limits { windows: BTreeMap::from([("slow".to_owned(), WINDOW)]), ..Limits::default() }
+}
+
+async fn launch(store: &Arc<dyn Store>, broker: &Arc<dyn Broker>, limits: Limits) -> Coordinator {
+    let options = CoordinatorOptions { limits, ..CoordinatorOptions::default() };
+    Coordinator::launch(store.clone(), broker.clone(), options).await.expect("it launches")
 }
 
 struct House {
     store: Arc<dyn Store>,
     broker: Arc<dyn Broker>,
     coordinator: Coordinator,
-    _folder: tempfile::TempDir,
 }
 
 impl House {
-    async fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let url = format!("sqlite://{}", folder.path().join("amends.db").display());
-        let store = amends::store::open(&url).await.expect("the store opens");
-        store.migrate().await.expect("the schema is made");
+    /// In one process.
+    async fn new(limits: Limits) -> Self {
+        let store = amends::store::open("memory:").await.expect("the store opens");
         let broker: Arc<dyn Broker> = Arc::new(InProcessBroker::new());
-        let windows = BTreeMap::from([("slow".to_owned(), WINDOW)]);
-        let options = CoordinatorOptions { windows, ..CoordinatorOptions::default() };
-        let coordinator = Coordinator::launch(store.clone(), broker.clone(), options).await.expect("it launches");
+        Self::at(store, broker, limits).await
+    }
+
+    async fn at(store: Arc<dyn Store>, broker: Arc<dyn Broker>, limits: Limits) -> Self {
+        let coordinator = launch(&store, &broker, limits).await;
+        let house = Self { store, broker, coordinator };
         for name in ["slow", "quick"] {
-            coordinator.register(&definition(name), "test").await.expect("registered");
+            house.register(&one_step(name, name, "5m")).await;
         }
-        Self { store, broker, coordinator, _folder: folder }
+        house
     }
 
-    async fn start(&self, name: &str, count: usize) {
+    async fn register(&self, definition: &str) {
+        self.coordinator.register(definition, "test").await.expect("registered");
+    }
+
+    async fn start(&self, name: &str, count: usize) -> Vec<SagaId> {
         let one = || Start { saga: name.to_owned(), version: None, input: Payload::trusted("{}"), key: None };
-        for outcome in self.coordinator.start_many((0..count).map(|_| one()).collect()).await {
-            outcome.expect("the saga starts");
-        }
+        let outcomes = self.coordinator.start_many((0..count).map(|_| one()).collect()).await;
+        let id = |outcome| match outcome {
+            StartOutcome::Started { id, .. } | StartOutcome::Exists { id } => id,
+        };
+        outcomes.into_iter().map(|outcome| id(outcome.expect("the saga starts"))).collect()
     }
 
-    async fn completed(&self, name: &str) -> usize {
+    async fn count(&self, name: &str, state: &str) -> usize {
         let filter = SagaFilter {
             definition: Some(name.to_owned()),
-            states: vec!["COMPLETED".to_owned()],
+            states: vec![state.to_owned()],
             ..SagaFilter::default()
         };
         self.store.sagas(&filter, &Page { after: None, limit: 1_000 }).await.expect("a list").len()
     }
 
+    async fn completed(&self, name: &str) -> usize {
+        self.count(name, "COMPLETED").await
+    }
+
+    async fn all_complete(&self, name: &str, count: usize) {
+        eventually_within(LONG, &format!("{count} sagas of {name} are done"), async || {
+            (self.completed(name).await == count).then_some(())
+        })
+        .await;
+    }
+
     async fn depth(&self) -> u32 {
         self.broker.queue("slow.commands").await.expect("an answer").expect("a queue").messages
     }
+
+    /// How many commands of running sagas are held back, as the store says; and that none of them is a second attempt.
+    async fn held(&self, name: &str) -> usize {
+        let filter = SagaFilter { definition: Some(name.to_owned()), ..SagaFilter::default() };
+        let sagas = self.store.sagas(&filter, &Page { after: None, limit: 1_000 }).await.expect("a list");
+        let commands = sagas.iter().flat_map(|summary| &summary.saga.steps).filter_map(|step| step.in_flight());
+        commands.filter(|(_, command)| matches!(command.phase, Phase::Held(_))).count()
+    }
+
+    async fn becomes_full(&self, name: &str, held: usize) {
+        eventually("the window is full and the others wait outside", async || {
+            (self.depth().await == WINDOW && self.held(name).await == held).then_some(())
+        })
+        .await;
+    }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_participant_that_has_stopped_is_sent_its_window_and_its_neighbour_goes_on() {
-    let house = House::new().await;
+fn keys(commands: &[Command]) -> BTreeSet<&str> {
+    commands.iter().map(|command| command.key.as_str()).collect()
+}
+
+/// What holds on any store and broker.
+async fn a_stopped_participant_has_its_window_and_no_more(house: &House) {
     house.start("slow", 60).await;
     let quick = Scripted::start(&house.broker, "quick", |_| vec![done()]).await;
     for _ in 0..5 {
         house.start("quick", 4).await;
+        house.start("slow", 8).await;
         assert!(house.depth().await <= WINDOW);
     }
-    eventually("the neighbour's sagas end", async || (house.completed("quick").await == 20).then_some(())).await;
+    house.all_complete("quick", 20).await;
     assert_eq!(quick.log(), ["work/action#1"; 20]);
-    // Those that were held back have had their turn by now, and were held back again.
-    eventually("a second turn", async || (house.coordinator.standing("slow").held > 60).then_some(())).await;
-    assert_eq!((house.depth().await, house.completed("slow").await), (WINDOW, 0));
-
-    let told = house.coordinator.participants().await.expect("the participants");
-    let of_slow = told.iter().find(|participant| participant.name == "slow").expect("it is among them");
-    assert!(of_slow.standing.is_full && of_slow.oldest_unanswered.is_some());
-    let status = of_slow.status.expect("the broker tells");
-    assert_eq!((status.messages, status.consumers, of_slow.standing.window), (WINDOW, 0, WINDOW));
-    assert!(house.coordinator.metrics().render().contains("amends_commands_held_back_total{participant=\"slow\"}"));
+    house.becomes_full("slow", 95).await;
+    assert_eq!(house.completed("slow").await, 0);
 
     let slow = Scripted::start(&house.broker, "slow", |_| vec![done()]).await;
-    eventually_within(Duration::from_secs(90), "all that was held back is done", async || {
-        (house.completed("slow").await == 60).then_some(())
-    })
-    .await;
-    assert_eq!(slow.log(), ["work/action#1"; 60], "each was sent once, and no attempt was spent on waiting");
+    house.all_complete("slow", 100).await;
+    let seen = slow.seen();
+    assert_eq!((seen.len(), keys(&seen).len()), (100, 100), "each was sent once");
+    assert!(seen.iter().all(|command| command.attempt == 1), "no attempt was spent on waiting");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_for_a_stopped_participant_starves_no_neighbour() {
+    let house = House::new(limits()).await;
+    a_stopped_participant_has_its_window_and_no_more(&house).await;
     house.coordinator.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_participant_that_only_fails_is_sent_probes_until_it_answers() {
-    let house = House::new().await;
+async fn a_flood_for_a_stopped_participant_starves_no_neighbour_on_real_servers() {
+    let rig = Rig::new(&["slow", "quick"]).await;
+    let house = House::at(rig.store.clone(), rig.broker.clone(), limits()).await;
+    a_stopped_participant_has_its_window_and_no_more(&house).await;
+    house.coordinator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_held_back_is_told_of() {
+    let house = House::new(limits()).await;
+    let ids = house.start("slow", 12).await;
+    house.becomes_full("slow", 7).await;
+    let told = house.coordinator.participants().await.expect("the participants");
+    let of_slow = told.iter().find(|participant| participant.name == "slow").expect("it is among them");
+    let standing = &of_slow.standing;
+    assert!(standing.is_full && of_slow.oldest_unanswered.is_some(), "{standing:?}");
+    assert_eq!((standing.held, standing.holds_more, standing.window), (7, false, WINDOW));
+    let status = of_slow.status.expect("the broker tells");
+    assert_eq!((status.messages, status.consumers), (WINDOW, 0));
+    assert!(house.coordinator.metrics().render().contains("amends_commands_held_back_total{participant=\"slow\"}"));
+
+    let definition = house.coordinator.definition(&house.saga(ids[0]).await.definition).await.expect("known");
+    let mut waits = Vec::new();
+    for id in ids {
+        waits.extend(amends::coordinator::view::waiting_for(&definition, &house.saga(id).await));
+    }
+    let held = waits.iter().filter(|wait| wait.contains("held back: slow takes no more for now")).count();
+    assert_eq!(held, 7, "{waits:#?}");
+    house.coordinator.stop().await;
+}
+
+impl House {
+    async fn saga(&self, id: SagaId) -> amends::saga::Saga {
+        self.store.saga(id).await.expect("it reads").expect("it is there").saga
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_is_held_back_spends_no_attempt_and_no_time() {
+    let house = House::new(limits()).await;
+    // One attempt of half a second: whoever waited for room on that account would be stuck by the end.
+    let definition = one_step("brief", "slow", "500ms").replace("maxAttempts: 0", "maxAttempts: 1");
+    house.start("slow", WINDOW as usize).await;
+    eventually("the window is full", async || (house.depth().await == WINDOW).then_some(())).await;
+    house.register(&definition).await;
+    let ids = house.start("brief", 4).await;
+    house.becomes_full("brief", 4).await;
+    // Another saga's attempt times out meanwhile, which shows that time goes by.
+    house.register(&one_step("clock", "nobody", "500ms")).await;
+    let clock = house.start("clock", 1).await;
+    eventually("a time-out has passed three times", async || {
+        let saga = house.saga(clock[0]).await;
+        saga.steps[0].in_flight().is_some_and(|(_, command)| command.attempt > 3).then_some(())
+    })
+    .await;
+    assert_eq!(house.held("brief").await, 4);
+    for id in ids {
+        let saga = house.saga(id).await;
+        assert!(saga.steps[0].in_flight().is_some_and(|(_, command)| command.attempt == 1), "{:?}", saga.steps);
+    }
+    let slow = Scripted::start(&house.broker, "slow", |_| vec![done()]).await;
+    house.all_complete("brief", 4).await;
+    assert!(slow.seen().iter().all(|command| command.attempt == 1));
+    house.coordinator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_coordinator_held_back_is_sent_by_the_next_one() {
+    let rig = Rig::new(&["slow", "quick"]).await;
+    let house = House::at(rig.store.clone(), rig.broker.clone(), limits()).await;
+    house.start("slow", 40).await;
+    house.becomes_full("slow", 35).await;
+    house.coordinator.kill();
+
+    let next = launch(&rig.store, &rig.broker, limits()).await;
+    let house = House { store: rig.store.clone(), broker: rig.broker.clone(), coordinator: next };
+    house.start("slow", 10).await;
+    eventually("it has looked at the queue", async || house.coordinator.standing("slow").is_full.then_some(())).await;
+    // What the dead one had not heard of from the broker comes again: its confirm was never written down.
+    assert!(house.depth().await <= 2 * WINDOW, "{}", house.depth().await);
+    let slow = Scripted::start(&house.broker, "slow", |_| vec![done()]).await;
+    house.all_complete("slow", 50).await;
+    let seen = slow.seen();
+    assert_eq!(keys(&seen).len(), 50);
+    assert!(seen.iter().all(|command| command.attempt == 1), "no attempt was spent");
+    house.coordinator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_coordinators_go_by_the_same_queue() {
+    let rig = Rig::new(&["slow", "quick"]).await;
+    let house = House::at(rig.store.clone(), rig.broker.clone(), limits()).await;
+    let other = launch(&rig.store, &rig.broker, limits()).await;
+    house.start("slow", 30).await;
+    house.becomes_full("slow", 25).await;
+    let both = House { store: rig.store.clone(), broker: rig.broker.clone(), coordinator: other };
+    both.start("slow", 30).await;
+    eventually("the other holds back, too", async || (both.coordinator.standing("slow").held > 0).then_some(())).await;
+    assert!(both.depth().await <= 2 * WINDOW);
+    house.coordinator.kill();
+    let slow = Scripted::start(&both.broker, "slow", |_| vec![done()]).await;
+    both.all_complete("slow", 60).await;
+    assert_eq!(keys(&slow.seen()).len(), 60);
+    both.coordinator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn definitions_that_share_a_participant_have_their_weights() {
+    let weights = BTreeMap::from([("heavy".to_owned(), 3)]);
+    let house = House::new(Limits { weights, ..limits() }).await;
+    for name in ["flood", "heavy", "light"] {
+        house.register(&one_step(name, "slow", "5m")).await;
+    }
+    house.start("flood", 200).await;
+    house.becomes_full("flood", 195).await;
+    house.start("light", 40).await;
+    house.start("heavy", 40).await;
+    eventually("they wait, too", async || {
+        (house.held("light").await + house.held("heavy").await == 80).then_some(())
+    })
+    .await;
+    let slow = Scripted::start(&house.broker, "slow", |_| vec![done()]).await;
+    house.all_complete("heavy", 40).await;
+    house.all_complete("light", 40).await;
+    // In order of arrival at the queue: after the window that was full, 3 of one to 1 of each of the others.
+    let seen = slow.seen();
+    let fifty = &seen[WINDOW as usize..WINDOW as usize + 50];
+    let of = |name: &str| fifty.iter().filter(|command| command.definition.name == name).count();
+    let shares = (of("heavy"), of("light"), of("flood"));
+    assert!((28..=32).contains(&shares.0) && (8..=12).contains(&shares.1) && (8..=12).contains(&shares.2), "{shares:?}");
+    house.coordinator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compensations_are_held_back_without_being_lost_and_do_not_wait_for_a_flood() {
+    let house = House::new(limits()).await;
+    house.register(&undoable("order", "slow", "quick")).await;
+    let slow = Scripted::start(&house.broker, "slow", |_| vec![done()]).await;
+    let ids = house.start("order", 3).await;
+    // Nobody consumes `quick` yet: all three have reserved.
+    eventually("they have reserved", async || (slow.seen().len() == 3).then_some(())).await;
+    drop(slow);
+    house.start("slow", 300).await;
+    house.becomes_full("slow", 295).await;
+    let _quick = Scripted::start(&house.broker, "quick", |_| vec![refusal("declined")]).await;
+    eventually("what undoes them is held back", async || (house.held("order").await == 3).then_some(())).await;
+    let slow = Scripted::start(&house.broker, "slow", |_| vec![done()]).await;
+    eventually_within(LONG, "they are undone", async || {
+        (house.count("order", "COMPENSATED").await == ids.len()).then_some(())
+    })
+    .await;
+    let seen = slow.seen();
+    let last = seen.iter().rposition(|command| command.is_compensation).expect("there are some");
+    assert!(last < 50, "they came at place {last} of 300");
+    house.all_complete("slow", 300).await;
+    house.coordinator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_saga_that_is_cancelled_while_its_command_is_held_back_is_undone_all_the_same() {
+    let house = House::new(limits()).await;
+    house.register(&undoable("order", "slow", "quick")).await;
+    house.start("slow", WINDOW as usize).await;
+    eventually("the window is full", async || (house.depth().await == WINDOW).then_some(())).await;
+    let id = house.start("order", 1).await[0];
+    house.becomes_full("order", 1).await;
+    let cancel = Operate {
+        id,
+        action: OperatorAction::Cancel,
+        actor: "ann".to_owned(),
+        reason: "not wanted".to_owned(),
+        expected_revision: None,
+    };
+    house.coordinator.operate(cancel).await.expect("it is cancelled");
+    let slow = Scripted::start(&house.broker, "slow", |_| vec![done()]).await;
+    eventually("it is undone", async || (house.count("order", "COMPENSATED").await == 1).then_some(())).await;
+    let undone: Vec<String> = slow.seen().iter().filter(|of| of.saga_id == id).map(|of| of.action.clone()).collect();
+    assert_eq!(undone, ["release"], "nobody can say that it was never sent, so it is undone; it is not sent any more");
+    house.coordinator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_circuit_opens_for_a_participant_that_only_fails_and_closes_by_itself() {
+    let house = House::new(limits()).await;
     let is_well = Arc::new(AtomicBool::new(false));
     let heard = is_well.clone();
     let quick = Scripted::start(&house.broker, "quick", move |_| {
         vec![if heard.load(Ordering::SeqCst) { done() } else { retry("database-away") }]
     })
     .await;
-    house.start("quick", 10).await;
-    eventually_within(Duration::from_secs(60), "its circuit opens", async || {
-        house.coordinator.standing("quick").open_since
-    })
-    .await;
-    assert!(house.coordinator.standing("quick").failure_rate > 0.5);
-    let before = quick.seen().len();
+    let ids = house.start("quick", 10).await;
+    eventually_within(LONG, "its circuit opens", async || house.coordinator.standing("quick").open_since).await;
+    let standing = house.coordinator.standing("quick");
+    assert!(standing.failure_rate > 0.3, "{standing:?}");
+    let told = house.coordinator.participants().await.expect("the participants");
+    assert!(told.iter().any(|participant| participant.name == "quick" && participant.standing.open_since.is_some()));
     assert!(house.coordinator.metrics().render().contains("amends_participant_circuit_open{participant=\"quick\"} 1"));
-    // By then each of the ten would have been tried several times.
-    eventually("they are held back", async || (house.coordinator.standing("quick").held >= 10).then_some(())).await;
-    assert!(quick.seen().len() <= before + 10, "{} commands, then {}", before, quick.seen().len());
+    eventually("they are held back", async || (house.held("quick").await >= 9).then_some(())).await;
 
+    let before = quick.seen().len();
+    eventually_within(LONG, "two probes", async || (quick.seen().len() >= before + 2).then_some(())).await;
+    assert!(house.held("quick").await >= 8, "the others wait");
+    assert!(house.coordinator.standing("quick").open_since.is_some(), "a probe that fails closes nothing");
     is_well.store(true, Ordering::SeqCst);
-    eventually_within(Duration::from_secs(90), "all are done", async || {
-        (house.completed("quick").await == 10).then_some(())
-    })
-    .await;
+    house.all_complete("quick", ids.len()).await;
     assert_eq!(house.coordinator.standing("quick").open_since, None);
+    assert!(house.coordinator.metrics().render().contains("amends_participant_circuit_open{participant=\"quick\"} 0"));
     house.coordinator.stop().await;
 }

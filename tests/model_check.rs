@@ -77,6 +77,7 @@ impl Stored {
                     Phase::Awaiting(_) => Phase::Awaiting(soon()),
                     Phase::BackingOff(_) => Phase::BackingOff(soon()),
                     Phase::Waiting(_) => Phase::Waiting(soon()),
+                    Phase::Held(_) => Phase::Held(soon()),
                 };
             }
         }

@@ -170,9 +170,15 @@ impl Teller<'_> {
             }
             EventKind::HeldBack { seq, attempt, until } => {
                 let until = until.format("%H:%M:%S");
-                let text =
-                    format!("{} is held back until {until}: its participant takes no more for now", self.name(*seq));
+                let name = self.name(*seq);
+                let text = format!(
+                    "{name} is held back, {until} at the latest: its participant takes no more for now"
+                );
                 HistoryItem { attempt: Some(*attempt), ..self.of_command(told, "held-back", *seq, text) }
+            }
+            EventKind::Released { seq } => {
+                let text = format!("there is room for {}", self.name(*seq));
+                self.of_command(told, "released", *seq, text)
             }
             EventKind::Replied { seq, attempt, outcome } => {
                 let (kind, word, problem) = match outcome {

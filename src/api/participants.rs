@@ -23,6 +23,7 @@ fn view(participant: ParticipantStatus) -> ParticipantView {
         window: standing.window,
         is_full: standing.is_full,
         held: standing.held,
+        holds_more: standing.holds_more,
         oldest_unanswered,
         circuit: if standing.open_since.is_some() { "open" } else { "closed" }.to_owned(),
         open_since: standing.open_since,

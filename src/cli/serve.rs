@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::error::{CliError, Exit};
 use super::settings::masked;
 use super::{Context, connect, output};
-use crate::coordinator::{Coordinator, CoordinatorError, CoordinatorOptions};
+use crate::coordinator::{Coordinator, CoordinatorError, CoordinatorOptions, Limits};
 use crate::store::{self, Store, StoreError};
 
 /// How long a stop waits for what is under way.
@@ -37,14 +37,48 @@ pub struct Args {
     /// The form of the log on stderr
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
-    /// How many messages may wait in a participant's queue; further commands wait in the store
-    #[arg(long, value_name = "N", env = "AMENDS_WINDOW", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
-    window: u32,
+    #[command(flatten)]
+    limits: LimitArgs,
     #[command(flatten)]
     retention: super::archive::Retention,
     /// Register these definition files, or every file of these folders, at the start
     #[arg(long, value_name = "FILE|FOLDER", num_args = 1.., hide = true)]
     definitions: Vec<PathBuf>,
+}
+
+/// How much each participant is sent at once.
+#[derive(Debug, clap::Args)]
+struct LimitArgs {
+    /// How many messages may wait in a participant's queue; further commands wait in the store. 0: no bound
+    #[arg(long, value_name = "N", env = "AMENDS_WINDOW", default_value_t = 10_000)]
+    window: u32,
+    /// The window of one participant; may be given several times
+    #[arg(long, value_name = "PARTICIPANT=N", value_parser = named)]
+    window_of: Vec<(String, u32)>,
+    /// How many turns a definition has, where others have one, at a participant whose window is full; may be given
+    /// several times
+    #[arg(long, value_name = "DEFINITION=N", value_parser = weighed)]
+    weight: Vec<(String, u32)>,
+}
+
+impl LimitArgs {
+    fn limits(self) -> Limits {
+        let (windows, weights) = (self.window_of.into_iter().collect(), self.weight.into_iter().collect());
+        Limits { window: self.window, windows, weights }
+    }
+}
+
+fn named(text: &str) -> Result<(String, u32), String> {
+    let (name, number) = text.split_once('=').ok_or("expected NAME=N, for example `warehouse=500`")?;
+    let number = number.parse().map_err(|_| format!("`{number}` is no number"))?;
+    Ok((name.to_owned(), number))
+}
+
+fn weighed(text: &str) -> Result<(String, u32), String> {
+    named(text).and_then(|(name, weight)| match weight {
+        1..=1_000 => Ok((name, weight)),
+        _ => Err("a weight is a number from 1 to 1000".to_owned()),
+    })
 }
 
 #[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
@@ -75,7 +109,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
              for services of their own set AMENDS_BROKER to amqp://...",
         );
     }
-    let options = CoordinatorOptions { window: args.window, ..CoordinatorOptions::default() };
+    let options = CoordinatorOptions { limits: args.limits.limits(), ..CoordinatorOptions::default() };
     let launch = async || Coordinator::launch(store.clone(), broker.clone(), options.clone()).await;
     let coordinator = patiently(&stop, CoordinatorError::is_transient, launch).await?;
     for file in definition_files(&args.definitions)? {

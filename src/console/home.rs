@@ -19,6 +19,7 @@ use crate::console::layout::{Page, empty, page};
 use crate::console::query::query;
 use crate::console::visit::Visit;
 use crate::console::words::{ago, badge, number, span, up_to};
+use crate::coordinator::Standing;
 use crate::saga::Direction;
 use crate::store::StoreError;
 use crate::store::overview::{Service, StateCount, StuckGroup};
@@ -82,6 +83,9 @@ pub(super) async fn show(State(house): State<House>, visit: Visit) -> Result<Pag
         house.queues(&participants),
     );
     let (counts, groups, lifetimes, services) = (counts?, groups?, lifetimes?, services?);
+    let told = participants.into_iter().zip(queues);
+    let standing = |name: &str| house.coordinator().standing(name);
+    let told: Vec<_> = told.map(|(name, told)| (name.clone(), told, standing(&name))).collect();
     let causes = causes(&house, groups).await?;
     let body = html! {
         h1.unseen { "Home" }
@@ -97,7 +101,7 @@ pub(super) async fn show(State(house): State<House>, visit: Visit) -> Result<Pag
         }
         section aria-labelledby="services-title" {
             h2 #services-title { "Participants" }
-            (table(&visit, &participants, &queues, &services, now))
+            (table(&visit, &told, &services, now))
         }
         (outbox_age(&services, now))
     };
@@ -185,7 +189,7 @@ fn failures(visit: &Visit, causes: &[Cause], now: Timestamp) -> Markup {
     }
 }
 
-fn table(visit: &Visit, participants: &[String], queues: &[Told], services: &[Service], now: Timestamp) -> Markup {
+fn table(visit: &Visit, participants: &[(String, Told, Standing)], services: &[Service], now: Timestamp) -> Markup {
     if participants.is_empty() {
         return empty(
             "No participants yet",
@@ -198,15 +202,16 @@ fn table(visit: &Visit, participants: &[String], queues: &[Told], services: &[Se
             table {
                 caption.unseen { "Participants, and whether they answer" }
                 thead { tr {
-                    th scope="col" { "Participant" } th scope="col" { "Alive" } th.number scope="col" { "Consumers" } th.number scope="col" { "In its queue" }
+                    th scope="col" { "Participant" } th scope="col" { "Alive" } th.number scope="col" { "Consumers" } th.number scope="col" { "In its queue" } th.number scope="col" { "Held back" }
                     th.number scope="col" { "Unanswered" } th scope="col" { "Oldest" } th.number scope="col" { "Failed lately" }
                 } }
                 tbody {
-                    @for (name, told) in participants.iter().zip(queues) {
+                    @for (name, told, standing) in participants {
                         @let service = service(name);
                         tr {
                             th scope="row" { code { (name) } }
                             td { @match told {
+                                _ if standing.open_since.is_some() => (alive("bad", "only fails: circuit open")),
                                 Told::Queue(status) if status.consumers > 0 => (alive("ok", "yes")),
                                 Told::Queue(_) => (alive("bad", "no consumer")),
                                 Told::Missing => (alive("bad", "no queue")),
@@ -216,6 +221,7 @@ fn table(visit: &Visit, participants: &[String], queues: &[Told], services: &[Se
                                 Told::Queue(status) => { td.number { (status.consumers) } td.number { (number(u64::from(status.messages))) } }
                                 _ => { td.number { "–" } td.number { "–" } }
                             }
+                            td.number { @match standing.held { 0 => "0", held => { (held) @if standing.holds_more { "+" } } } }
                             td.number { @match service { Some(service) => (up_to(service.waiting, MOST)), None => "0" } }
                             td.tight { @if let Some(oldest) = service.and_then(|service| service.oldest) { (ago(oldest, now)) } @else { "–" } }
                             td.number { @match service {

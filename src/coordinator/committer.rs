@@ -73,7 +73,7 @@ impl Committer {
                 }
                 () = tokio::time::sleep(self.timer.wait()), if !self.stop.is_cancelled() => true,
             };
-            self.sources.gates.backlogged(self.publisher.is_backlogged());
+            self.sources.gates.intake().backlogged(self.publisher.is_backlogged());
             // While the broker does not keep up, more commands from timers would only be postponed again.
             let due = if is_due && !self.publisher.is_backlogged() { MAX_DUE } else { 0 };
             if is_due {

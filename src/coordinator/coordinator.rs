@@ -1,6 +1,5 @@
 //! The coordinator as the rest of the process sees it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use crate::broker::topology::REPLIES_QUEUE;
 use crate::broker::{Broker, Topology};
 use crate::coordinator::committer::Committer;
 use crate::coordinator::confirms::Confirms;
-use crate::coordinator::gates::{self, Gates};
+use crate::coordinator::gates::{Gates, Keeper, Limits};
 use crate::coordinator::listeners::Listeners;
 use crate::coordinator::metrics::Metrics;
 use crate::coordinator::outbound::ReturnAddress;
@@ -55,10 +54,8 @@ pub struct CoordinatorOptions {
     pub ids: Ids,
     /// Definitions that are at hand: one that is registered with equal content need not be compiled once more.
     pub compiled: Vec<Arc<Definition>>,
-    /// How many messages may wait in a participant's queue; further commands wait in the store.
-    pub window: u32,
-    /// The same for participants that are to have more or less.
-    pub windows: BTreeMap<String, u32>,
+    /// How much each participant is sent at once.
+    pub limits: Limits,
 }
 
 /// A saga has ended.
@@ -79,8 +76,7 @@ impl Default for CoordinatorOptions {
             ended: None,
             ids: Ids::default(),
             compiled: Vec::new(),
-            window: gates::WINDOW,
-            windows: BTreeMap::new(),
+            limits: Limits::default(),
         }
     }
 }
@@ -134,7 +130,8 @@ impl Coordinator {
             declared.want_participants(definition);
         }
         let listeners = Listeners::default();
-        let sinks = Sinks { confirms: confirms.clone(), listeners: listeners.clone() };
+        let gates = Gates::new(options.limits, metrics.clone());
+        let sinks = Sinks { confirms: confirms.clone(), listeners: listeners.clone(), gates: gates.clone() };
         let publisher = Publisher::launch(broker.clone(), sinks, metrics.clone(), &tasks);
         let dead = DeadLetters { broker: broker.clone(), metrics: metrics.clone(), queue: options.replies.clone() };
         let (work, receiver) = mpsc::channel(MAX_WAITING);
@@ -148,7 +145,6 @@ impl Coordinator {
             stop: stop.clone(),
         };
         let to = ReturnAddress { keys: keys.clone(), queue: options.replies };
-        let gates = Gates::new(options.window, options.windows, metrics.clone());
         let sources = Arc::new(Sources { registry: registry.clone(), to, confirms, gates: gates.clone() });
         let committer = Committer {
             store: store.clone(),
@@ -172,11 +168,13 @@ impl Coordinator {
             recovery::send_pending(&*store, &sources, &publisher).await?;
         }
         drop(publisher);
+        let (again, looks) = (work.downgrade(), broker.clone());
+        let keeper = Keeper { gates: gates.clone(), broker: looks, store: store.clone(), work: again };
         let aborts = vec![
             tasks.spawn(declared.clone().run(store.clone(), registry.clone())).abort_handle(),
             tasks.spawn(replies.run(settler)).abort_handle(),
             tasks.spawn(committer.run()).abort_handle(),
-            tasks.spawn(gates.clone().watch(broker.clone(), stop.clone())).abort_handle(),
+            tasks.spawn(keeper.run(stop.clone())).abort_handle(),
         ];
         let work = std::sync::Mutex::new(Some(work));
         let coordinator = Self(Arc::new(Inner {
@@ -262,7 +260,7 @@ impl Coordinator {
         let input_hash = input.canonical_hash();
         let turn = match is_child {
             true => None,
-            false => match self.0.gates.enter(&saga) {
+            false => match self.0.gates.intake().enter(&saga) {
                 None => return Err(CoordinatorError::Busy { retry_after: RETRY_AFTER }),
                 turn => turn,
             },

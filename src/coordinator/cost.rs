@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::clock::Timestamp;
 use crate::coordinator::confirms::Confirms;
-use crate::coordinator::gates::Gates;
+use crate::coordinator::gates::{Gates, Limits};
 use crate::coordinator::metrics::Metrics;
 use crate::coordinator::outbound::ReturnAddress;
 use crate::coordinator::plan::{Sources, plan};
@@ -53,7 +53,7 @@ fn sources(definition: &Arc<Definition>) -> Sources {
     let registry = Registry::new(Arc::new(MemoryStore::new(crate::clock::Clock::System)), Vec::new());
     registry.remember(definition.clone());
     let keys = TokenKeys::new(vec![TokenKey { id: 1, secret: [7; 32] }]).expect("a key");
-    let gates = Gates::new(1 << 20, Default::default(), Metrics::default());
+    let gates = Gates::new(Limits { window: 1 << 20, ..Limits::default() }, Metrics::default());
     let to = ReturnAddress { keys, queue: "amends.replies".to_owned() };
     Sources { registry: Arc::new(registry), to, confirms: Confirms::default(), gates }
 }

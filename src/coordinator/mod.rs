@@ -40,7 +40,7 @@ pub mod view;
 mod work;
 
 pub use coordinator::{Coordinator, CoordinatorOptions, Ended};
-pub use gates::Standing;
+pub use gates::{Limits, Standing};
 pub use handle::{CoordinatorError, Operate, OperatorAction, Registered, Start, StartOutcome};
 pub use metrics::Metrics;
 pub use signals::{Signal, Target};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::coordinator::confirms::Confirms;
-use crate::coordinator::gates::Gates;
+use crate::coordinator::gates::{Asked, Gates};
 use crate::coordinator::outbound::{self, Outbound, ReturnAddress, answer, first_attempt};
 use crate::coordinator::registry::Registry;
 use crate::coordinator::work::{Heard, Item, MigrateItem, StartItem, TellItem};
@@ -16,8 +16,8 @@ use crate::id::{CommandId, DefinitionRef, SagaId};
 use crate::message::command::idempotency_key;
 use crate::payload::Payload;
 use crate::saga::{
-    Direction, Effect, Event, EventKind, Note, Parent, Phase, Reason, ReplyOutcome, Saga, Settled, Skip, StepState,
-    expanded_for, migrate, transition,
+    Direction, Effect, Event, EventKind, Note, Parent, Phase, Reason, ReplyOutcome, Saga, SagaState, Settled, Skip,
+    StepState, expanded_for, migrate, transition,
 };
 use crate::store::{
     AuditRecord, Changes, HistoryRecord, Loaded, NewCommand, NewSaga, SagaMigration, SagaRecord, SagaUpdate,
@@ -60,9 +60,6 @@ pub(super) struct Plan {
     /// Sub-sagas whose parent has ended with this commit: definition and key.
     pub(super) orphans: Vec<(String, String)>,
 }
-
-/// An attempt of a command.
-type Attempt = (CommandId, u32);
 
 /// What became of an item.
 pub(super) enum Verdict {
@@ -160,16 +157,19 @@ impl Planner<'_> {
         let is_ordinary = matches!(event, EventKind::Started);
         let history = (!is_ordinary).then(|| HistoryRecord { saga: saga.id, revision, at: self.now, event });
         let mut history: Vec<HistoryRecord> = history.into_iter().collect();
-        let sending = outbound.iter().filter_map(|outbound| outbound.of).collect();
-        let held = self.held_back(definition, &saga, sending);
-        outbound.retain(|outbound| outbound.of.is_none_or(|of| !held.iter().any(|(held, _)| *held == of)));
-        for (of, until) in held {
-            let kind = EventKind::HeldBack { seq: of.0.seq, attempt: of.1, until };
-            if let Ok((next, _)) = transition(definition, &saga, &Event { now: self.now, kind: kind.clone() }) {
-                saga = next;
-                history.push(HistoryRecord { saga: saga.id, revision: saga.revision, at: self.now, event: kind });
-            }
-        }
+        let is_forward = matches!(saga.state, SagaState::Running);
+        outbound.retain(|outbound| {
+            // What holds an action of a saga back that has turned round decides more, which has no place here.
+            let Some((id, attempt)) = outbound.of.filter(|_| is_forward) else { return true };
+            let Some(until) = self.held_until(definition, &saga, id) else { return true };
+            let kind = EventKind::HeldBack { seq: id.seq, attempt, until };
+            let Ok((next, _)) = transition(definition, &saga, &Event { now: self.now, kind: kind.clone() }) else {
+                return true;
+            };
+            saga = next;
+            history.push(HistoryRecord { saga: saga.id, revision: saga.revision, at: self.now, event: kind });
+            false
+        });
         self.watch(&saga);
         let entries = commands.iter().map(|command| outbound::entry(definition, &saga, command)).collect();
         let record = SagaRecord { saga: saga.clone(), commands: entries };
@@ -193,7 +193,7 @@ impl Planner<'_> {
             return;
         };
         let from_revision = stored.revision;
-        let (first_sent, first_again) = (self.plan.outbound.len(), self.plan.again.len());
+        let first = (self.plan.outbound.len(), self.plan.again.len());
         let was_terminal = stored.state.is_terminal();
         let mut saga = stored;
         for &at in concerned {
@@ -228,10 +228,11 @@ impl Planner<'_> {
         self.confirm(&definition, &mut saga);
         if saga.due().is_some_and(|due| due <= self.now) {
             self.plan.claimed += 1;
+            self.find_held(&definition, &saga);
             // Never illegal; and what is not due after all changes nothing.
             let _ = self.apply(&definition, &mut saga, EventKind::Due);
         }
-        self.hold_back(&definition, &mut saga, first_sent, first_again);
+        self.hold_back(&definition, &mut saga, first);
         self.watch(&saga);
         if saga.state.is_terminal() && !was_terminal {
             self.plan.orphans.extend(children(&definition, &saga));
@@ -241,27 +242,61 @@ impl Planner<'_> {
         }
     }
 
-    /// Those of these attempts whose participants take no more for now, each with its turn.
-    fn held_back(&self, definition: &Definition, saga: &Saga, sending: Vec<Attempt>) -> Vec<(Attempt, Timestamp)> {
-        let until = |(id, attempt): Attempt| {
-            let is_of = |step: &StepState| step.in_flight().is_some_and(|(_, command)| command.seq == id.seq);
-            let at = saga.steps.iter().position(is_of)?;
-            let until = self.sources.gates.admit(&definition.steps.get(at)?.participant, self.now)?;
-            Some(((id, attempt), until))
-        };
-        sending.into_iter().filter_map(until).collect()
+    /// When this command is tried again, if its participant takes no more for now.
+    fn held_until(&self, definition: &Definition, saga: &Saga, id: CommandId) -> Option<Timestamp> {
+        let in_flight = saga.steps.iter().zip(&definition.steps).find_map(|(state, step)| {
+            let (direction, command) = state.in_flight()?;
+            (command.seq == id.seq).then_some((step, direction))
+        });
+        let (step, direction) = in_flight?;
+        let (participant, definition) = (&*step.participant, &*saga.definition.name);
+        self.sources.gates.admit(&Asked { participant, definition, direction, id }, self.now)
     }
 
     /// Takes back what was to be sent for this saga, from these places on, and cannot go out now.
-    fn hold_back(&mut self, definition: &Arc<Definition>, saga: &mut Saga, first_sent: usize, first_again: usize) {
-        let sent = self.plan.outbound.iter().skip(first_sent).filter_map(|outbound| outbound.of);
-        let sending = sent.chain(self.plan.again.iter().skip(first_again).copied()).collect();
-        for (of, until) in self.held_back(definition, saga, sending) {
-            self.plan.outbound.retain(|outbound| outbound.of != Some(of));
-            self.plan.again.retain(|again| *again != of);
-            let kind = EventKind::HeldBack { seq: of.0.seq, attempt: of.1, until };
-            // Never illegal, and of a saga that has ended nothing is sent.
-            let _ = self.apply(definition, saga, kind);
+    fn hold_back(
+        &mut self,
+        definition: &Arc<Definition>,
+        saga: &mut Saga,
+        (mut sent, mut again): (usize, usize),
+    ) {
+        loop {
+            let is_first = sent < self.plan.outbound.len();
+            let next = match is_first {
+                true => self.plan.outbound[sent].of,
+                false => self.plan.again.get(again).copied(),
+            };
+            if !is_first && next.is_none() {
+                return;
+            }
+            let held = next.and_then(|(id, attempt)| Some((id, attempt, self.held_until(definition, saga, id)?)));
+            match (held, is_first) {
+                (None, true) => sent += 1,
+                (None, false) => again += 1,
+                (Some((id, attempt, until)), _) => {
+                    if is_first {
+                        self.plan.outbound.remove(sent);
+                    } else {
+                        self.plan.again.remove(again);
+                    }
+                    // Never illegal, and of a saga that has ended nothing is sent. What it decides is looked at here, too.
+                    let _ = self.apply(definition, saga, EventKind::HeldBack { seq: id.seq, attempt, until });
+                }
+            }
+        }
+    }
+
+    /// What is held back and comes due by itself may be unknown to the gates here: another coordinator held it back.
+    fn find_held(&self, definition: &Definition, saga: &Saga) {
+        for (state, step) in saga.steps.iter().zip(&definition.steps) {
+            let Some((direction, command)) = state.in_flight() else { continue };
+            if let Phase::Held(due) = command.phase
+                && due <= self.now
+            {
+                let (participant, definition) = (&*step.participant, &*saga.definition.name);
+                let id = CommandId { saga: saga.id, seq: command.seq };
+                self.sources.gates.found(&Asked { participant, definition, direction, id });
+            }
         }
     }
 
@@ -384,7 +419,7 @@ impl Planner<'_> {
             .steps
             .iter()
             .filter_map(|step| step.in_flight())
-            .filter(|(_, command)| matches!(command.phase, Phase::Sending(_)))
+            .filter(|(_, command)| matches!(command.phase, Phase::Sending(_) | Phase::Held(_)))
             .map(|(_, command)| (command.seq, command.attempt))
             .collect();
         for (seq, attempt) in sending {

@@ -1,7 +1,7 @@
 //! Publishes what was committed. Never the reason that anything waits: what cannot be published now stays PENDING in
 //! the outbox and comes back when its publish grace ends.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio::sync::{Semaphore, mpsc};
@@ -9,6 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::broker::{Broker, Published, Topology};
 use crate::coordinator::confirms::Confirms;
+use crate::coordinator::gates::Gates;
 use crate::coordinator::listeners::Listeners;
 use crate::coordinator::metrics::Metrics;
 use crate::coordinator::on_the_way::OnTheWay;
@@ -25,6 +26,7 @@ const BATCHES_IN_FLIGHT: usize = 8;
 pub(super) struct Sinks {
     pub(super) confirms: Confirms,
     pub(super) listeners: Listeners,
+    pub(super) gates: Gates,
 }
 
 /// Where batches to publish are put.
@@ -103,6 +105,14 @@ async fn publish(batch: Vec<Outbound>, broker: &dyn Broker, sinks: &Sinks, metri
     failpoint::reached_if(has_commands, Point::BeforePublish);
     let outcomes = broker.publish(envelopes).await;
     failpoint::reached_if(has_commands && outcomes.contains(&Published::Confirmed), Point::Confirmed);
+    let mut counts: BTreeMap<&str, (u32, u32)> = BTreeMap::new();
+    for ((_, routing_key), outcome) in of.iter().zip(&outcomes).filter(|((of, _), _)| of.is_some()) {
+        let count = counts.entry(participant_of(routing_key)).or_default();
+        // Of what is unknown the worse is assumed, until the queue is looked at.
+        let is_in_queue = matches!(outcome, Published::Confirmed | Published::Unknown(_));
+        *count = (count.0 + 1, count.1 + u32::from(is_in_queue));
+    }
+    sinks.gates.published(&counts);
     let mut unroutable = BTreeSet::new();
     let mut confirmed = Vec::with_capacity(outcomes.len());
     let mut others = 0;
@@ -122,7 +132,7 @@ async fn publish(batch: Vec<Outbound>, broker: &dyn Broker, sinks: &Sinks, metri
                 metrics.published("returned");
                 if of.is_some() {
                     tracing::warn!(routing_key, why, "no queue takes this command; trying again");
-                    unroutable.insert(routing_key.split('.').next().unwrap_or_default().to_owned());
+                    unroutable.insert(participant_of(&routing_key).to_owned());
                 }
             }
             (Published::Refused, _) => metrics.published("refused"),
@@ -142,6 +152,11 @@ async fn publish(batch: Vec<Outbound>, broker: &dyn Broker, sinks: &Sinks, metri
     }
 }
 
+/// A command's routing key begins with its participant.
+fn participant_of(routing_key: &str) -> &str {
+    routing_key.split('.').next().unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -151,6 +166,7 @@ mod tests {
 
     use super::*;
     use crate::broker::{BrokerError, Consumer, QueueStatus};
+    use crate::coordinator::Limits;
     use crate::id::{CommandId, SagaId, Seq};
     use crate::message::{Envelope, Properties};
 
@@ -208,7 +224,8 @@ mod tests {
         let (asked, mut asks) = mpsc::unbounded_channel();
         let (answer, answers) = mpsc::unbounded_channel();
         let broker = Arc::new(Slow { asked, answers: Mutex::new(answers) });
-        let sinks = Sinks { confirms: Confirms::default(), listeners: Listeners::default() };
+        let gates = Gates::new(Limits::default(), Metrics::default());
+        let sinks = Sinks { confirms: Confirms::default(), listeners: Listeners::default(), gates };
         let (confirms, tasks) = (sinks.confirms.clone(), TaskTracker::new());
         let publisher = Publisher::launch(broker, sinks, Metrics::default(), &tasks);
         let mut next = async || tokio::time::timeout(Duration::from_secs(30), asks.recv()).await.expect("it is asked");

@@ -8,12 +8,13 @@ use crate::coordinator::outbound::attempt;
 use crate::coordinator::plan::Sources;
 use crate::coordinator::publisher::Publisher;
 use crate::id::SagaId;
-use crate::store::{Page, SagaFilter, Store};
+use crate::store::{OutboxEntry, Page, SagaFilter, Store};
 
 /// How many to read at a time.
 const PAGE: u32 = 500;
 
-/// Sends every PENDING command again, same attempt, same message id. Those of paused sagas stay where they are.
+/// Sends every PENDING command again, same attempt, same message id. Those of paused sagas stay where they are,
+/// and so does what is held back.
 pub(super) async fn send_pending(
     store: &dyn Store,
     sources: &Sources,
@@ -26,8 +27,10 @@ pub(super) async fn send_pending(
         let entries = store.pending(after, PAGE).await?;
         let Some(last) = entries.last() else { return Ok(()) };
         after = Some(last.id);
-        let batch = entries.iter().filter(|entry| !entry.is_wait() && !paused.contains(&entry.id.saga));
-        let batch = batch.filter_map(|entry| {
+        let is_held = |entry: &OutboxEntry| entry.in_flight.is_some_and(|flight| flight.is_held);
+        entries.iter().filter(|entry| is_held(entry)).for_each(|entry| sources.gates.remember(entry));
+        let batch = entries.iter().filter(|entry| !entry.is_wait() && !is_held(entry));
+        let batch = batch.filter(|entry| !paused.contains(&entry.id.saga)).filter_map(|entry| {
             let definition = sources.registry.known(&entry.definition)?;
             Some(attempt(&definition, entry, entry.in_flight?.attempt, &sources.to, now))
         });

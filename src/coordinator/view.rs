@@ -82,6 +82,10 @@ fn one(definition: &Definition, saga: &Saga, index: StepIndex, direction: Direct
             let attempt = attempt(command, command.attempt, policy);
             format!("{attempt} of {name} is with {}; it times out at {due}", step.participant)
         }
+        Phase::Held(_) => {
+            let attempt = attempt(command, command.attempt, policy);
+            format!("room for {attempt} of {name}, which is held back: {} takes no more for now", step.participant)
+        }
         Phase::Waiting(_) => match &step.work {
             Work::Wait { signal, on_timeout } => {
                 let then = match on_timeout {

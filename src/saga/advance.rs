@@ -7,7 +7,7 @@ use crate::definition::expansion::items;
 use crate::definition::{Element, ExpressionError, Scope, Template, Work};
 use crate::id::{Seq, StepIndex};
 use crate::payload::Payload;
-use crate::saga::transition::{Machine, PUBLISH_GRACE};
+use crate::saga::transition::{Machine, PUBLISH_GRACE, TURNED_WHILE_HELD};
 use crate::saga::{
     CommandState, CompensationState, Direction, Effect, Note, Owed, Phase, Problem, SagaState, Skip, StepState, Stuck,
 };
@@ -125,7 +125,7 @@ impl Machine<'_> {
         CommandState { seq, generation, attempt: 1, base: 0, last: None, phase }
     }
 
-    /// Turns round. What is under way is left to settle; what only waits for its next attempt is given up.
+    /// Turns round. What is under way is left to settle; what only waits for its next attempt, or is held back, is given up.
     pub(super) fn go_backward(&mut self, cause: Problem) {
         self.saga.state = SagaState::Compensating;
         self.saga.cause = Some(cause.clone());
@@ -137,10 +137,11 @@ impl Machine<'_> {
             let is_child = matches!(self.definition.step(index).work, Work::Saga { .. });
             if matches!(phase, Phase::Waiting(_)) {
                 self.wait_fails(index, Problem::new("given-up", "the saga turned back while it waited"));
-            } else if is_child || matches!(phase, Phase::BackingOff(_)) {
-                let problem = last.clone().unwrap_or_else(|| match is_child {
-                    true => Problem::new("given-up", "the saga turned back before the sub-saga had ended"),
-                    false => self.no_reply(index, Direction::Action),
+            } else if is_child || matches!(phase, Phase::BackingOff(_) | Phase::Held(_)) {
+                let problem = last.clone().unwrap_or_else(|| match phase {
+                    _ if is_child => Problem::new("given-up", "the saga turned back before the sub-saga had ended"),
+                    Phase::Held(_) => Problem::new("given-up", TURNED_WHILE_HELD),
+                    _ => self.no_reply(index, Direction::Action),
                 });
                 self.give_up(index, problem);
             }

@@ -30,7 +30,7 @@ impl Machine<'_> {
                     let problem = self.no_reply(index, direction);
                     self.give_up(index, problem);
                 }
-                Phase::Sending(_) => self.send_again(index),
+                Phase::Sending(_) | Phase::Held(_) => self.send_again(index),
                 Phase::Awaiting(_) => {
                     self.note(Note::TimedOut(index, direction));
                     let problem = self.no_reply(index, direction);
@@ -47,8 +47,8 @@ impl Machine<'_> {
         }
     }
 
-    /// Publishes the attempt under way once more: the broker never confirmed it.
-    fn send_again(&mut self, index: StepIndex) {
+    /// Publishes the attempt under way, once more or after it was held back: the broker never confirmed it.
+    pub(super) fn send_again(&mut self, index: StepIndex) {
         let (now, mut publish) = (self.now, None);
         self.change_command(index, |command| {
             command.phase = Phase::Sending(after(now, PUBLISH_GRACE));

@@ -40,14 +40,19 @@ pub enum EventKind {
         /// The attempt.
         attempt: u32,
     },
-    /// The participant takes no more for now: the attempt is not sent, and looked at again at its turn.
+    /// The participant takes no more for now: the attempt is not sent, and waits for room.
     HeldBack {
         /// The command.
         seq: Seq,
         /// The attempt, which is not spent.
         attempt: u32,
-        /// Its turn.
+        /// When it is tried again at the latest.
         until: Timestamp,
+    },
+    /// There is room at the participant: what was held back is sent now.
+    Released {
+        /// The command.
+        seq: Seq,
     },
     /// The saga's due time has come: whatever is due by now is done.
     Due,

@@ -31,4 +31,4 @@ pub use state::{
     CommandState, CompensationState, Direction, Held, Owed, Parent, Phase, Problem, ReplyAddress, Saga, SagaState,
     Skip, StepState, StepStatus, Stuck,
 };
-pub use transition::{IllegalTransition, PUBLISH_GRACE, transition};
+pub use transition::{HELD_AT_MOST, IllegalTransition, PUBLISH_GRACE, transition};

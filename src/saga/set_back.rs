@@ -7,7 +7,7 @@ use crate::clock::{Timestamp, after};
 use crate::definition::Definition;
 use crate::id::StepIndex;
 use crate::saga::child::LOOK;
-use crate::saga::transition::{Machine, PUBLISH_GRACE};
+use crate::saga::transition::{HELD_AT_MOST, Machine, PUBLISH_GRACE};
 use crate::saga::{CommandState, Direction, Phase, Saga};
 
 /// Clocks of one deployment may differ by so much, and transactions overtake each other by less.
@@ -33,7 +33,11 @@ impl Machine<'_> {
                 let is_later = command.phase.due() > latest;
                 if let (
                     true,
-                    Phase::Sending(due) | Phase::Awaiting(due) | Phase::BackingOff(due) | Phase::Waiting(due),
+                    Phase::Sending(due)
+                    | Phase::Awaiting(due)
+                    | Phase::BackingOff(due)
+                    | Phase::Waiting(due)
+                    | Phase::Held(due),
                 ) = (is_later, &mut command.phase)
                 {
                     *due = latest;
@@ -64,6 +68,7 @@ impl Machine<'_> {
             // A participant that asked for more may ask again.
             Phase::BackingOff(_) => self.retry_policy(index, direction).max_interval,
             Phase::Waiting(_) => self.definition.step(index).timeout,
+            Phase::Held(_) => HELD_AT_MOST,
         }
     }
 }

@@ -353,13 +353,19 @@ pub enum Phase {
     BackingOff(Timestamp),
     /// Of a `wait` or `delay` step: the signal or the time. Nothing was sent.
     Waiting(Timestamp),
+    /// Room at the participant, which takes no more for now: the attempt was not sent. When due, it is tried again.
+    Held(Timestamp),
 }
 
 impl Phase {
     /// When something must be done about it.
     pub fn due(&self) -> Timestamp {
         match self {
-            Self::Sending(due) | Self::Awaiting(due) | Self::BackingOff(due) | Self::Waiting(due) => *due,
+            Self::Sending(due)
+            | Self::Awaiting(due)
+            | Self::BackingOff(due)
+            | Self::Waiting(due)
+            | Self::Held(due) => *due,
         }
     }
 }

@@ -14,6 +14,12 @@ use crate::saga::{
 /// committed but never published (a crash in between) comes back within seconds, not after the attempt's time-out.
 pub const PUBLISH_GRACE: std::time::Duration = std::time::Duration::from_secs(5);
 
+/// The longest that a command is held back before it is tried again, should nobody say earlier that there is room.
+pub const HELD_AT_MOST: std::time::Duration = std::time::Duration::from_secs(600);
+
+/// Why a command is given up that was held back.
+pub(super) const TURNED_WHILE_HELD: &str = "the saga turned back while the command was held back";
+
 /// How often the time doubles that a sub-saga's answer is waited for: from a minute to a quarter of an hour.
 const MAX_CHILD_DOUBLINGS: u32 = 4;
 
@@ -57,6 +63,7 @@ pub fn transition(
         EventKind::Replied { seq, attempt, outcome } => machine.replied(*seq, *attempt, outcome)?,
         EventKind::Published { seq, attempt } => machine.published(*seq, *attempt),
         EventKind::HeldBack { seq, attempt, until } => machine.held_back(*seq, *attempt, *until),
+        EventKind::Released { seq } => machine.released(*seq),
         EventKind::Due => machine.due(),
         EventKind::Signalled { signal, payload } => machine.signalled(signal, payload)?,
         EventKind::Asked { direction, answer } => machine.asked(*direction, answer)?,
@@ -108,7 +115,7 @@ impl Machine<'_> {
         let timeout = self.timeout(index, direction);
         let now = self.now;
         self.change_command(index, |command| {
-            let is_news = command.attempt == attempt && matches!(command.phase, Phase::Sending(_));
+            let is_news = command.attempt == attempt && matches!(command.phase, Phase::Sending(_) | Phase::Held(_));
             if is_news {
                 command.phase = Phase::Awaiting(after(now, timeout));
             }
@@ -116,19 +123,44 @@ impl Machine<'_> {
         });
     }
 
-    /// The attempt was not sent: it will be at its turn, or held back once more.
+    /// The attempt was not sent, and is not spent: it goes out once there is room.
     fn held_back(&mut self, seq: Seq, attempt: u32, until: Timestamp) {
         if self.saga.state.is_terminal() {
             return;
         }
-        let Some((index, _)) = self.in_flight(seq) else { return };
+        let Some((index, direction)) = self.in_flight(seq) else { return };
+        let mut is_news = false;
         self.change_command(index, |command| {
-            let is_news = command.attempt == attempt && matches!(command.phase, Phase::Sending(_));
+            is_news = command.attempt == attempt && matches!(command.phase, Phase::Sending(_));
             if is_news {
-                command.phase = Phase::Sending(until);
+                command.phase = Phase::Held(until);
             }
             is_news
         });
+        // A saga that turned round in the meantime does not wait for its own action's turn.
+        if is_news && direction == Direction::Action && self.is_backward() {
+            self.give_up(index, Problem::new("given-up", TURNED_WHILE_HELD));
+        }
+    }
+
+    /// There is room for a command that was held back. One of a paused saga goes out when that is resumed.
+    fn released(&mut self, seq: Seq) {
+        if self.saga.state.is_terminal() {
+            return;
+        }
+        let Some((index, _)) = self.in_flight(seq) else { return };
+        let Some((_, CommandState { phase: Phase::Held(until), .. })) = self.step(index).in_flight() else { return };
+        match self.saga.paused {
+            false => self.send_again(index),
+            true if *until > self.now => {
+                let now = self.now;
+                self.change_command(index, |command| {
+                    command.phase = Phase::Held(now);
+                    true
+                });
+            }
+            true => {}
+        }
     }
 
     /// The step whose command `seq` is in flight.

@@ -27,6 +27,7 @@ enum Wait {
     Awaiting,
     BackingOff,
     Waiting,
+    Held,
 }
 
 #[derive(Deserialize)]
@@ -103,6 +104,7 @@ impl TryFrom<Command> for CommandState {
                 Wait::Awaiting => Phase::Awaiting(due),
                 Wait::BackingOff => Phase::BackingOff(due),
                 Wait::Waiting => Phase::Waiting(due),
+                Wait::Held => Phase::Held(due),
             },
         })
     }
@@ -187,6 +189,7 @@ mod tests {
             StepState::Pending { command: command(Phase::Awaiting, 2, Some(problem())) },
             StepState::Pending { command: command(Phase::BackingOff, 0, Some(problem())) },
             StepState::Pending { command: command(Phase::Waiting, 0, None) },
+            StepState::Pending { command: command(Phase::Held, 0, None) },
             StepState::Verified { seq, attempts, generation },
             StepState::Failed { seq: Some(seq), attempts, generation, problem: problem() },
             StepState::Failed { seq: None, attempts, generation, problem: problem() },

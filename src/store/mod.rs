@@ -27,7 +27,7 @@ use crate::clock::Timestamp;
 use crate::id::{CommandId, DefinitionRef, SagaId, Seq};
 use crate::message::TokenKey;
 use crate::payload::Payload;
-use crate::saga::{Direction, EventKind, Figures, Outcome, Problem, Saga, Settled};
+use crate::saga::{CommandState, Direction, EventKind, Figures, Outcome, Phase, Problem, Saga, Settled};
 pub use error::StoreError;
 use overview::{FieldIs, Lifetime, Service, StateCount, StuckGroup};
 
@@ -417,6 +417,15 @@ pub struct InFlight {
     pub attempt: u32,
     /// When the coordinator will do something about it.
     pub due: Timestamp,
+    /// Whether it is held back: its participant takes no more for now.
+    pub is_held: bool,
+}
+
+impl InFlight {
+    fn of(command: &CommandState) -> Self {
+        let is_held = matches!(command.phase, Phase::Held(_));
+        Self { attempt: command.attempt, due: command.phase.due(), is_held }
+    }
 }
 
 /// Which sagas to list. Empty fields do not filter.
@@ -569,7 +578,7 @@ pub struct StoreHealth {
 pub fn in_flight(saga: &Saga) -> impl Iterator<Item = (Seq, InFlight)> + '_ {
     saga.steps.iter().filter_map(|step| {
         step.in_flight()
-            .map(|(_, command)| (command.seq, InFlight { attempt: command.attempt, due: command.phase.due() }))
+            .map(|(_, command)| (command.seq, InFlight::of(command)))
     })
 }
 

@@ -161,7 +161,7 @@ impl OutboxRow {
 fn flight(steps: &str, seq: Seq) -> Result<Option<InFlight>, StoreError> {
     let steps: Vec<StepState> = parse(steps)?;
     let found = steps.iter().filter_map(StepState::in_flight).find(|(_, command)| command.seq == seq);
-    Ok(found.map(|(_, command)| InFlight { attempt: command.attempt, due: command.phase.due() }))
+    Ok(found.map(|(_, command)| InFlight::of(command)))
 }
 
 pub(super) fn history(saga: Uuid, revision: i32, at: Timestamp, event: &str) -> Result<HistoryRecord, StoreError> {

@@ -396,6 +396,7 @@ fn word_of(state: &StepState) -> String {
                 amends::saga::Phase::Awaiting(_) => "awaiting",
                 amends::saga::Phase::BackingOff(_) => "backing-off",
                 amends::saga::Phase::Waiting(_) => "waiting",
+                amends::saga::Phase::Held(_) => "held",
             };
             format!(":{phase} {}#{}", command.attempt, command.generation)
         })

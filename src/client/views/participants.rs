@@ -26,12 +26,14 @@ pub struct ParticipantView {
     pub consumers: Option<u32>,
     /// Messages that wait in the queue.
     pub backlog: Option<u32>,
-    /// How many may wait there before commands are held back in the store.
+    /// How many may wait there before commands are held back in the store; 0 is no bound.
     pub window: u32,
     /// Whether so many wait there.
     pub is_full: bool,
-    /// How often commands were held back since the coordinator was started.
-    pub held: u64,
+    /// How many commands are held back, of those that the coordinator has in mind.
+    pub held: usize,
+    /// Whether there are more, which it reads from the store when it is their turn.
+    pub holds_more: bool,
     /// When the oldest command was decided that has not been answered.
     pub oldest_unanswered: Option<DateTime<Utc>>,
     /// `closed`, or `open`: it has done nothing but fail, and is only sent probes.

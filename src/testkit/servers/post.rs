@@ -299,7 +299,7 @@ impl Post {
             let Ok(Some(record)) = self.store.saga(command.saga_id).await else { return };
             let command = record.saga.steps.get(at.step.at()).and_then(StepState::in_flight);
             let waits = command.is_some_and(|(direction, command)| {
-                let is_out = matches!(command.phase, Phase::Sending(_) | Phase::Awaiting(_));
+                let is_out = matches!(command.phase, Phase::Sending(_) | Phase::Held(_) | Phase::Awaiting(_));
                 direction == at.direction && command.attempt == at.attempt && is_out
             });
             if !waits || self.stop.is_cancelled() {

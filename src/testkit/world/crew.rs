@@ -13,7 +13,7 @@ use super::evidence::Evidence;
 use super::ledger::{Database, SimLedger, Work, heartbeat};
 use super::sky::{Life, Place, Sky};
 use super::store::{Connection, Server};
-use crate::coordinator::{Coordinator, CoordinatorOptions};
+use crate::coordinator::{Coordinator, CoordinatorOptions, Limits};
 use crate::definition::Definition;
 use crate::id::{DrawnIds, Ids};
 use crate::participant::{Limits, Runner};
@@ -30,6 +30,8 @@ pub(super) struct World {
     /// What the coordinators have in mind.
     pub(super) compiled: Arc<Vec<Arc<Definition>>>,
     pub(super) has_events: bool,
+    /// How many messages may wait in a participant's queue.
+    pub(super) window: u32,
     pub(super) crew: Crew,
 }
 
@@ -131,6 +133,7 @@ impl World {
                 events: self.has_events,
                 ids: Ids::Drawn(self.ids.clone().by(self.sky.dial(life.place))),
                 compiled: self.compiled.to_vec(),
+                limits: Limits { window: self.window, ..Limits::default() },
                 ..CoordinatorOptions::default()
             };
             let store = Arc::new(Connection { server: self.server.clone(), life: life.clone() });

@@ -31,7 +31,7 @@ pub use fault::FAULTS;
 pub use many::{Many, Seeds, Tally};
 
 use crate::broker::{Broker, Topology};
-use crate::coordinator::OperatorAction;
+use crate::coordinator::{Limits, OperatorAction};
 use crate::definition::Definition;
 use crate::id::{DefinitionRef, DrawnIds, SagaId};
 use crate::message::command::idempotency_key;
@@ -101,10 +101,12 @@ struct Cast {
     has_events: bool,
     /// Whether the store has a clock; otherwise each coordinator goes by its own.
     has_clock: bool,
+    /// How many messages may wait in a participant's queue.
+    window: u32,
 }
 
 impl Cast {
-    fn drawn(dice: &mut Dice) -> Self {
+    fn drawn(dice: &mut Dice, window: u32) -> Self {
         let mut recipes = Vec::new();
         for _ in 0..=dice.below(2) {
             let at = if dice.below(3) == 0 { dice.below(5) } else { dice.below(catalogue::count() as u64) };
@@ -120,6 +122,7 @@ impl Cast {
             next_version: (dice.below(2) == 0).then_some(next),
             has_events: dice.below(4) == 0,
             has_clock: dice.below(3) > 0,
+            window,
         }
     }
 
@@ -133,9 +136,19 @@ impl Cast {
     }
 }
 
+/// So small in half of all worlds that it binds all the time.
+fn window(seed: u64) -> u32 {
+    // By dice of its own, so that the rest of a world does not depend on it.
+    let mut dice = Dice::of(seed, 9);
+    match dice.below(2) {
+        0 => 1 + u32::try_from(dice.below(4)).unwrap_or_default(),
+        _ => Limits::default().window,
+    }
+}
+
 async fn live(seed: u64, bug: Option<Bug>, keeps_trace: bool) -> Result<Outcome, StoreError> {
     let mut dice = Dice::of(seed, 0);
-    let cast = Cast::drawn(&mut dice);
+    let cast = Cast::drawn(&mut dice, window(seed));
     let all = cast.all();
     let sky = Sky::new(seed, Strikes::drawn(&mut dice), keeps_trace);
     let evidence = Evidence::default();
@@ -145,6 +158,7 @@ async fn live(seed: u64, bug: Option<Bug>, keeps_trace: bool) -> Result<Outcome,
         compiled: Arc::new(all.iter().flat_map(|recipe| recipe.in_mind(bug)).collect()),
         ids: DrawnIds::of(seed),
         has_events: cast.has_events,
+        window: cast.window,
         crew: Crew::default(),
         sky,
         evidence,

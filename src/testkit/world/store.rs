@@ -233,7 +233,7 @@ impl Connection {
             let mut phases = saga.steps.iter().filter_map(|step| step.in_flight()).map(|(_, command)| &command.phase);
             phases.any(|phase| match phase {
                 Phase::BackingOff(_) => self.has(Bug::RetriesForgotten),
-                Phase::Sending(_) => self.has(Bug::OutboxForgotten),
+                Phase::Sending(_) | Phase::Held(_) => self.has(Bug::OutboxForgotten),
                 _ => false,
             })
         };
