@@ -7,14 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use amends::broker::Broker;
 use amends::broker::in_process::InProcessBroker;
+use amends::broker::{Broker, BrokerError, Consumer, Published, QueueStatus, Topology};
 use amends::coordinator::{Coordinator, CoordinatorOptions, Limits, Operate, OperatorAction, Start, StartOutcome};
 use amends::id::SagaId;
-use amends::message::Command;
+use amends::message::{Command, Envelope};
 use amends::payload::Payload;
 use amends::saga::Phase;
 use amends::store::{Page, SagaFilter, Store};
+use serde_json::json;
 use support::rig::Rig;
 use support::scripted::{Scripted, done, refusal, retry};
 use support::{eventually, eventually_within};
@@ -40,6 +41,7 @@ fn undoable(name: &str, first: &str, second: &str) -> String {
     format!(
         "saga: {name}
 version: 1
+timeout: 1h
 defaults: {{ timeout: 5m, retry: {{ maxAttempts: 0, initialInterval: 50ms, maxInterval: 200ms, jitter: none }} }}
 steps:
   - {{ name: reserve, participant: {first}, action: reserve, compensation: {{ action: release }} }}
@@ -94,11 +96,8 @@ impl House {
     }
 
     async fn count(&self, name: &str, state: &str) -> usize {
-        let filter = SagaFilter {
-            definition: Some(name.to_owned()),
-            states: vec![state.to_owned()],
-            ..SagaFilter::default()
-        };
+        let filter =
+            SagaFilter { definition: Some(name.to_owned()), states: vec![state.to_owned()], ..SagaFilter::default() };
         self.store.sagas(&filter, &Page { after: None, limit: 1_000 }).await.expect("a list").len()
     }
 
@@ -283,10 +282,8 @@ async fn definitions_that_share_a_participant_have_their_weights() {
     house.becomes_full("flood", 195).await;
     house.start("light", 40).await;
     house.start("heavy", 40).await;
-    eventually("they wait, too", async || {
-        (house.held("light").await + house.held("heavy").await == 80).then_some(())
-    })
-    .await;
+    eventually("they wait, too", async || (house.held("light").await + house.held("heavy").await == 80).then_some(()))
+        .await;
     let slow = Scripted::start(&house.broker, "slow", |_| vec![done()]).await;
     house.all_complete("heavy", 40).await;
     house.all_complete("light", 40).await;
@@ -295,7 +292,10 @@ async fn definitions_that_share_a_participant_have_their_weights() {
     let fifty = &seen[WINDOW as usize..WINDOW as usize + 50];
     let of = |name: &str| fifty.iter().filter(|command| command.definition.name == name).count();
     let shares = (of("heavy"), of("light"), of("flood"));
-    assert!((28..=32).contains(&shares.0) && (8..=12).contains(&shares.1) && (8..=12).contains(&shares.2), "{shares:?}");
+    assert!(
+        (28..=32).contains(&shares.0) && (8..=12).contains(&shares.1) && (8..=12).contains(&shares.2),
+        "{shares:?}"
+    );
     house.coordinator.stop().await;
 }
 
@@ -373,5 +373,125 @@ async fn a_circuit_opens_for_a_participant_that_only_fails_and_closes_by_itself(
     house.all_complete("quick", ids.len()).await;
     assert_eq!(house.coordinator.standing("quick").open_since, None);
     assert!(house.coordinator.metrics().render().contains("amends_participant_circuit_open{participant=\"quick\"} 0"));
+    house.coordinator.stop().await;
+}
+
+/// A broker that takes no message until it is told to.
+struct Full {
+    inner: InProcessBroker,
+    takes: tokio::sync::watch::Receiver<bool>,
+}
+
+#[async_trait::async_trait]
+impl Broker for Full {
+    async fn declare(&self, topology: &Topology) -> Result<(), BrokerError> {
+        self.inner.declare(topology).await
+    }
+
+    async fn publish(&self, messages: Vec<Envelope>) -> Vec<Published> {
+        let _ = self.takes.clone().wait_for(|takes| *takes).await;
+        self.inner.publish(messages).await
+    }
+
+    async fn consume(&self, queue: &str, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
+        self.inner.consume(queue, prefetch).await
+    }
+
+    async fn queue(&self, queue: &str) -> Result<Option<QueueStatus>, BrokerError> {
+        self.inner.queue(queue).await
+    }
+
+    fn is_volatile(&self) -> bool {
+        false
+    }
+
+    async fn describe(&self) -> Result<String, BrokerError> {
+        self.inner.describe().await
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_broker_slows_intake_with_429_and_requests_over_amqp_wait_in_their_queue() {
+    let (take, takes) = tokio::sync::watch::channel(false);
+    let inner = InProcessBroker::new();
+    let store = amends::store::open("memory:").await.expect("the store opens");
+    let broker: Arc<dyn Broker> = Arc::new(Full { inner: inner.clone(), takes });
+    let house = House::at(store.clone(), broker.clone(), Limits::default()).await;
+    let router = amends::api::router(house.coordinator.clone(), amends::api::AuthConfig::default());
+    let coordinator = house.coordinator.clone();
+    let web = support::http::House { store, broker, coordinator, router };
+
+    let body = json!({ "saga": "quick", "input": {} });
+    let mut taken = 0;
+    let refused = loop {
+        let answer = web.post("/v1/sagas", &body).await;
+        if answer.status != 201 {
+            break answer;
+        }
+        taken += 1;
+        assert!(taken < 1_000, "nothing bounds what waits for the broker");
+    };
+    assert_eq!((refused.status.as_u16(), &*refused.code()), (429, "BUSY"), "after {taken}");
+    assert!(refused.header("retry-after").is_some_and(|after| after.parse::<u64>().is_ok()), "{:?}", refused.headers);
+    let batch = web.post("/v1/sagas/batch", &json!({ "sagas": [body, body] })).await;
+    assert!(batch.text.contains("BUSY") && !batch.text.contains("201"), "{}: {}", batch.status, batch.text);
+
+    // A request over AMQP is neither lost nor refused.
+    let request = Envelope {
+        exchange: "amends.requests".to_owned(),
+        routing_key: "start".to_owned(),
+        mandatory: true,
+        properties: Default::default(),
+        body: body.to_string().into_bytes(),
+    };
+    assert_eq!(inner.publish(vec![request]).await, [Published::Confirmed]);
+    let quick = Scripted::start(&(Arc::new(inner) as Arc<dyn Broker>), "quick", |_| vec![done()]).await;
+    take.send(true).expect("the broker lives");
+    house.all_complete("quick", taken + 1).await;
+    assert_eq!(keys(&quick.seen()).len(), taken + 1);
+    let answer = web.post("/v1/sagas", &body).await;
+    assert_eq!(answer.status, 201, "{}", answer.text);
+    house.coordinator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_see_an_open_circuit_over_http_and_on_the_command_line() {
+    let house = House::new(limits()).await;
+    let _quick = Scripted::start(&house.broker, "quick", |_| vec![retry("database-away")]).await;
+    let id = house.start("quick", 10).await[0];
+    let router = amends::api::router(house.coordinator.clone(), amends::api::AuthConfig::default());
+    let console = amends::console::router(house.coordinator.clone(), Default::default(), Default::default());
+    let (store, broker, coordinator) = (house.store.clone(), house.broker.clone(), house.coordinator.clone());
+    let web = support::http::House { store, broker, coordinator, router: router.merge(console) };
+    eventually_within(LONG, "its circuit opens", async || house.coordinator.standing("quick").open_since).await;
+
+    let told = web.get("/v1/participants").await.json();
+    let of = |name: &str| told["items"].as_array().and_then(|items| items.iter().find(|item| item["name"] == name));
+    assert_eq!(
+        (&of("quick").expect("listed")["circuit"], &of("slow").expect("listed")["circuit"]),
+        (&json!("open"), &json!("closed"))
+    );
+    eventually("the saga says so", async || {
+        let saga = web.get(&format!("/v1/sagas/{id}")).await.json();
+        saga["waitingFor"]
+            .as_str()
+            .is_some_and(|text| text.contains("`quick` only fails, so that its circuit is open"))
+            .then_some(())
+    })
+    .await;
+    assert!(web.get("/console/").await.text.contains("only fails: circuit open"));
+    let (_, served) = web.serve().await;
+    let url = served.url.clone();
+    let listed = tokio::task::spawn_blocking(move || {
+        assert_cmd::Command::cargo_bin("amends").expect("the binary").args(["participants", "--url", &url]).output()
+    });
+    let listed = listed.await.expect("it runs").expect("it runs");
+    let text = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let line = text.lines().find(|line| line.contains("quick")).expect("a line").to_owned();
+    assert!(listed.status.success() && line.contains("open"), "{text}");
     house.coordinator.stop().await;
 }

@@ -171,9 +171,7 @@ impl Teller<'_> {
             EventKind::HeldBack { seq, attempt, until } => {
                 let until = until.format("%H:%M:%S");
                 let name = self.name(*seq);
-                let text = format!(
-                    "{name} is held back, {until} at the latest: its participant takes no more for now"
-                );
+                let text = format!("{name} is held back, {until} at the latest: its participant takes no more for now");
                 HistoryItem { attempt: Some(*attempt), ..self.of_command(told, "held-back", *seq, text) }
             }
             EventKind::Released { seq } => {

@@ -10,12 +10,14 @@ use super::{Context, output, sagas};
 pub async fn run(context: &Context) -> Result<Exit, CliError> {
     let document = Remote::new(context)?.get(&["v1", "participants"], &[]).await?;
     let items = document["items"].as_array().cloned().unwrap_or_default();
-    let header = ["participant", "consumers", "backlog", "window", "held back", "oldest unanswered", "circuit", "failure rate"];
+    let header =
+        ["participant", "consumers", "backlog", "window", "held back", "oldest unanswered", "circuit", "failure rate"];
     context.output.list(&document, &items, || {
         output::table(
             &header,
             items.iter().map(|item| {
-                let fields = ["name", "consumers", "backlog", "window", "held", "oldestUnanswered", "circuit", "failureRate"];
+                let fields =
+                    ["name", "consumers", "backlog", "window", "held", "oldestUnanswered", "circuit", "failureRate"];
                 fields.map(|field| sagas::text(&item[field])).into()
             }),
         )

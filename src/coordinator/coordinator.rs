@@ -168,6 +168,7 @@ impl Coordinator {
             recovery::send_pending(&*store, &sources, &publisher).await?;
         }
         drop(publisher);
+        gates.expect(definitions.iter().flat_map(|definition| definition.participants()));
         let (again, looks) = (work.downgrade(), broker.clone());
         let keeper = Keeper { gates: gates.clone(), broker: looks, store: store.clone(), work: again };
         let aborts = vec![

@@ -254,12 +254,7 @@ impl Planner<'_> {
     }
 
     /// Takes back what was to be sent for this saga, from these places on, and cannot go out now.
-    fn hold_back(
-        &mut self,
-        definition: &Arc<Definition>,
-        saga: &mut Saga,
-        (mut sent, mut again): (usize, usize),
-    ) {
+    fn hold_back(&mut self, definition: &Arc<Definition>, saga: &mut Saga, (mut sent, mut again): (usize, usize)) {
         loop {
             let is_first = sent < self.plan.outbound.len();
             let next = match is_first {

@@ -361,11 +361,9 @@ impl Phase {
     /// When something must be done about it.
     pub fn due(&self) -> Timestamp {
         match self {
-            Self::Sending(due)
-            | Self::Awaiting(due)
-            | Self::BackingOff(due)
-            | Self::Waiting(due)
-            | Self::Held(due) => *due,
+            Self::Sending(due) | Self::Awaiting(due) | Self::BackingOff(due) | Self::Waiting(due) | Self::Held(due) => {
+                *due
+            }
         }
     }
 }

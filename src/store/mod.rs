@@ -576,10 +576,7 @@ pub struct StoreHealth {
 
 /// The seq of each of a saga's commands that is PENDING, with attempt and due time, as its steps tell.
 pub fn in_flight(saga: &Saga) -> impl Iterator<Item = (Seq, InFlight)> + '_ {
-    saga.steps.iter().filter_map(|step| {
-        step.in_flight()
-            .map(|(_, command)| (command.seq, InFlight::of(command)))
-    })
+    saga.steps.iter().filter_map(|step| step.in_flight().map(|(_, command)| (command.seq, InFlight::of(command))))
 }
 
 /// Puts what the steps put out, as their entries tell, into [`Saga::outputs`]; the latest entry of a step counts.

@@ -1,6 +1,7 @@
 //! The coordinator's process: the real one, with its HTTP interface. Tells on stdout of every saga that ends; answers
 //! what is asked on stdin; ends with it.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -13,8 +14,10 @@ use super::workload::Names;
 use crate::api::AuthConfig;
 use crate::cli::error::{CliError, Exit};
 use crate::cli::{Context, connect};
-use crate::coordinator::{Coordinator, CoordinatorOptions, Ended};
+use crate::coordinator::{Coordinator, CoordinatorOptions, Ended, Limits};
 
+/// How many messages may wait for the participant of `bench fairness` that has stopped.
+pub(super) const FLOODED_WINDOW: u32 = 100;
 /// How many ends are told of at once.
 const AT_ONCE: usize = 4_096;
 
@@ -24,6 +27,7 @@ pub(super) fn options(names: &Names, ended: mpsc::UnboundedSender<Ended>) -> Coo
         replies: names.replies(),
         requests: false,
         ended: Some(ended),
+        limits: Limits { windows: BTreeMap::from([(names.flooded(), FLOODED_WINDOW)]), ..Limits::default() },
         ..CoordinatorOptions::default()
     }
 }

@@ -81,6 +81,15 @@ impl Site {
         Ok(site)
     }
 
+    /// Removes queues that only one bench needs.
+    pub(super) async fn forget(&self, topology: &Topology) -> Result<(), CliError> {
+        let queues: Vec<String> = topology.queues.iter().map(|queue| queue.name.clone()).collect();
+        match &self.broker {
+            Messages::Amqp { own, .. } => Ok(own.delete(&queues).await?),
+            Messages::InProcess(_) => Ok(()),
+        }
+    }
+
     fn topology(&self) -> Topology {
         let mut topology = Topology::replies(&self.names.replies());
         for names in [&self.names, &self.names.with_lapin()] {

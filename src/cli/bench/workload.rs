@@ -83,6 +83,20 @@ impl Names {
         (0..STEPS.len()).map(|step| self.participant(step)).collect()
     }
 
+    /// The participant of `bench fairness` that has stopped.
+    pub(super) fn flooded(&self) -> String {
+        format!("{}-flooded", self.run)
+    }
+
+    /// The definition that floods it.
+    pub(super) fn flood(&self) -> String {
+        let name = self.flooded();
+        format!(
+            "saga: {name}\nversion: 1\ndefaults: {{ timeout: 1h, retry: {{ maxAttempts: 5 }} }}\nsteps:\n\
+            \x20 - {{ name: work, participant: {name}, action: {ACTION}, pivot: true, compensation: none }}\n"
+        )
+    }
+
     /// The coordinator's reply queue.
     pub(super) fn replies(&self) -> String {
         format!("{}.replies", self.run)
@@ -117,6 +131,8 @@ mod tests {
 
     #[test]
     fn the_definition_is_without_errors() {
+        let flood = crate::definition::read(&Names::new("bench-1").flood());
+        assert!(flood.definition.is_some(), "{:?}", flood.diagnostics);
         let checked = crate::definition::read(&Names::new("bench-1").definition());
         assert!(checked.definition.is_some(), "{:?}", checked.diagnostics);
     }

@@ -38,7 +38,7 @@ pub(super) struct Gate {
     granted: HashSet<CommandId>,
     /// Answers since it was looked at.
     answered: u32,
-    scouted: Option<Instant>,
+    scout: Option<(CommandId, Instant)>,
 }
 
 impl Gate {
@@ -69,6 +69,7 @@ impl Gate {
     /// Whether the command goes out now; else when it is tried again at the latest.
     pub(super) fn admit(&mut self, asked: &Asked<'_>, window: u32, now: Timestamp) -> Option<Timestamp> {
         if !self.granted.is_empty() && self.granted.remove(&asked.id) {
+            self.scout = self.scout.filter(|(scout, _)| *scout != asked.id);
             return None;
         }
         let is_shut = self.circuit.open_since().is_some() || self.room(window) == 0;
@@ -78,7 +79,7 @@ impl Gate {
         }
         self.remember(asked.definition, asked.direction, asked.id);
         if self.needs_scout() {
-            self.scouted = Some(Instant::now());
+            self.scout = Some((asked.id, Instant::now()));
             return Some(after(now, SCOUT));
         }
         Some(after(now, HELD_AT_MOST))
@@ -105,7 +106,7 @@ impl Gate {
     }
 
     pub(super) fn needs_scout(&self) -> bool {
-        self.scouted.is_none_or(|scouted| scouted.elapsed() >= SCOUT)
+        self.scout.is_none_or(|(_, since)| since.elapsed() >= SCOUT)
     }
 
     /// Whose turn it is, at most `most`: as many as there is room for, or one probe.

@@ -69,9 +69,7 @@ impl Lanes {
 
     fn lane(&mut self, definition: &str, direction: Direction) -> &mut Lane {
         let turn = self.time;
-        self.lanes
-            .entry((definition.to_owned(), direction))
-            .or_insert_with(|| Lane { waiting: VecDeque::new(), turn })
+        self.lanes.entry((definition.to_owned(), direction)).or_insert_with(|| Lane { waiting: VecDeque::new(), turn })
     }
 
     /// Takes the one whose turn it is: each definition as often as its weight says, relative to the others that wait.
@@ -156,7 +154,10 @@ mod tests {
     fn what_is_known_has_a_bound_and_is_known_once() {
         let mut lanes = Lanes::default();
         for n in 0..KNOWN as u128 {
-            assert!(lanes.push("order", Direction::Action, id(n)) && lanes.push("order", Direction::Action, id(0)) || n + 1 == KNOWN as u128);
+            assert!(
+                lanes.push("order", Direction::Action, id(n)) && lanes.push("order", Direction::Action, id(0))
+                    || n + 1 == KNOWN as u128
+            );
         }
         assert!(!lanes.push("order", Direction::Action, id(1 << 40)));
         assert_eq!(lanes.len(), KNOWN);

@@ -133,6 +133,14 @@ impl Gates {
         until
     }
 
+    /// A predecessor may have held commands back for these: the store is asked.
+    pub(super) fn expect<'a>(&self, participants: impl IntoIterator<Item = &'a str>) {
+        for participant in participants.into_iter().filter(|participant| *participant != COORDINATOR) {
+            self.with(participant, |gate| gate.has_more = true);
+        }
+        self.0.stirred.notify_one();
+    }
+
     /// A command was held back by somebody: this coordinator may have forgotten it, or never known.
     pub(super) fn found(&self, asked: &Asked<'_>) {
         if asked.participant == COORDINATOR {

@@ -13,7 +13,7 @@ use super::evidence::Evidence;
 use super::ledger::{Database, SimLedger, Work, heartbeat};
 use super::sky::{Life, Place, Sky};
 use super::store::{Connection, Server};
-use crate::coordinator::{Coordinator, CoordinatorOptions, Limits};
+use crate::coordinator::{self, Coordinator, CoordinatorOptions};
 use crate::definition::Definition;
 use crate::id::{DrawnIds, Ids};
 use crate::participant::{Limits, Runner};
@@ -133,7 +133,7 @@ impl World {
                 events: self.has_events,
                 ids: Ids::Drawn(self.ids.clone().by(self.sky.dial(life.place))),
                 compiled: self.compiled.to_vec(),
-                limits: Limits { window: self.window, ..Limits::default() },
+                limits: coordinator::Limits { window: self.window, ..Default::default() },
                 ..CoordinatorOptions::default()
             };
             let store = Arc::new(Connection { server: self.server.clone(), life: life.clone() });

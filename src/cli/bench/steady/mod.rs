@@ -2,6 +2,7 @@
 //! as one document, with the load of the machine, since figures of a shared machine compare only within one run.
 
 mod answering;
+mod fairness;
 mod growth;
 mod memory;
 mod outage;
@@ -37,6 +38,8 @@ pub enum Command {
     Recovery(recovery::Args),
     /// Cut the coordinator off from the broker or the store for a while, under a steady load
     Outage(outage::Args),
+    /// What a flood for a participant that has stopped costs the sagas of its neighbours
+    Fairness(fairness::Args),
     /// How starts by many callers are grouped into commits, and what that costs one alone
     Starts(starts::Args),
 }
@@ -60,6 +63,7 @@ async fn measure(command: Command, context: &Context) -> Result<Value, CliError>
         Command::Memory(args) => on_a_site(context, async |site| memory::run(&args, site).await).await,
         Command::Recovery(args) => on_a_site(context, async |site| recovery::run(&args, site).await).await,
         Command::Outage(args) => on_a_site(context, async |site| outage::run(&args, site).await).await,
+        Command::Fairness(args) => on_a_site(context, async |site| fairness::run(&args, site).await).await,
         Command::Starts(args) => on_a_site(context, async |site| starts::run(&args, site).await).await,
     }
 }
