@@ -23,6 +23,7 @@ use crate::client::views;
     views::MigrationPage,
     views::OperateRequest,
     views::OutboxPage,
+    views::OverviewView,
     views::ProblemDocument,
     views::ReasonRequest,
     views::SagaPage,

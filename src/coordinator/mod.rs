@@ -21,6 +21,7 @@ mod metrics;
 mod milestones;
 mod on_the_way;
 mod outbound;
+pub mod overview;
 mod plan;
 pub mod preview;
 mod publisher;
