@@ -295,6 +295,22 @@ async fn a_consumer_outlives_its_queue() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_the_broker_forgets_without_a_word_consumes_again() {
+    let (proxy, broker, participant) = behind_proxy().await;
+    let queue = commands_queue(&participant);
+    let mut consumer = broker.consume(&queue, 50).await.expect("consumed");
+    proxy.hide_cancels();
+    clean_up(&participant).await;
+    eventually("the broker ends the consumer", async || (proxy.harmed() == 1).then_some(())).await;
+    broker.declare(&Topology::participant(&participant)).await.expect("declared");
+    assert_eq!(broker.publish(vec![message(&participant, 1)]).await, [Published::Confirmed]);
+    let arrived = tokio::time::timeout(PATIENCE, consumer.next(10)).await.expect("in time").expect("open");
+    assert_eq!(arrived.len(), 1);
+    broker.close().await;
+    clean_up(&participant).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_is_not_there_is_waited_for_within_limits() {
     let url = support::broker_url();
     let proxy = Proxy::before(&url).await;

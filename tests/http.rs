@@ -183,6 +183,16 @@ async fn a_stuck_saga_says_what_can_be_done_and_an_operator_does_it() {
     let found = client.sagas(&query).await.expect("the list").items;
     assert_eq!(found.iter().map(|saga| saga.id.as_str()).collect::<Vec<_>>(), [id.as_str()]);
 
+    let overview = client.overview().await.expect("an overview");
+    let cause = overview.stuck.iter().map(|group| (group.step.as_str(), group.error.as_str(), group.count));
+    assert_eq!(cause.collect::<Vec<_>>(), [("create", "cannot-cancel", 1)]);
+    let states =
+        overview.states.iter().filter(|state| state.count > 0).map(|state| (state.state.as_str(), state.count));
+    assert_eq!(states.collect::<Vec<_>>(), [("STUCK", 1)]);
+    assert_eq!(overview.activity.started.iter().sum::<u64>(), 1);
+    let refusing = overview.participants.iter().find(|service| service.participant == "payments").expect("it is told");
+    assert_eq!((refusing.unanswered, refusing.settled, refusing.failed), (0, 1, 1));
+
     let refused = client.operate(&id, Action::Cancel, &because("try"), None).await.expect_err("it goes back already");
     assert_eq!(code(&refused), "ACTION_NOT_ALLOWED");
     assert_eq!(refused.refusal().and_then(|refusal| refusal.problem.state.as_deref()), Some("STUCK"));

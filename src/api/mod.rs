@@ -22,6 +22,7 @@ mod json;
 mod openapi;
 pub(crate) mod operate;
 mod outbox;
+mod overview;
 mod participants;
 mod problem;
 mod query;

@@ -24,6 +24,7 @@ use crate::client::views;
     views::OperateRequest,
     views::OutboxPage,
     views::ParticipantList,
+    views::OverviewView,
     views::ProblemDocument,
     views::ReasonRequest,
     views::SagaPage,

@@ -13,7 +13,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::api::auth::{AuthConfig, Right};
 use crate::api::problem::{METHOD_NOT_ALLOWED, Problem, ROUTE_UNKNOWN};
 use crate::api::{
-    App, advice, definitions, guard, health, openapi, operate, outbox, participants, sagas, signal, start, versions,
+    App, advice, definitions, guard, health, openapi, operate, outbox, overview, participants, sagas, signal, start,
+    versions,
 };
 use crate::clock::Clock;
 use crate::coordinator::Coordinator;
@@ -281,6 +282,13 @@ pub(super) const ROUTES: &[Route] = &[
         &[(200, Gives::Json("ParticipantList"))],
         &[],
         || get(participants::list),
+    ),
+    read(
+        "/v1/overview",
+        "Tells how much there is, what is stuck and why, and how it went in the last hour",
+        &[(200, Gives::Json("OverviewView"))],
+        &[],
+        || get(overview::show),
     ),
     read("/healthz", "Tells that the process answers", &[(200, Gives::Json("HealthView"))], &[], || get(health::alive))
         .open(),

@@ -5,6 +5,7 @@
 //! ([`output`]).
 
 mod advise;
+mod again;
 mod archive;
 mod bench;
 mod check;
@@ -16,6 +17,7 @@ mod doctor;
 pub mod error;
 mod explain;
 mod graph;
+mod manual;
 mod migrate;
 mod outbox;
 pub mod output;
@@ -26,6 +28,7 @@ mod serve;
 pub mod settings;
 mod simulate;
 mod stuck;
+mod top;
 mod versions;
 mod worlds;
 
@@ -51,6 +54,9 @@ pub struct Cli {
     /// How data is printed on stdout
     #[arg(long, global = true, value_enum, default_value_t, env = "AMENDS_OUTPUT", hide_env_values = true)]
     output: Format,
+    /// The columns of a list, parted by commas: names of its columns, or members of its items such as `steps.0.status`
+    #[arg(long, global = true, value_name = "NAMES", value_delimiter = ',')]
+    columns: Vec<String>,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -83,6 +89,10 @@ enum Command {
     Bench(bench::Args),
     /// Check store, broker and server, with advice
     Doctor,
+    /// Everything at a glance, live: what is stuck and why, who answers, how it goes
+    Top(top::Args),
+    /// Print or write the man pages
+    Manual(manual::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
 }
@@ -130,7 +140,10 @@ fn ended(result: Result<Exit, CliError>) -> ExitCode {
 
 impl Cli {
     async fn run(self) -> Result<Exit, CliError> {
-        let context = Context { settings: Settings::resolve(self.settings)?, output: Output { format: self.output } };
+        let context = Context {
+            settings: Settings::resolve(self.settings)?,
+            output: Output { format: self.output, columns: self.columns },
+        };
         match self.command {
             Command::Serve(args) => serve::run(args, &context).await,
             Command::Demo(args) => demo::run(args, &context).await,
@@ -145,6 +158,8 @@ impl Cli {
             Command::Archive(args) => archive::run(args, &context).await,
             Command::Bench(args) => bench::run(args, &context).await,
             Command::Doctor => doctor::run(&context).await,
+            Command::Top(args) => top::run(&args, &context).await,
+            Command::Manual(args) => manual::run(&args),
             Command::Completions(args) => completions::run(args),
         }
     }

@@ -4,6 +4,7 @@ use std::io::{IsTerminal, Write};
 
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
+use serde_json::Value;
 
 use super::error::CliError;
 
@@ -22,18 +23,23 @@ pub enum Format {
 }
 
 /// Where a command's data and messages go.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Output {
     /// The form of the data.
     pub format: Format,
+    /// The columns that were asked for; none: those that the command has.
+    pub columns: Vec<String>,
 }
+
+/// A column of a list: what stands over it, and what it shows of an item.
+pub type Column = (&'static str, fn(&Value) -> String);
 
 impl Output {
     /// Prints one thing: as a document, or for people as `table` gives it.
     ///
     /// # Errors
     /// When stdout cannot be written.
-    pub fn one(self, value: &impl Serialize, table: impl FnOnce() -> String) -> Result<(), CliError> {
+    pub fn one(&self, value: &impl Serialize, table: impl FnOnce() -> String) -> Result<(), CliError> {
         match self.format {
             Format::Table => line(&table()),
             Format::Json => line(&pretty(value)?),
@@ -47,7 +53,7 @@ impl Output {
     /// # Errors
     /// When stdout cannot be written.
     pub fn list<T: Serialize>(
-        self,
+        &self,
         whole: &impl Serialize,
         items: &[T],
         table: impl FnOnce() -> String,
@@ -58,9 +64,63 @@ impl Output {
         }
     }
 
+    /// Prints a list of JSON documents: for people the columns that the command has, or those that were asked for by
+    /// `--columns`, each the name of one of those or a path into an item.
+    ///
+    /// # Errors
+    /// When stdout cannot be written, or a column is neither.
+    pub fn rows(&self, whole: &impl Serialize, items: &[Value], columns: &[Column]) -> Result<(), CliError> {
+        if self.columns.is_empty() || !self.is_for_people() {
+            let header: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
+            let row = |item: &Value| columns.iter().map(|(_, of)| of(item)).collect();
+            return self.list(whole, items, || table(&header, items.iter().map(row)));
+        }
+        for name in &self.columns {
+            let is_known = named(columns, name).is_some() || items.is_empty();
+            if !is_known && items.iter().all(|item| at(item, name).is_none()) {
+                let known: Vec<_> = columns.iter().map(|(name, _)| name.replace(' ', "-")).collect();
+                return Err(CliError::usage(format!("there is no column `{name}`")).help(format!(
+                    "this list has {}; any member of an item that --output json shows can be named too, for example \
+                     `steps.0.status`",
+                    known.join(", ")
+                )));
+            }
+        }
+        let header: Vec<&str> = self.columns.iter().map(String::as_str).collect();
+        let cell = |item: &Value, name: &String| match named(columns, name) {
+            Some(of) => of(item),
+            None => at(item, name).map_or_else(|| "-".to_owned(), cell_text),
+        };
+        let row = |item: &Value| self.columns.iter().map(|name| cell(item, name)).collect();
+        line(&table(&header, items.iter().map(row)))
+    }
+
     /// Whether data goes to a person rather than a program.
-    pub fn is_for_people(self) -> bool {
+    pub fn is_for_people(&self) -> bool {
         self.format == Format::Table
+    }
+}
+
+/// What the column of this name shows, whatever its case and whether its words are parted by spaces or dashes.
+fn named(columns: &[Column], name: &str) -> Option<fn(&Value) -> String> {
+    let plain = |name: &str| name.to_lowercase().replace(['-', '_'], " ");
+    columns.iter().find(|(known, _)| plain(known) == plain(name)).map(|(_, of)| *of)
+}
+
+/// The member of `item` at a path such as `steps.0.status`.
+fn at<'a>(item: &'a Value, path: &str) -> Option<&'a Value> {
+    path.split('.').try_fold(item, |value, name| match value {
+        Value::Array(items) => items.get(name.parse::<usize>().ok()?),
+        value => value.get(name),
+    })
+}
+
+/// A value as a table shows it.
+pub fn cell_text(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
     }
 }
 
@@ -151,6 +211,18 @@ mod tests {
     fn control_characters_are_made_visible() {
         assert_eq!(escape("a\u{1b}[31mb\nc\u{202e}d"), "a\\u{1b}[31mb\\nc\\u{202e}d");
         assert_eq!(escape("grün 🙂"), "grün 🙂");
+    }
+
+    #[test]
+    fn columns_are_found_by_their_names_and_members_by_their_paths() {
+        let columns: &[Column] = &[("saga id", |item| cell_text(&item["id"]))];
+        let item = serde_json::json!({ "id": "7", "steps": [{ "status": "stuck" }] });
+        for name in ["saga id", "SAGA-ID", "saga_id"] {
+            assert_eq!(named(columns, name).map(|of| of(&item)), Some("7".to_owned()));
+        }
+        assert!(named(columns, "sagaid").is_none());
+        assert_eq!(at(&item, "steps.0.status"), Some(&"stuck".into()));
+        assert_eq!((at(&item, "steps.1.status"), at(&item, "steps.x"), at(&item, "")), (None, None, None));
     }
 
     #[test]

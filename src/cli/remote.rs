@@ -61,11 +61,26 @@ impl Remote {
     /// # Errors
     /// When the server cannot be reached or says no.
     pub async fn post(&self, path: &[&str], body: &Value, if_match: Option<u32>) -> Result<(bool, Value), CliError> {
-        let mut request = self.http.request(Method::POST, self.url(path)).json(body);
-        if let Some(revision) = if_match {
-            request = request.header("if-match", format!("\"{revision}\""));
-        }
-        self.send(request).await.map(|(status, body)| (status == StatusCode::CREATED, body))
+        let request = self.http.request(Method::POST, self.url(path)).json(body);
+        let (status, body) = self.send(matching(request, if_match)).await?;
+        Ok((status == StatusCode::CREATED, body))
+    }
+
+    /// Posts JSON with parameters in the address.
+    ///
+    /// # Errors
+    /// When the server cannot be reached or says no.
+    pub async fn post_asking(
+        &self,
+        path: &[&str],
+        query: &[(&str, &str)],
+        body: &Value,
+        if_match: Option<u32>,
+    ) -> Result<Value, CliError> {
+        let mut url = self.url(path);
+        url.query_pairs_mut().extend_pairs(query);
+        let request = self.http.request(Method::POST, url).json(body);
+        self.send(matching(request, if_match)).await.map(|(_, body)| body)
     }
 
     /// Posts text as it is. Returns whether something was made, with the answer.
@@ -124,6 +139,14 @@ impl Remote {
         let cause = if error.is_timeout() { format!("no answer: {cause}") } else { cause.to_string() };
         CliError::failed(format!("the server at {} cannot be reached: {cause}", self.address()))
             .help("start one with `amends serve`, or name another with --url or AMENDS_URL")
+    }
+}
+
+/// Only if the saga is at this revision still.
+fn matching(request: RequestBuilder, revision: Option<u32>) -> RequestBuilder {
+    match revision {
+        Some(revision) => request.header("if-match", format!("\"{revision}\"")),
+        None => request,
     }
 }
 

@@ -27,8 +27,8 @@ pub use error::{ClientError, Refusal};
 pub use request::{Action, OutboxQuery, SagaQuery};
 use views::{
     AdviceView, BatchRequest, BatchResult, DefinitionList, DefinitionVersions, DefinitionView, HealthView, HistoryView,
-    MigrateRequest, MigrationItem, OperateRequest, OutboxPage, ReasonRequest, SagaPage, SagaView, SignalBody,
-    SignalResult, StartBody,
+    MigrateRequest, MigrationItem, OperateRequest, OutboxPage, OverviewView, ReasonRequest, SagaPage, SagaView,
+    SignalBody, SignalResult, StartBody,
 };
 
 /// A coordinator's HTTP interface, as a caller uses it. Cheap to clone.
@@ -220,6 +220,14 @@ impl Client {
     /// `SIGNAL_UNKNOWN` with those that the saga waits for, `ACTION_NOT_ALLOWED` when it comes too late, `SAGA_UNKNOWN`.
     pub async fn signal(&self, signal: &SignalBody) -> Result<SignalResult, ClientError> {
         Ok(self.connection.send(Method::POST, &["v1", "signals"], &[], Body::json(signal)?, None).await?.1)
+    }
+
+    /// Everything at a glance: sagas by state, stuck ones by cause, the last hour.
+    ///
+    /// # Errors
+    /// When the server cannot be reached or refuses.
+    pub async fn overview(&self) -> Result<OverviewView, ClientError> {
+        self.get(&["v1", "overview"], &[]).await
     }
 
     /// A page of the outbox, oldest saga first.

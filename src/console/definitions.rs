@@ -8,11 +8,12 @@ use maud::{Markup, html};
 
 use crate::console::House;
 use crate::console::failure::Failure;
-use crate::console::home::{MOST, percent};
+use crate::console::home::percent;
 use crate::console::layout::{Page, empty, page};
 use crate::console::query::{Pairs, encode};
 use crate::console::visit::Visit;
 use crate::console::words::{ago, command_line, drawing, number, sentence, shell, span};
+use crate::coordinator::overview::MOST;
 use crate::definition::{Definition, Diagnostic, Severity};
 use crate::id::DefinitionRef;
 use crate::picture::Picture;

@@ -6,26 +6,23 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
-use chrono::TimeDelta;
 use futures_util::future::join_all;
 use maud::{Markup, html};
 
 use crate::broker::QueueStatus;
 use crate::clock::Timestamp;
 use crate::console::House;
-use crate::console::chart::Activity;
+use crate::console::chart::charts;
 use crate::console::failure::Failure;
 use crate::console::layout::{Page, empty, page};
 use crate::console::query::query;
 use crate::console::visit::Visit;
 use crate::console::words::{ago, badge, number, span, up_to};
 use crate::coordinator::Standing;
+use crate::coordinator::overview::{Cause, MOST, Overview, overview};
 use crate::saga::Direction;
-use crate::store::StoreError;
-use crate::store::overview::{Service, StateCount, StuckGroup};
+use crate::store::overview::{Service, StateCount};
 
-/// Up to here things are counted; beyond it the page says that there are more.
-pub(super) const MOST: u32 = 10_000;
 /// How long the broker may take to tell of a queue.
 const LOOK: Duration = Duration::from_millis(500);
 /// Groups of failures that are shown.
@@ -72,32 +69,23 @@ impl House {
 
 pub(super) async fn show(State(house): State<House>, visit: Visit) -> Result<Page, Failure> {
     let now = house.now();
-    let store = house.store();
-    let since = now - TimeDelta::hours(1);
     let participants = house.participants().await?;
-    let (counts, groups, lifetimes, services, queues) = tokio::join!(
-        store.state_counts(MOST),
-        store.stuck_groups(MOST),
-        store.lifetimes(since, MOST),
-        store.services(MOST),
-        house.queues(&participants),
-    );
-    let (counts, groups, lifetimes, services) = (counts?, groups?, lifetimes?, services?);
+    let (found, queues) = tokio::join!(overview(house.coordinator(), now), house.queues(&participants));
+    let Overview { states, causes, activity, services } = found?;
     let told = participants.into_iter().zip(queues);
     let standing = |name: &str| house.coordinator().standing(name);
     let told: Vec<_> = told.map(|(name, told)| (name.clone(), told, standing(&name))).collect();
-    let causes = causes(&house, groups).await?;
     let body = html! {
         h1.unseen { "Home" }
-        (tiles(&visit, &counts))
+        (tiles(&visit, &states))
         section aria-labelledby="stuck-title" {
             h2 #stuck-title { "What needs a person" }
             (failures(&visit, &causes, now))
         }
         section.charts aria-labelledby="activity-title" {
             h2 #activity-title { "The last hour" }
-            div.chart-row { (Activity::of(&lifetimes, now).charts()) }
-            @if lifetimes.len() >= MOST as usize { p.soft { "Of the newest " (number(u64::from(MOST))) " sagas." } }
+            div.chart-row { (charts(&activity)) }
+            @if activity.started.iter().sum::<u64>() >= u64::from(MOST) { p.soft { "Of the newest " (number(u64::from(MOST))) " sagas." } }
         }
         section aria-labelledby="services-title" {
             h2 #services-title { "Participants" }
@@ -122,35 +110,6 @@ fn tiles(visit: &Visit, counts: &[StateCount]) -> Markup {
         }
         p.soft { "Of those that have ended, the newest " (number(u64::from(MOST))) " are counted." }
     }
-}
-
-/// A group of stuck sagas with the words of its definition.
-struct Cause {
-    group: StuckGroup,
-    step: String,
-    participant: String,
-    action: String,
-}
-
-async fn causes(house: &House, groups: Vec<StuckGroup>) -> Result<Vec<Cause>, StoreError> {
-    let mut causes = Vec::new();
-    for group in groups {
-        // A list may have made more steps of it than the definition has.
-        let definition = house.coordinator().definition(&group.definition).await.ok();
-        let step = definition.as_ref().filter(|definition| !definition.has_loops());
-        let step = step.and_then(|definition| definition.steps.get(usize::from(group.step_index)));
-        let action = step.map(|step| match (group.direction, step.compensation.action()) {
-            (Direction::Compensation, Some(compensation)) => compensation.action.clone(),
-            _ => step.action.clone(),
-        });
-        causes.push(Cause {
-            step: step.map_or_else(|| format!("step {}", group.step_index + 1), |step| step.name.clone()),
-            participant: step.map(|step| step.participant.clone()).unwrap_or_default(),
-            action: action.unwrap_or_default(),
-            group,
-        });
-    }
-    Ok(causes)
 }
 
 fn failures(visit: &Visit, causes: &[Cause], now: Timestamp) -> Markup {

@@ -6,12 +6,12 @@ use maud::{Markup, html};
 use crate::console::House;
 use crate::console::failure::Failure;
 use crate::console::form::Signed;
-use crate::console::home::MOST;
 use crate::console::layout::{Page as Html, empty, page};
 use crate::console::query::Pairs;
 use crate::console::sagas::filter;
 use crate::console::visit::Visit;
 use crate::console::words::{badge, command_line, number, sentence, short, up_to};
+use crate::coordinator::overview::MOST;
 use crate::id::SagaId;
 use crate::store::{Page, SagaSummary};
 

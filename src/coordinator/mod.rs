@@ -22,6 +22,7 @@ mod metrics;
 mod milestones;
 mod on_the_way;
 mod outbound;
+pub mod overview;
 pub mod participants;
 mod plan;
 pub mod preview;

@@ -1,6 +1,6 @@
 //! What commands ask a server, and what they make of its answers.
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
 
 use serde_json::json;
@@ -204,4 +204,84 @@ fn a_reader_that_goes_away_is_no_error() {
     child.stderr.take().expect("stderr").read_to_string(&mut stderr).expect("stderr is text");
     let status = child.wait().expect("amends ends");
     assert_eq!((status.code(), stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn columns_are_chosen_by_name_or_by_path() {
+    let server = Canned::answering(vec![answer(200, &json!({ "items": [saga("RUNNING")], "next": null }))]);
+    let said = ask(&server, &["sagas", "list", "--columns", "STATE,steps.0.status,waiting-for"]);
+    assert_eq!(said.code, 0, "{said}");
+    assert_eq!(said.stdout, "STATE    STEPS.0.STATUS  WAITING-FOR\nRUNNING  verified        -\n");
+    let said = ask(&server, &["sagas", "list", "--columns", "sate"]);
+    assert_eq!(said.code, 2, "{said}");
+    assert!(said.stderr.contains("no column `sate`") && said.stderr.contains("waiting-for"), "{said}");
+}
+
+#[test]
+fn a_dry_run_shows_what_would_be_sent_and_asks_for_no_reason() {
+    let command = |step: &str, unknown: bool| json!({ "step": step, "direction": "compensation", "participant": "warehouse", "action": "put-back", "attempt": 1, "unknown": unknown });
+    let preview = json!({
+        "id": ID, "action": "compensate", "revision": 4, "state": "COMPENSATING", "ends": "COMPENSATED",
+        "sends": [command("pick", true)], "follows": [command("reserve", false)], "closes": [],
+    });
+    let server = Canned::answering(vec![answer(200, &preview)]);
+    let said = ask(&server, &["sagas", "compensate", ID, "--dry-run"]);
+    assert_eq!(said.code, 0, "{said}");
+    insta::assert_snapshot!(said.stdout);
+    assert!(said.stderr.contains("nothing was done"), "{said}");
+    assert!(server.asked()[0].contains("dryRun=true"), "{:?}", server.asked());
+    assert_eq!(ask(&server, &["sagas", "compensate", ID]).code, 2, "without a reason nothing is asked of the server");
+    assert_eq!(server.asked().len(), 1);
+}
+
+#[test]
+fn a_list_is_asked_for_again_and_again_until_interrupted() {
+    let page = |state: &str| answer(200, &json!({ "items": [saga(state)], "next": null }));
+    let server = Canned::answering(vec![page("RUNNING"), page("STUCK")]);
+    let mut watching = Command::new(env!("CARGO_BIN_EXE_amends"))
+        .args(["sagas", "list", "--watch", "0.1", "--columns", "state"])
+        .env("AMENDS_URL", &server.url)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    let mut lines = BufReader::new(watching.stdout.take().expect("its output")).lines();
+    let mut next = || lines.next().expect("a line").expect("text");
+    assert_eq!([next(), next(), next(), next()], ["STATE", "RUNNING", "STATE", "STUCK"]);
+    let interrupted = Command::new("kill").args(["-INT", &watching.id().to_string()]).status().expect("kill runs");
+    assert!(interrupted.success());
+    assert_eq!(watching.wait().expect("it ends").code(), Some(0));
+}
+
+#[test]
+fn top_is_printed_once_off_a_terminal_and_says_whether_anything_is_stuck() {
+    let overview = |stuck: serde_json::Value| {
+        answer(
+            200,
+            &json!({
+                "at": "2026-01-31T12:00:00Z", "states": [{ "state": "STUCK", "count": 2, "more": false }], "stuck": stuck,
+                "activity": { "started": [1, 2], "ended": [1, 1], "p50Ms": [4, 4], "p95Ms": [9, 9] }, "participants": [],
+            }),
+        )
+    };
+    let group = json!([{
+        "saga": "place-order", "version": 1, "step": "pick", "participant": "warehouse", "action": "pick",
+        "direction": "action", "error": "timeout", "count": 2, "since": "2026-01-31T11:00:00Z",
+    }]);
+    let server = Canned::answering(vec![overview(group), overview(json!([]))]);
+    let said = ask(&server, &["top"]);
+    assert_eq!(said.code, 3, "{said}");
+    assert!(said.stdout.contains("warehouse.pick"), "{said}");
+    assert_eq!(ask(&server, &["top", "--once"]).code, 0);
+}
+
+#[test]
+fn every_command_has_a_man_page() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let said = amends(&["manual", "--out", &folder.path().display().to_string()]);
+    assert_eq!(said.code, 0, "{said}");
+    for page in ["amends", "amends-serve", "amends-sagas-retry", "amends-definitions-check"] {
+        let text = std::fs::read_to_string(folder.path().join(format!("{page}.1"))).expect(page);
+        assert!(text.contains(".TH") && text.contains("\\-\\-store"), "{page}: {text}");
+    }
+    assert!(amends(&["manual"]).stdout.contains(".TH amends"));
 }

@@ -1,7 +1,7 @@
 //! The console in headless Chromium, on 10,000 sagas of which 300 are stuck in ten ways.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use amends::id::SagaId;
 
@@ -91,7 +91,7 @@ async fn every_page_and_action_works_in_a_browser_by_keyboard_alone() {
     // Every page: quick, no wider than the window, and nothing serious for a screen reader, in light and dark.
     let mut findings = Vec::new();
     for (name, page) in scene.pages() {
-        let watch = Instant::now();
+        let watch = amends::clock::Stopwatch::start();
         let answer = scene.house.get(&format!("/console/{page}")).await;
         assert!(answer.status.as_u16() < 500 && watch.elapsed() < QUICK, "{name} took {:?}", watch.elapsed());
         for (width, scheme) in [(1280, "light"), (390, "dark")] {

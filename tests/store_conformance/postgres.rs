@@ -356,6 +356,7 @@ async fn the_runtime_role_does_all_but_ddl_and_deleting() {
         let (runtime, reader, user) = (format!("{own}_runtime"), format!("{own}_reader"), format!("{own}_user"));
         let script = include_str!("../../docs/least-privilege.sql");
         let script = script.replace("amends_runtime", &runtime).replace("amends_reader", &reader);
+        let script = script.replace("amends_archivist", &format!("{own}_archivist"));
         let mut admin = PgConnection::connect(&url).await.expect("a connection");
         run(&mut admin, &script).await.expect("the script runs");
         run(&mut admin, &format!("create user {user} password 'p' in role {runtime}")).await.expect("a user");

@@ -19,6 +19,8 @@ enum Mode {
     Slow(Duration),
     /// What the server says is kept back when these bytes are in it, and the connection is cut.
     Swallow(&'static [u8]),
+    /// AMQP's `basic.cancel` from the server is taken out of what it says.
+    Uncancelled,
 }
 
 /// A proxy in front of one server; ends, with its connections, when dropped.
@@ -92,6 +94,11 @@ impl Proxy {
         self.mode.send_replace(Mode::Swallow(bytes));
     }
 
+    /// From now on nobody hears that the broker ends a consumer.
+    pub fn hide_cancels(&self) {
+        self.mode.send_replace(Mode::Uncancelled);
+    }
+
     /// How many pieces were delayed or kept back so far.
     pub fn harmed(&self) -> u32 {
         self.harmed.load(Ordering::SeqCst)
@@ -151,7 +158,7 @@ async fn pump(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + 
     let mut mode = wire.mode.subscribe();
     loop {
         let Ok(count @ 1..) = from.read(&mut buffer).await else { return };
-        let piece = &buffer[..count];
+        let mut piece = buffer[..count].to_vec();
         let Ok(now) = mode.wait_for(|mode| *mode != Mode::Stall).await.map(|mode| *mode) else { return };
         match now {
             Mode::Slow(delay) => {
@@ -162,10 +169,23 @@ async fn pump(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + 
                 wire.harmed.fetch_add(1, Ordering::SeqCst);
                 return;
             }
+            Mode::Uncancelled if is_answer => {
+                while let Some(frame) = cancel(&piece) {
+                    wire.harmed.fetch_add(1, Ordering::SeqCst);
+                    piece.drain(frame);
+                }
+            }
             _ => {}
         }
-        if to.write_all(piece).await.is_err() {
+        if to.write_all(&piece).await.is_err() {
             return;
         }
     }
+}
+
+/// Where a frame with the method `basic.cancel` (60.30) stands.
+fn cancel(piece: &[u8]) -> Option<std::ops::Range<usize>> {
+    let at = piece.windows(11).position(|bytes| bytes[0] == 1 && bytes[7..] == [0, 60, 0, 30])?;
+    let length = u32::from_be_bytes(piece[at + 3..at + 7].try_into().expect("four bytes")) as usize;
+    Some(at..at + 7 + length + 1)
 }

@@ -42,6 +42,19 @@ impl Server {
         assert_eq!(url, self.url, "the same address as before");
     }
 
+    /// What a broker holds at the moment, for whoever reads why a test failed.
+    fn tell(&self) {
+        let questions: [&[&str]; 2] = [
+            &["list_queues", "name", "consumers", "messages_ready", "messages_unacknowledged"],
+            &["list_bindings", "source_name", "destination_name", "routing_key"],
+        ];
+        for question in questions {
+            let asked = Command::new(SCRIPT).arg("ctl").arg(self.folder.path()).args(question).output();
+            let said = asked.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+            eprintln!("--- {}:\n{}", question.join(" "), said.unwrap_or_default());
+        }
+    }
+
     /// The server's own process.
     fn id(&self) -> u32 {
         let note = std::fs::read_to_string(self.folder.path().join("pid")).expect("its id is noted");
@@ -51,6 +64,9 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        if std::thread::panicking() && self.kind == "rabbit" {
+            self.tell();
+        }
         let stopped = Command::new(SCRIPT).args(["remove", &path(&self.folder)]).status();
         if !std::thread::panicking() {
             assert!(stopped.is_ok_and(|status| status.success()), "{} stops", self.kind);

@@ -1,12 +1,14 @@
 //! `amends sagas list`.
 
 use super::{PageArgs, definition, state, text};
+use crate::cli::again::{WatchArgs, again};
 use crate::cli::error::{CliError, Exit};
+use crate::cli::output::Column;
 use crate::cli::remote::Remote;
 use crate::cli::{Context, output};
 
 /// Which sagas.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Only sagas of this definition
     #[arg(long, value_name = "NAME")]
@@ -23,7 +25,18 @@ pub struct Args {
     since: Option<String>,
     #[command(flatten)]
     page: PageArgs,
+    #[command(flatten)]
+    watch: WatchArgs,
 }
+
+const COLUMNS: &[Column] = &[
+    ("id", |saga| text(&saga["id"])),
+    ("saga", definition),
+    ("key", |saga| text(&saga["key"])),
+    ("state", state),
+    ("started", |saga| text(&saga["createdAt"])),
+    ("waiting for", |saga| text(&saga["waitingFor"])),
+];
 
 fn rfc3339(text: &str) -> Result<String, String> {
     match chrono::DateTime::parse_from_rfc3339(text) {
@@ -34,6 +47,11 @@ fn rfc3339(text: &str) -> Result<String, String> {
 
 /// Lists them.
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
+    let watch = args.watch;
+    again(watch, || once(args.clone(), context)).await
+}
+
+async fn once(args: Args, context: &Context) -> Result<Exit, CliError> {
     let remote = Remote::new(context)?;
     let mut query = Vec::new();
     query.extend(args.saga.map(|saga| ("saga", saga)));
@@ -43,22 +61,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     query.extend(args.key.map(|key| ("key", key)));
     query.extend(args.since.map(|since| ("since", since)));
     let pages = args.page.read(&remote, &["v1", "sagas"], query).await?;
-    let header = ["id", "saga", "key", "state", "started", "waiting for"];
-    context.output.list(&pages.document(), &pages.items, || {
-        output::table(
-            &header,
-            pages.items.iter().map(|saga| {
-                vec![
-                    text(&saga["id"]),
-                    definition(saga),
-                    text(&saga["key"]),
-                    state(saga),
-                    text(&saga["createdAt"]),
-                    text(&saga["waitingFor"]),
-                ]
-            }),
-        )
-    })?;
+    context.output.rows(&pages.document(), &pages.items, COLUMNS)?;
     pages.tell_more();
     if let Some(first) = pages.items.first() {
         output::next(&[format!("amends sagas show {}", text(&first["id"]))]);

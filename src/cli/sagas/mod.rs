@@ -73,7 +73,7 @@ pub async fn run(command: Command, context: &Context) -> Result<Exit, CliError> 
 }
 
 /// Which part of a list.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct PageArgs {
     /// At most this many
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -153,13 +153,7 @@ pub fn saga_id(text: &str) -> Result<SagaId, String> {
 }
 
 /// A value as a table shows it.
-pub fn text(value: &Value) -> String {
-    match value {
-        Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
-}
+pub use super::output::cell_text as text;
 
 /// The definition that an item names, as `name v1`.
 pub fn definition(item: &Value) -> String {

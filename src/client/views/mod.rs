@@ -7,6 +7,7 @@ mod advice;
 mod definitions;
 mod history;
 mod outbox;
+mod overview;
 mod participants;
 mod preview;
 mod problem;
@@ -23,6 +24,7 @@ pub use definitions::{
 };
 pub use history::{HistoryItem, HistoryView};
 pub use outbox::{OutboxItem, OutboxPage};
+pub use overview::{ActivityView, OverviewView, ParticipantActivityView, StateCountView, StuckGroupView};
 pub use participants::{ParticipantList, ParticipantView};
 pub use preview::{PlannedView, PreviewView};
 pub use problem::{FieldProblem, ProblemDocument};

@@ -16,6 +16,9 @@ use crate::broker::amqp::lapin_client::Link;
 use crate::broker::amqp::settling::{Plan, plan};
 use crate::broker::{BrokerError, Consumer, Delivery, DeliveryTag, Settlement, Settler};
 
+/// After so long without a message the broker is asked whether it still knows the consumer.
+const SILENCE: Duration = Duration::from_secs(3);
+
 pub(in crate::broker::amqp) struct FrameConsumer {
     /// What arrives at once, with the connection that it came over. No more than the prefetch is ever in it.
     arrived: mpsc::UnboundedReceiver<(u64, Vec<Arrived>)>,
@@ -130,13 +133,38 @@ impl Task {
     /// Hands on what arrives until the connection is gone, or nobody wants it any more.
     async fn deliver(&self, generation: u64, Opened { session, mut arrived }: Opened) -> Result<(), ()> {
         self.settler.begin(generation, session.clone());
-        while let Some(batch) = arrived.recv().await {
-            self.settler.delivered(batch.iter().map(|arrived| arrived.tag));
-            self.sender.send((generation, batch)).map_err(drop)?;
+        let mut doubts = 0;
+        loop {
+            match tokio::time::timeout(SILENCE, arrived.recv()).await {
+                Ok(Some(batch)) => {
+                    doubts = 0;
+                    self.settler.delivered(batch.iter().map(|arrived| arrived.tag));
+                    self.sender.send((generation, batch)).map_err(drop)?;
+                }
+                Ok(None) => break,
+                Err(_) if self.is_forgotten().await => doubts += 1,
+                Err(_) => doubts = 0,
+            }
+            // Twice in a row: a message may just be on its way.
+            if doubts > 1 {
+                session.lose("the broker has forgotten the consumer");
+            }
         }
         let why = session.lost().await;
         tracing::warn!(queue = self.queue, why, "consuming was cut off");
         Ok(())
+    }
+}
+
+impl Task {
+    /// Whether the broker has ended the consumer without saying so, as RabbitMQ sometimes does when a queue is deleted and
+    /// declared again: nobody consumes the queue, or it has messages and gives us none.
+    async fn is_forgotten(&self) -> bool {
+        match self.link.queue(&self.queue).await {
+            Ok(Some(status)) => status.consumers == 0 || (status.messages > 0 && self.settler.is_idle()),
+            Ok(None) => true,
+            Err(_) => false,
+        }
     }
 }
 
@@ -188,6 +216,11 @@ impl FrameSettler {
 
     fn generation(&self) -> Option<u64> {
         self.with(|current| current.as_ref().map(|current| current.generation))
+    }
+
+    /// Whether everything that was delivered is settled.
+    fn is_idle(&self) -> bool {
+        self.with(|current| current.as_ref().is_some_and(|current| current.unsettled.is_empty()))
     }
 
     fn delivered(&self, tags: impl Iterator<Item = u64>) {

@@ -5,14 +5,17 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use futures_util::StreamExt;
-use lapin::{Connection, ConnectionProperties, Event};
+use lapin::options::QueueDeclareOptions;
+use lapin::types::FieldTable;
+use lapin::{Channel, Connection, ConnectionProperties, Event};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::broker::amqp::address::Address;
-use crate::broker::amqp::lapin_client::declare::declare_again;
-use crate::broker::{BrokerError, Topology};
+use crate::broker::amqp::lapin_client::convert::short;
+use crate::broker::amqp::lapin_client::declare::{declare_again, is_no_queue, said};
+use crate::broker::{BrokerError, QueueStatus, Topology};
 
 /// How long connecting may take, and every single request to the broker.
 pub(in crate::broker::amqp) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -92,6 +95,42 @@ impl Link {
             State::Down(why) => why.clone(),
         };
         Err(self.address.unreachable(format!("no connection within {limit:?}: {why}")))
+    }
+
+    /// Asks something over a channel of its own.
+    pub(super) async fn request<T, F>(&self, act: impl FnOnce(Channel) -> F + Send) -> Result<T, BrokerError>
+    where
+        F: Future<Output = Result<T, BrokerError>> + Send,
+    {
+        let live = self.live(REQUEST_TIMEOUT).await?;
+        let asking = async {
+            let channel = live.connection.create_channel().await.map_err(|error| self.address.unreachable(error))?;
+            let outcome = act(channel.clone()).await;
+            if channel.status().connected() {
+                let _ = channel.close(200, "done".into()).await;
+            }
+            outcome
+        };
+        tokio::time::timeout(REQUEST_TIMEOUT, asking).await.unwrap_or_else(|_| {
+            live.is_lost();
+            Err(self.address.unreachable(format!("no answer within {REQUEST_TIMEOUT:?}")))
+        })
+    }
+
+    /// What is to be said of a queue; `None` when there is none of this name.
+    pub(in crate::broker::amqp) async fn queue(&self, queue: &str) -> Result<Option<QueueStatus>, BrokerError> {
+        let name = short("queue name", queue).map_err(BrokerError::Refused)?;
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        self.request(|channel| async move {
+            match channel.queue_declare(name, options, FieldTable::default()).await {
+                Ok(found) => {
+                    Ok(Some(QueueStatus { messages: found.message_count(), consumers: found.consumer_count() }))
+                }
+                Err(error) if is_no_queue(&error) => Ok(None),
+                Err(error) => Err(said(&self.address, &format!("queue `{queue}`"), &error)),
+            }
+        })
+        .await
     }
 
     /// Connects once, to tell at once what is wrong with an address.

@@ -12,14 +12,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use lapin::Channel;
-use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
-use lapin::types::FieldTable;
+use lapin::options::QueueDeleteOptions;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::broker::amqp::address::Address;
-use crate::broker::amqp::lapin_client::declare::{declare, is_no_queue, said};
-use crate::broker::amqp::lapin_client::link::REQUEST_TIMEOUT;
+use crate::broker::amqp::lapin_client::declare::{declare, said};
 use crate::broker::amqp::lapin_client::publish::Publisher;
 use crate::broker::{Broker, BrokerError, Consumer, Published, QueueStatus, Topology};
 use crate::message::Envelope;
@@ -90,29 +88,9 @@ impl LapinBroker {
                 let outcome = channel.queue_delete(name, QueueDeleteOptions::default()).await;
                 outcome.map(|_| ()).map_err(|error| said(self.address(), &format!("queue `{queue}`"), &error))
             };
-            self.request(delete).await?;
+            self.publishing.request(delete).await?;
         }
         Ok(())
-    }
-
-    /// Makes a request on a channel of its own, so that what the broker refuses closes nothing that others use.
-    async fn request<T, F>(&self, act: impl FnOnce(Channel) -> F + Send) -> Result<T, BrokerError>
-    where
-        F: Future<Output = Result<T, BrokerError>> + Send,
-    {
-        let live = self.publishing.live(REQUEST_TIMEOUT).await?;
-        let asking = async {
-            let channel = live.connection.create_channel().await.map_err(|error| self.address().unreachable(error))?;
-            let outcome = act(channel.clone()).await;
-            if channel.status().connected() {
-                let _ = channel.close(200, "done".into()).await;
-            }
-            outcome
-        };
-        tokio::time::timeout(REQUEST_TIMEOUT, asking).await.unwrap_or_else(|_| {
-            live.is_lost();
-            Err(self.address().unreachable(format!("no answer within {REQUEST_TIMEOUT:?}")))
-        })
     }
 
     fn address(&self) -> &Address {
@@ -129,7 +107,7 @@ impl Drop for LapinBroker {
 #[async_trait]
 impl Broker for LapinBroker {
     async fn declare(&self, topology: &Topology) -> Result<(), BrokerError> {
-        self.request(|channel| async move { declare(self.address(), &channel, topology).await }).await?;
+        self.publishing.request(|channel| async move { declare(self.address(), &channel, topology).await }).await?;
         self.declared.lock().unwrap_or_else(PoisonError::into_inner).merge(topology.clone());
         Ok(())
     }
@@ -147,18 +125,7 @@ impl Broker for LapinBroker {
     }
 
     async fn queue(&self, queue: &str) -> Result<Option<QueueStatus>, BrokerError> {
-        let name = convert::short("queue name", queue).map_err(BrokerError::Refused)?;
-        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        self.request(|channel| async move {
-            match channel.queue_declare(name, options, FieldTable::default()).await {
-                Ok(found) => {
-                    Ok(Some(QueueStatus { messages: found.message_count(), consumers: found.consumer_count() }))
-                }
-                Err(error) if is_no_queue(&error) => Ok(None),
-                Err(error) => Err(said(self.address(), &format!("queue `{queue}`"), &error)),
-            }
-        })
-        .await
+        self.publishing.queue(queue).await
     }
 
     fn is_volatile(&self) -> bool {
