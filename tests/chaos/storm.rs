@@ -189,15 +189,19 @@ async fn hold_the_horizon(url: String, is_over: Arc<AtomicBool>) -> (Duration, u
 
 /// What a queue says whose own process in RabbitMQ has died: to whoever consumes it, and to whoever publishes to it.
 const DEAD: &str = "INTERNAL_ERROR";
-/// Starts the processes of quorum queues that are not there, and says which.
+/// Starts the processes of quorum queues that are not there, and says which. One whose data are gone is taken off the
+/// books, so that it is declared anew.
 const RAISE: &[&str] = &[
     "eval",
-    "[{amqqueue:get_name(Q), ra:restart_server(quorum_queues, amqqueue:get_pid(Q))} || Q <- rabbit_amqqueue:list(), \
+    "[begin Started = ra:restart_server(quorum_queues, amqqueue:get_pid(Q)), \
+     Started =:= {error, enoent} andalso rabbit_amqqueue:internal_delete(amqqueue:get_name(Q), <<\"operator\">>), \
+     {amqqueue:get_name(Q), Started} end || Q <- rabbit_amqqueue:list(), \
      amqqueue:get_type(Q) =:= rabbit_quorum_queue, whereis(element(1, amqqueue:get_pid(Q))) =:= undefined].",
 ];
 
-/// The broker's own operator. RabbitMQ 3.10 now and then leaves a quorum queue without its process when it was stopped
-/// in the middle of an election, and only a person, or a restart, brings that back: no client can. Says how often.
+/// The broker's own operator. RabbitMQ 3.10 now and then has a quorum queue on its books whose process, or whose data,
+/// are no more: when it is killed just after a queue was deleted and declared again, or stopped in the middle of an
+/// election. Only a person brings that back: no client can. Says how often.
 async fn attend(broker: PathBuf, logs: PathBuf, is_over: Arc<AtomicBool>) -> u32 {
     let (mut known, mut raised) = (0, 0);
     let complaints = || {
