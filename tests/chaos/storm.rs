@@ -2,6 +2,7 @@
 //! ends, and the judge decides.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -16,6 +17,7 @@ use crate::city::{End, Plan, Witness};
 use crate::judge::{Answer, DECIDED, Sighting, evidence, judge};
 use crate::summary::{Figures, Suffered};
 use crate::support::eventually_within;
+use crate::support::servers::PrivateRabbit;
 use crate::weather::{Dice, Fault, Land};
 
 /// What all retries of one step may take in this city's definition, twice (there and back), and 60 seconds.
@@ -185,6 +187,42 @@ async fn hold_the_horizon(url: String, is_over: Arc<AtomicBool>) -> (Duration, u
     (long, often)
 }
 
+/// What a queue says whose own process in RabbitMQ has died: to whoever consumes it, and to whoever publishes to it.
+const DEAD: &str = "INTERNAL_ERROR";
+/// Starts the processes of quorum queues that are not there, and says which. One whose data are gone is taken off the
+/// books, so that it is declared anew.
+const RAISE: &[&str] = &[
+    "eval",
+    "[begin Started = ra:restart_server(quorum_queues, amqqueue:get_pid(Q)), \
+     Started =:= {error, enoent} andalso rabbit_amqqueue:internal_delete(amqqueue:get_name(Q), <<\"operator\">>), \
+     {amqqueue:get_name(Q), Started} end || Q <- rabbit_amqqueue:list(), \
+     amqqueue:get_type(Q) =:= rabbit_quorum_queue, whereis(element(1, amqqueue:get_pid(Q))) =:= undefined].",
+];
+
+/// The broker's own operator. RabbitMQ 3.10 now and then has a quorum queue on its books whose process, or whose data,
+/// are no more: when it is killed just after a queue was deleted and declared again, or stopped in the middle of an
+/// election. Only a person brings that back: no client can. Says how often.
+async fn attend(broker: PathBuf, logs: PathBuf, is_over: Arc<AtomicBool>) -> u32 {
+    let (mut known, mut raised) = (0, 0);
+    let complaints = || {
+        let logs = std::fs::read_dir(&logs).into_iter().flatten().flatten().map(|entry| entry.path());
+        let logs = logs.filter(|path| path.extension().is_some_and(|kind| kind == "log"));
+        logs.map(|path| std::fs::read_to_string(path).unwrap_or_default().matches(DEAD).count()).sum::<usize>()
+    };
+    while !is_over.load(Ordering::SeqCst) {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let found = complaints();
+        if found > known {
+            known = found;
+            if let Some(said) = PrivateRabbit::ask(broker.clone(), RAISE).await.filter(|said| said != "[]") {
+                println!("{:>19} the broker's operator starts dead queues: {}", "", said.replace('\n', " "));
+                raised += 1;
+            }
+        }
+    }
+    raised
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn in_a_storm_of_faults_every_guarantee_holds() {
     let (seconds, seed) = settings();
@@ -203,6 +241,8 @@ async fn in_a_storm_of_faults_every_guarantee_holds() {
         workers.spawn(async move { orders(&witness, &clients, &is_over, worker, seed).await });
     }
     let foreign = tokio::spawn(hold_the_horizon(land.city.database("amends"), is_over.clone()));
+    let operator = attend(land.city.rabbit.folder().to_owned(), land.city.folder.path().to_owned(), is_over.clone());
+    let operator = tokio::spawn(operator);
     let (watched, watching) = (Arc::new(AtomicBool::new(false)), witness.clone());
     let watching = tokio::spawn({
         let watched = watched.clone();
@@ -218,6 +258,7 @@ async fn in_a_storm_of_faults_every_guarantee_holds() {
         ended.expect("nobody panics");
     }
     suffered.foreign = foreign.await.expect("it does not panic");
+    suffered.raised = operator.await.expect("it does not panic");
 
     let health = async || land.city.store.health().await.ok();
     let quiet = eventually_within(Duration::from_secs(60), "the store answers", health).await.now;

@@ -16,6 +16,8 @@ pub struct Suffered {
     pub skipped: BTreeMap<Fault, &'static str>,
     /// For how long a foreign transaction was open, and how often it was opened.
     pub foreign: (Duration, u32),
+    /// How often queues had died inside the broker and were started again.
+    pub raised: u32,
 }
 
 impl Suffered {
@@ -34,7 +36,11 @@ impl fmt::Display for Suffered {
             writeln!(f, "  none  {fault:?}: {why}")?;
         }
         let (long, often) = self.foreign;
-        writeln!(f, "a foreign transaction was open for {} s, opened {often} times", long.as_secs())
+        writeln!(f, "a foreign transaction was open for {} s, opened {often} times", long.as_secs())?;
+        match self.raised {
+            0 => Ok(()),
+            times => writeln!(f, "{times} times the broker's operator started queues that had died in RabbitMQ"),
+        }
     }
 }
 

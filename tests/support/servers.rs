@@ -53,6 +53,12 @@ impl Server {
             let said = asked.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
             eprintln!("--- {}:\n{}", question.join(" "), said.unwrap_or_default());
         }
+        for entry in std::fs::read_dir(self.folder.path().join("log")).into_iter().flatten().flatten() {
+            let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+            let errors: Vec<&str> = text.lines().filter(|line| line.contains("[error]")).collect();
+            let last = errors.len().saturating_sub(100);
+            eprintln!("--- errors in {}:\n{}", entry.path().display(), errors[last..].join("\n"));
+        }
     }
 
     /// The server's own process.
@@ -183,6 +189,18 @@ impl PrivateRabbit {
     pub async fn ctl(&self, arguments: &[&str]) -> String {
         let more = arguments.iter().map(|argument| (*argument).to_owned());
         run(["ctl".to_owned(), path(&self.0.folder)].into_iter().chain(more).collect()).await
+    }
+
+    /// Where everything of it is.
+    pub fn folder(&self) -> &Path {
+        self.0.folder.path()
+    }
+
+    /// What `rabbitmqctl` says for a broker in `folder` that may be down, or hang.
+    pub async fn ask(folder: PathBuf, arguments: &'static [&'static str]) -> Option<String> {
+        let script = move || Command::new(SCRIPT).arg("ctl").arg(folder).args(arguments).output();
+        let output = tokio::task::spawn_blocking(script).await.ok()?.ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
     /// Stops it in good order.
