@@ -16,6 +16,7 @@ mod coordinator;
 mod cost;
 mod declare;
 pub mod handle;
+mod latencies;
 mod listeners;
 mod metrics;
 mod milestones;
@@ -36,6 +37,7 @@ mod telling;
 mod timer;
 mod versions;
 pub mod view;
+mod vitals;
 mod work;
 
 pub use coordinator::{Coordinator, CoordinatorOptions, Ended};
