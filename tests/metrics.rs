@@ -81,7 +81,9 @@ async fn every_metric_that_is_emitted_is_documented_and_the_other_way_round() {
     })
     .await;
     let mut ids = Vec::new();
-    for input in [json!({}), json!({ "fails": true }), json!({ "fails": true, "stuck": true }), json!({ "silent": true })] {
+    for input in
+        [json!({}), json!({ "fails": true }), json!({ "fails": true, "stuck": true }), json!({ "silent": true })]
+    {
         let started = house.post("/v1/sagas", &json!({ "saga": "mixed", "input": input })).await.json();
         ids.push(started["id"].as_str().expect("an id").to_owned());
     }
@@ -97,7 +99,8 @@ async fn every_metric_that_is_emitted_is_documented_and_the_other_way_round() {
     assert!(wanted.len() > 15, "the table is not read");
     let text = eventually("all sagas are where they go, and everything documented is emitted", async || {
         let text = house.get("/metrics").await.text;
-        let is_over = text.contains(r#"amends_sagas_stuck{saga="mixed",direction="compensation",reason="compensation-refused"} 1"#)
+        let is_over = text
+            .contains(r#"amends_sagas_stuck{saga="mixed",direction="compensation",reason="compensation-refused"} 1"#)
             && text.contains(r#"amends_saga_seconds_count{saga="mixed",kind="compensated"} 2"#);
         let found = emitted(&text);
         (is_over && wanted.keys().all(|name| found.contains_key(name))).then_some(text)

@@ -64,9 +64,9 @@ impl Latencies {
     }
 
     fn series(&mut self, routing_key: &str, saga: &str, metrics: &Metrics) -> usize {
-        let known = self.by_key.get(routing_key).into_iter().flatten().copied();
+        let mut known = self.by_key.get(routing_key).into_iter().flatten().copied();
         let is_it = |at: &usize| self.series.get(*at).is_some_and(|series| series.saga == saga);
-        if let Some(at) = known.into_iter().find(is_it) {
+        if let Some(at) = known.find(is_it) {
             return at;
         }
         let (participant, action) = routing_key.split_once('.').unwrap_or((routing_key, ""));

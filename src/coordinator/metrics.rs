@@ -244,7 +244,11 @@ impl Gauges {
             "Stuck sagas by definition, direction and reason, among the newest 10000",
             self.stuck.clone(),
         );
-        registry.register("amends_outbox_pending", "Commands that nobody has answered yet, by participant, among those of the oldest 10000 sagas", self.owed.clone());
+        registry.register(
+            "amends_outbox_pending",
+            "Commands that nobody has answered yet, by participant, among those of the oldest 10000 sagas",
+            self.owed.clone(),
+        );
         registry.register(
             "amends_outbox_oldest_seconds",
             "Age of the oldest command that nobody has answered yet, by participant",

@@ -94,9 +94,8 @@ async fn look_at_store(store: &dyn Store, gauges: &Gauges) -> Result<(), StoreEr
     for service in services {
         let labels = labels([("participant", &service.participant)]);
         gauges.owed.get_or_create(&labels).set(number(service.waiting));
-        if let Some(oldest) = service.oldest {
-            gauges.oldest.get_or_create(&labels).set(age(oldest, now));
-        }
+        let oldest = service.oldest.map_or(0.0, |oldest| age(oldest, now));
+        gauges.oldest.get_or_create(&labels).set(oldest);
     }
     gauges.overdue.set(due.map_or(0.0, |due| age(due, now)));
     Ok(())
