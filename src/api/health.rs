@@ -30,6 +30,7 @@ pub(super) async fn ready(State(app): State<App>) -> Result<Answer<HealthView>, 
 }
 
 pub(super) async fn metrics(State(app): State<App>) -> impl IntoResponse {
+    app.coordinator.look_at_vitals().await;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(CONTENT_TYPE, kind)], app.coordinator.metrics().render())
 }

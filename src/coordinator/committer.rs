@@ -5,11 +5,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Delivery, DeliveryTag, Settlement, Settler};
 use crate::clock::Timestamp;
 use crate::coordinator::confirms;
+use crate::coordinator::latencies::Latencies;
 use crate::coordinator::listeners::Listeners;
 use crate::coordinator::metrics::Metrics;
 use crate::coordinator::milestones::Milestones;
@@ -43,6 +45,7 @@ pub(super) struct Committer {
     pub(super) publisher: Publisher,
     pub(super) dead: DeadLetters,
     pub(super) metrics: Metrics,
+    pub(super) latencies: Latencies,
     pub(super) settler: watch::Receiver<Option<Arc<dyn Settler>>>,
     pub(super) work: mpsc::Receiver<Work>,
     /// For what a commit makes necessary by itself. Weak, so that the loop ends when everybody else is done.
@@ -93,17 +96,18 @@ impl Committer {
         let mut pause = Duration::from_millis(20);
         loop {
             let shared = Arc::new(items);
+            let began = Instant::now();
             let attempt = self.attempt(&shared, due).await;
             // The store has dropped its half by now; should it not have, a copy does as well.
             items = Arc::unwrap_or_clone(shared);
             let error = match attempt {
                 Ok((committed, plan)) => {
-                    self.metrics.commit("committed", items.len());
+                    self.metrics.commit("committed", items.len(), began.elapsed());
                     return self.finish(items, waiting, committed, plan).await;
                 }
                 Err(error) => error,
             };
-            self.metrics.commit(kind(&error), items.len());
+            self.metrics.commit(kind(&error), items.len(), began.elapsed());
             tracing::warn!(%error, batch = items.len(), "commit failed");
             if items.is_empty() {
                 // Only timers: they will be due again.
@@ -231,6 +235,7 @@ impl Committer {
             dues,
             now,
             claimed,
+            latest,
             looks,
             orphans,
         } = plan;
@@ -240,8 +245,12 @@ impl Committer {
         let never_were: Vec<SagaId> =
             of_starts.filter(|(_, started)| **started != Started::New).map(|(id, _)| id).collect();
         notes.retain(|noted| !never_were.contains(&noted.saga));
+        self.latencies.sent(&outbound, &self.metrics);
         self.publisher.publish(outbound);
         self.publish_again(again, now).await;
+        if let Some(lag) = latest {
+            self.metrics.timer_lag(lag);
+        }
 
         self.timer.hear(now, &dues);
         if self.timer.was_set_back() {
@@ -258,7 +267,10 @@ impl Committer {
         let mut started = committed.starts.into_iter();
         for ((item, waiting), verdict) in items.into_iter().zip(waiting).zip(verdicts) {
             match (verdict, item, waiting) {
-                (Verdict::Done, _, Waiting::Broker(delivery)) => {
+                (Verdict::Done, item, Waiting::Broker(delivery)) => {
+                    if let Item::Reply(reply) = &item {
+                        self.latencies.heard(reply.command, &reply.outcome);
+                    }
                     self.metrics.reply("applied");
                     acks.push((delivery.tag, Settlement::Ack));
                 }

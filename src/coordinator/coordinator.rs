@@ -12,6 +12,7 @@ use crate::broker::{Broker, Topology};
 use crate::coordinator::committer::Committer;
 use crate::coordinator::confirms::Confirms;
 use crate::coordinator::gates::{Gates, Keeper, Limits};
+use crate::coordinator::latencies::Latencies;
 use crate::coordinator::listeners::Listeners;
 use crate::coordinator::metrics::Metrics;
 use crate::coordinator::outbound::ReturnAddress;
@@ -152,6 +153,7 @@ impl Coordinator {
             publisher: publisher.clone(),
             dead,
             metrics: metrics.clone(),
+            latencies: Latencies::default(),
             settler: settlers,
             work: receiver,
             again: work.downgrade(),

@@ -1,7 +1,10 @@
 //! What the coordinator counts.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use chrono::TimeDelta;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -31,6 +34,8 @@ pub struct OfParticipant {
     /// Its name.
     pub participant: String,
 }
+/// The labels of a series that is about more than a definition.
+pub(super) type Labels = Vec<(&'static str, String)>;
 
 /// The coordinator's counters, in the form that Prometheus reads.
 #[derive(Clone)]
@@ -47,6 +52,38 @@ struct Inner {
     batch: Histogram,
     held: Family<OfParticipant, Counter>,
     circuits: Family<OfParticipant, Gauge>,
+    commit_seconds: Histogram,
+    publish_batch: Histogram,
+    timer_lag: Histogram,
+    saga_seconds: Family<OfDefinition, Histogram, fn() -> Histogram>,
+    step_seconds: Family<Labels, Histogram, fn() -> Histogram>,
+    gauges: Gauges,
+}
+
+/// What is looked up when somebody asks, by [`crate::coordinator::vitals`].
+#[derive(Clone, Default)]
+pub(super) struct Gauges {
+    /// When that was last done.
+    pub(super) looked: Arc<tokio::sync::Mutex<Option<tokio::time::Instant>>>,
+    pub(super) store_up: Gauge,
+    pub(super) broker_up: Gauge,
+    pub(super) live: Family<Labels, Gauge>,
+    pub(super) stuck: Family<Labels, Gauge>,
+    pub(super) owed: Family<Labels, Gauge>,
+    pub(super) oldest: Family<Labels, Gauge<f64, AtomicU64>>,
+    pub(super) overdue: Gauge<f64, AtomicU64>,
+    pub(super) consumers: Family<Labels, Gauge>,
+    pub(super) messages: Family<Labels, Gauge>,
+}
+
+/// From a millisecond to two minutes.
+fn seconds() -> Histogram {
+    Histogram::new(exponential_buckets(0.001, 2.0, 18))
+}
+
+/// From ten milliseconds to a week.
+fn long_seconds() -> Histogram {
+    Histogram::new(exponential_buckets(0.01, 4.0, 14))
 }
 
 impl Default for Metrics {
@@ -62,6 +99,12 @@ impl Default for Metrics {
             batch: Histogram::new(exponential_buckets(1.0, 2.0, 12)),
             held: Family::default(),
             circuits: Family::default(),
+            commit_seconds: seconds(),
+            publish_batch: Histogram::new(exponential_buckets(1.0, 2.0, 12)),
+            timer_lag: seconds(),
+            saga_seconds: Family::new_with_constructor(long_seconds),
+            step_seconds: Family::new_with_constructor(seconds),
+            gauges: Gauges::default(),
         };
         if let Ok(mut registry) = inner.registry.lock() {
             registry.register("amends_sagas", "Sagas by what happened to them: started, compensating, completed, compensated, stuck, unstuck, abandoned, paused, resumed", inner.sagas.clone());
@@ -101,6 +144,28 @@ impl Default for Metrics {
                 "Replies, starts and operator actions per commit",
                 inner.batch.clone(),
             );
+            registry.register(
+                "amends_commit_seconds",
+                "How long a commit took, also one that failed",
+                inner.commit_seconds.clone(),
+            );
+            registry.register(
+                "amends_publish_batch_size",
+                "Messages per batch given to the broker",
+                inner.publish_batch.clone(),
+            );
+            registry.register(
+                "amends_timer_lag_seconds",
+                "How late the latest timer of each commit that claimed some was",
+                inner.timer_lag.clone(),
+            );
+            registry.register(
+                "amends_saga_seconds",
+                "From a saga's start to its end, by end: completed, compensated, abandoned",
+                inner.saga_seconds.clone(),
+            );
+            registry.register("amends_step_seconds", "From a command's first attempt to the reply that settled it, where this process saw both, by outcome: success, failure", inner.step_seconds.clone());
+            inner.gauges.register(&mut registry);
         }
         Self(Arc::new(inner))
     }
@@ -143,6 +208,32 @@ impl Metrics {
         self.0.steps.get_or_create(&of_definition(definition, kind)).inc();
     }
 
+    /// A saga has ended, so long after its start.
+    pub(super) fn saga_took(&self, definition: &str, kind: &str, took: TimeDelta) {
+        let seconds = took.as_seconds_f64().max(0.0);
+        self.0.saga_seconds.get_or_create(&of_definition(definition, kind)).observe(seconds);
+    }
+
+    /// The latencies of an action, kept by whoever observes them: no look-up by name per command.
+    pub(super) fn step_seconds(&self, saga: &str, participant: &str, action: &str, outcome: &str) -> Histogram {
+        let labels = [("saga", saga), ("participant", participant), ("action", action), ("outcome", outcome)];
+        let labels: Labels = labels.map(|(name, value)| (name, value.to_owned())).into();
+        self.0.step_seconds.get_or_create_owned(&labels)
+    }
+
+    /// The latest timer of a commit was so late.
+    pub(super) fn timer_lag(&self, lag: TimeDelta) {
+        self.0.timer_lag.observe(lag.as_seconds_f64());
+    }
+
+    pub(super) fn publishing(&self, batch: usize) {
+        self.0.publish_batch.observe(batch as f64);
+    }
+
+    pub(super) fn gauges(&self) -> &Gauges {
+        &self.0.gauges
+    }
+
     pub(super) fn reply(&self, kind: &str) {
         self.0.replies.get_or_create(&labelled(kind)).inc();
     }
@@ -160,9 +251,44 @@ impl Metrics {
         self.0.published.get_or_create(&labelled(kind)).inc_by(count as u64);
     }
 
-    pub(super) fn commit(&self, kind: &str, batch: usize) {
+    pub(super) fn commit(&self, kind: &str, batch: usize, took: Duration) {
+        self.0.commit_seconds.observe(took.as_secs_f64());
         self.0.commits.get_or_create(&labelled(kind)).inc();
         self.0.batch.observe(batch as f64);
+    }
+}
+
+impl Gauges {
+    fn register(&self, registry: &mut Registry) {
+        registry.register("amends_store_up", "Whether the store answers: 1 or 0", self.store_up.clone());
+        registry.register("amends_broker_up", "Whether the broker answers: 1 or 0", self.broker_up.clone());
+        registry.register(
+            "amends_sagas_live",
+            "Sagas that may still change, by state; 10001 stands for more than 10000",
+            self.live.clone(),
+        );
+        registry.register(
+            "amends_sagas_stuck",
+            "Stuck sagas by definition, direction and reason, among the newest 10000",
+            self.stuck.clone(),
+        );
+        registry.register(
+            "amends_outbox_pending",
+            "Commands that nobody has answered yet, by participant, among those of the oldest 10000 sagas",
+            self.owed.clone(),
+        );
+        registry.register(
+            "amends_outbox_oldest_seconds",
+            "Age of the oldest command that nobody has answered yet, by participant",
+            self.oldest.clone(),
+        );
+        registry.register(
+            "amends_timer_overdue_seconds",
+            "For how long the earliest due time of any saga is past; 0 when none is",
+            self.overdue.clone(),
+        );
+        registry.register("amends_queue_consumers", "Consumers of a queue", self.consumers.clone());
+        registry.register("amends_queue_messages", "Messages ready in a queue", self.messages.clone());
     }
 }
 

@@ -17,6 +17,7 @@ mod cost;
 mod declare;
 mod gates;
 pub mod handle;
+mod latencies;
 mod listeners;
 mod metrics;
 mod milestones;
@@ -38,6 +39,7 @@ mod telling;
 mod timer;
 mod versions;
 pub mod view;
+mod vitals;
 mod work;
 
 pub use coordinator::{Coordinator, CoordinatorOptions, Ended};

@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use chrono::TimeDelta;
+
 use crate::clock::Timestamp;
 use crate::coordinator::confirms::Confirms;
 use crate::coordinator::gates::{Asked, Gates};
@@ -55,6 +57,8 @@ pub(super) struct Plan {
     pub(super) now: Timestamp,
     /// Sagas that were claimed because they were due.
     pub(super) claimed: usize,
+    /// How late the latest of them was.
+    pub(super) latest: Option<TimeDelta>,
     /// Sub-sagas that look for their parent's end.
     pub(super) looks: Vec<(SagaId, Parent)>,
     /// Sub-sagas whose parent has ended with this commit: definition and key.
@@ -86,6 +90,8 @@ pub(super) struct Noted {
     pub(super) key: Option<String>,
     pub(super) revision: u32,
     pub(super) at: Timestamp,
+    /// When the saga was started.
+    pub(super) since: Timestamp,
     pub(super) note: Note,
 }
 
@@ -226,9 +232,10 @@ impl Planner<'_> {
             self.plan.verdicts[at] = verdict;
         }
         self.confirm(&definition, &mut saga);
-        if saga.due().is_some_and(|due| due <= self.now) {
+        if let Some(due) = saga.due().filter(|due| *due <= self.now) {
             self.plan.claimed += 1;
             self.find_held(&definition, &saga);
+            self.plan.latest = self.plan.latest.max(Some(self.now - due));
             // Never illegal; and what is not due after all changes nothing.
             let _ = self.apply(&definition, &mut saga, EventKind::Due);
         }
@@ -517,6 +524,7 @@ impl Planner<'_> {
             key: saga.key.clone(),
             revision: saga.revision,
             at: self.now,
+            since: saga.created_at,
             note,
         });
     }

@@ -102,6 +102,7 @@ async fn publish(batch: Vec<Outbound>, broker: &dyn Broker, sinks: &Sinks, metri
         .map(|outbound| ((outbound.of, outbound.envelope.routing_key.clone()), outbound.envelope))
         .unzip();
     let has_commands = of.iter().any(|(of, _)| of.is_some());
+    metrics.publishing(envelopes.len());
     failpoint::reached_if(has_commands, Point::BeforePublish);
     let outcomes = broker.publish(envelopes).await;
     failpoint::reached_if(has_commands && outcomes.contains(&Published::Confirmed), Point::Confirmed);

@@ -1,6 +1,6 @@
 //! The definitions that this process knows, compiled. Versions are immutable, so what is known never goes stale.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -43,6 +43,13 @@ impl Registry {
         if let Ok(mut known) = self.known.write() {
             known.insert(definition.reference.clone(), definition);
         }
+    }
+
+    /// The services of every definition in memory, each once.
+    pub(super) fn participants(&self) -> BTreeSet<String> {
+        let known = self.known.read();
+        let known = known.iter().flat_map(|known| known.values());
+        known.flat_map(|definition| definition.participants().into_iter().map(str::to_owned)).collect()
     }
 
     /// The definition, from the store if need be; `None` when it is not registered.

@@ -23,17 +23,21 @@ pub(super) fn tell(noted: &Noted, metrics: &Metrics, listeners: Option<&Listener
         metrics.step(name, kind);
         is_heard(event).then(|| (event, data()))
     };
+    let ended = |kind: &'static str| {
+        metrics.saga_took(name, kind, noted.at - noted.since);
+        saga(kind, &|| json!({}))
+    };
     let told = match &noted.note {
         Note::Started => saga("started", &|| json!({})),
         Note::Compensating(problem) => saga("compensating", &|| json!({ "cause": problem })),
-        Note::Completed => saga("completed", &|| json!({})),
-        Note::Compensated => saga("compensated", &|| json!({})),
+        Note::Completed => ended("completed"),
+        Note::Compensated => ended("compensated"),
         Note::Stuck(at, problem) => {
             tracing::warn!(saga = %noted.saga, definition = %definition.reference, step = step_name(definition, *at), %problem, "saga is stuck");
             saga("stuck", &|| of_step(definition, *at, Some(problem)))
         }
         Note::Unstuck => saga("unstuck", &|| json!({})),
-        Note::Abandoned => saga("abandoned", &|| json!({})),
+        Note::Abandoned => ended("abandoned"),
         Note::Paused => saga("paused", &|| json!({})),
         Note::Resumed => saga("resumed", &|| json!({})),
         Note::Migrated { from } => saga("migrated", &|| json!({ "fromVersion": from })),
