@@ -9,6 +9,7 @@ use support::eventually;
 use support::http::House;
 use support::scripted::{Scripted, done, refusal};
 
+use amends::coordinator::Limits;
 use amends::message::{Envelope, Properties};
 
 /// One step that is done, one that fails as its input says; the undoing of the first fails where that is asked for.
@@ -64,7 +65,8 @@ fn emitted(text: &str) -> Described {
 
 #[tokio::test]
 async fn every_metric_that_is_emitted_is_documented_and_the_other_way_round() {
-    let house = House::new().await;
+    let house =
+        House::within(Limits { windows: BTreeMap::from([("orders".to_owned(), 1)]), ..Limits::default() }).await;
     house.coordinator.register(MIXED, "test").await.expect("registered");
     let _orders = Scripted::start(&house.broker, "orders", |command| {
         let is_refused = command.is_compensation && command.body.value()["stuck"] == true;

@@ -330,7 +330,7 @@ impl Committer {
     }
 
     /// Publishes attempts of commands whose bodies only the outbox has: retries, and what was never confirmed.
-    async fn publish_again(&self, again: Vec<(CommandId, u32)>, now: Timestamp) {
+    async fn publish_again(&mut self, again: Vec<(CommandId, u32)>, now: Timestamp) {
         if again.is_empty() {
             return;
         }
@@ -349,6 +349,8 @@ impl Committer {
                 batch.push(outbound::attempt(&definition, &entry, attempt, &self.sources.to, now));
             }
         }
+        // Those that were held back go out for the first time.
+        self.latencies.sent(&batch, &self.metrics);
         self.publisher.publish(batch);
     }
 

@@ -1,6 +1,7 @@
 //! How long commands take, from the first attempt to the reply that settles them. Kept in memory, so that only those are
 //! measured whose reply comes to the process that sent them: of several coordinators' commands a sample, evenly drawn.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 
 use prometheus_client::metrics::histogram::Histogram;
@@ -39,8 +40,11 @@ impl Latencies {
             let &Some((command, 1)) = of else { continue };
             let saga = envelope.properties.text("amends-saga").unwrap_or_default();
             let series = self.series(&envelope.routing_key, saga, metrics);
-            self.sent.insert(command, (now, series));
-            self.order.push_back(command);
+            // One that is published once more, since nobody knows whether it was, counts from before.
+            if let Entry::Vacant(place) = self.sent.entry(command) {
+                place.insert((now, series));
+                self.order.push_back(command);
+            }
         }
         while self.order.len() > MOST
             && let Some(oldest) = self.order.pop_front()

@@ -7,7 +7,7 @@ use amends::broker::Broker;
 use amends::broker::in_process::InProcessBroker;
 use amends::client::Client;
 use amends::clock::Clock;
-use amends::coordinator::{Coordinator, CoordinatorOptions};
+use amends::coordinator::{Coordinator, CoordinatorOptions, Limits};
 use amends::store::Store;
 use amends::store::memory::MemoryStore;
 use axum::Router;
@@ -67,10 +67,18 @@ impl House {
 
     /// On a store of the test's own.
     pub async fn on(store: Arc<dyn Store>, auth: AuthConfig) -> Self {
+        Self::launch(store, auth, CoordinatorOptions::default()).await
+    }
+
+    /// With windows and weights of the test's own.
+    pub async fn within(limits: Limits) -> Self {
+        let options = CoordinatorOptions { limits, ..CoordinatorOptions::default() };
+        Self::launch(Arc::new(MemoryStore::new(Clock::System)), AuthConfig::default(), options).await
+    }
+
+    async fn launch(store: Arc<dyn Store>, auth: AuthConfig, options: CoordinatorOptions) -> Self {
         let broker: Arc<dyn Broker> = Arc::new(InProcessBroker::new());
-        let coordinator = Coordinator::launch(store.clone(), broker.clone(), CoordinatorOptions::default())
-            .await
-            .expect("it launches");
+        let coordinator = Coordinator::launch(store.clone(), broker.clone(), options).await.expect("it launches");
         let console = amends::console::router(coordinator.clone(), auth.clone(), CancellationToken::new());
         let router = router(coordinator.clone(), auth).merge(console);
         Self { store, broker, coordinator, router }

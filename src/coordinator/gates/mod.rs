@@ -112,7 +112,10 @@ impl Gates {
         let mut gates = self.0.gates.lock().ok()?;
         Some(match gates.get_mut(participant) {
             Some(gate) => work(gate),
-            None => work(gates.entry(participant.to_owned()).or_default()),
+            None => {
+                self.0.metrics.circuit(participant, false);
+                work(gates.entry(participant.to_owned()).or_default())
+            }
         })
     }
 
