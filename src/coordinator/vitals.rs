@@ -115,10 +115,11 @@ fn reason(direction: Direction, error: &str) -> &'static str {
     match (direction, error) {
         (_, "timeout") => "unanswered",
         (_, "expression-error") => "expression",
-        (_, "output-expression-error") => "output-expression",
         (_, "unknown-action") => "unknown-action",
         (_, "tombstoned") => "tombstoned",
-        (_, "gone" | "given-up" | "busy") => "sub-saga",
+        // What became of it, or why it could not be started: see `children`.
+        (_, error) if error.starts_with("sub-saga-") => "sub-saga",
+        (_, "definition-unknown" | "version-unknown" | "version-deprecated" | "input-invalid") => "sub-saga",
         (Direction::Action, _) => "refused",
         (Direction::Compensation, _) => "compensation-refused",
     }
