@@ -267,7 +267,7 @@ async fn insert_history(connection: &mut PgConnection, history: &[&HistoryRecord
     Ok(())
 }
 
-async fn insert_audit(connection: &mut PgConnection, audits: &[AuditRecord]) -> Result<(), StoreError> {
+pub(super) async fn insert_audit(connection: &mut PgConnection, audits: &[AuditRecord]) -> Result<(), StoreError> {
     if audits.is_empty() {
         return Ok(());
     }
