@@ -11,6 +11,7 @@
 //! What is not in the table is not served, and what is in it cannot be forgotten.
 
 mod advice;
+mod audit;
 pub(crate) mod auth;
 mod body;
 mod definitions;
@@ -34,7 +35,9 @@ mod signal;
 mod start;
 mod versions;
 
-pub use auth::{AuthConfig, Right, Role, TokenEntry, check_bind};
+pub use auth::oidc::{Oidc, OidcConfig};
+pub use auth::text::DEFAULT_NAMESPACE;
+pub use auth::{AuthConfig, MOST_STALE, Right, Role, TokenEntry, check_bind};
 pub use graph::look;
 pub use routes::{RouteInfo, route_table, router};
 pub use serve::serve;

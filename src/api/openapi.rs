@@ -11,6 +11,7 @@ use crate::client::views;
 #[derive(OpenApi)]
 #[openapi(components(schemas(
     views::AdviceView,
+    views::AuditPage,
     views::BatchRequest,
     views::BatchResult,
     views::DefinitionList,

@@ -52,6 +52,7 @@ kinds! {
     IF_MATCH_INVALID = 400 "the If-Match header is no revision";
     INPUT_INVALID = 422 "the input does not satisfy the definition's schema";
     INTERNAL = 500 "something went wrong here";
+    ISSUER_UNAVAILABLE = 503 "the keys of the token's issuer cannot be had at the moment";
     KEY_CONFLICT = 409 "the key belongs to a saga with another input";
     KEY_INVALID = 422 "the key is not usable";
     LIMIT_INVALID = 400 "the limit is out of range";

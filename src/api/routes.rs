@@ -13,8 +13,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::api::auth::{AuthConfig, Right};
 use crate::api::problem::{METHOD_NOT_ALLOWED, Problem, ROUTE_UNKNOWN};
 use crate::api::{
-    App, advice, definitions, guard, health, openapi, operate, outbox, overview, participants, sagas, signal, start,
-    versions,
+    App, advice, audit, definitions, guard, health, openapi, operate, outbox, overview, participants, sagas, signal,
+    start, versions,
 };
 use crate::clock::Clock;
 use crate::coordinator::Coordinator;
@@ -276,6 +276,14 @@ pub(super) const ROUTES: &[Route] = &[
         get(outbox::list)
     })
     .asking(&["state", "limit", "cursor"]),
+    read(
+        "/v1/audit",
+        "Tells who did what and why, newest first; `saga` is a saga's id",
+        &[(200, Gives::Json("AuditPage"))],
+        &[422],
+        || get(audit::list),
+    )
+    .asking(&["saga", "actor", "action", "since", "limit", "cursor"]),
     read(
         "/v1/participants",
         "Lists the participants of all definitions: queue, backlog, oldest unanswered command, circuit",

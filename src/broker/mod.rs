@@ -163,6 +163,14 @@ pub enum BrokerError {
         /// What the broker said: expected and actual.
         problem: String,
     },
+    /// It is not there, and this user may not make it; somebody else may.
+    #[error(
+        "{what} is not there, and this user may not declare it: a coordinator does, once a definition names its participant"
+    )]
+    Missing {
+        /// The queue or exchange.
+        what: String,
+    },
     /// The broker said no.
     #[error("the broker refused: {0}")]
     Refused(String),

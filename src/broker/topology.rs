@@ -49,6 +49,9 @@ pub struct Queue {
 pub struct Topology {
     /// The queues.
     pub queues: Vec<Queue>,
+    /// Whether what is there already is left as it is, without a look at its arguments and bindings: asks for no right
+    /// on the broker but for what is missing.
+    pub only_missing: bool,
 }
 
 impl Topology {
@@ -74,8 +77,15 @@ impl Topology {
         topology
     }
 
-    /// Adds the queues of `other`.
+    /// The same for who may have no right to declare anything: see [`Topology::only_missing`].
+    #[must_use]
+    pub fn if_missing(self) -> Self {
+        Self { only_missing: true, ..self }
+    }
+
+    /// Adds the queues of `other`. Whoever declares anything in any case declares everything.
     pub fn merge(&mut self, other: Self) {
+        self.only_missing = other.only_missing && (self.only_missing || self.queues.is_empty());
         for queue in other.queues {
             if !self.queues.contains(&queue) {
                 self.queues.push(queue);

@@ -6,8 +6,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::error::CliError;
-use super::settings::TokenEntry;
-use crate::api::{self, AuthConfig};
+use super::settings::{OidcSettings, Settings};
+use crate::api::{self, AuthConfig, Oidc, OidcConfig};
 use crate::broker::{self, Broker};
 use crate::console;
 use crate::coordinator::Coordinator;
@@ -26,18 +26,46 @@ pub async fn broker(url: &str) -> Result<Arc<dyn Broker>, CliError> {
 /// Who is let in, as the settings say.
 ///
 /// # Errors
-/// When a token's role or hash makes no sense.
-pub fn auth(tokens: &[TokenEntry]) -> Result<AuthConfig, CliError> {
-    let mut entries = Vec::with_capacity(tokens.len());
-    for token in tokens {
+/// When a token's role or hash makes no sense, or what is said of an issuer does not.
+pub fn auth(settings: &Settings) -> Result<AuthConfig, CliError> {
+    let mut entries = Vec::with_capacity(settings.tokens.len());
+    for token in &settings.tokens {
         let wrong = |problem: String| {
             CliError::usage(format!("token `{}`: {problem}", super::output::escape(&token.name)))
                 .help("see [[tokens]] in the settings file: name, role, sha256")
         };
+        // What the audit log says of others must not be said of a token.
+        if token.name.starts_with("oidc:") || token.name.starts_with("cli:") {
+            return Err(wrong("a name cannot begin with `oidc:` or `cli:`".to_owned()));
+        }
         let role = token.role.parse().map_err(wrong)?;
         entries.push(api::TokenEntry::hashed(&token.name, role, &token.sha256).map_err(wrong)?);
     }
-    Ok(AuthConfig::new(entries))
+    let auth = AuthConfig::new(entries);
+    match &settings.oidc {
+        Some(issuer) => Ok(auth.with_issuer(oidc(issuer)?)),
+        None => Ok(auth),
+    }
+}
+
+fn oidc(settings: &OidcSettings) -> Result<Oidc, CliError> {
+    let wrong = |problem: String| {
+        CliError::usage(format!("[oidc]: {}", super::output::escape(&problem)))
+            .help("see [oidc] in the settings file: issuer, audience, jwks, algorithms, roles_claim, roles")
+    };
+    let mut roles = std::collections::BTreeMap::new();
+    for (value, role) in &settings.roles {
+        roles.insert(value.clone(), role.parse().map_err(wrong)?);
+    }
+    let config = OidcConfig {
+        issuer: settings.issuer.clone(),
+        audience: settings.audience.clone(),
+        jwks: settings.jwks.clone(),
+        algorithms: settings.algorithms.clone(),
+        roles_claim: settings.roles_claim.clone(),
+        roles,
+    };
+    Oidc::new(config).map_err(wrong)
 }
 
 /// Serves HTTP until `stop`.

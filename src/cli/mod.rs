@@ -7,6 +7,7 @@
 mod advise;
 mod again;
 mod archive;
+mod audit;
 mod bench;
 mod check;
 mod completions;
@@ -28,6 +29,7 @@ mod serve;
 pub mod settings;
 mod simulate;
 mod stuck;
+mod tokens;
 mod top;
 mod versions;
 mod worlds;
@@ -83,6 +85,11 @@ enum Command {
     Outbox(outbox::Args),
     /// List participants: their queues, what waits there, and whether they only fail
     Participants,
+    /// Make, list and revoke the tokens of the store; needs no server
+    #[command(subcommand)]
+    Tokens(tokens::Command),
+    /// Tell who did what, and why; with --output jsonl an export of everything
+    Audit(audit::Args),
     /// Move finished sagas from the store to compressed files, read them there, and put them back
     Archive(archive::Args),
     /// Measure how fast sagas go, beside what the broker alone can carry
@@ -155,6 +162,8 @@ impl Cli {
             Command::Stuck(args) => stuck::run(args, &context).await,
             Command::Outbox(args) => outbox::run(args, &context).await,
             Command::Participants => participants::run(&context).await,
+            Command::Tokens(command) => tokens::run(command, &context).await,
+            Command::Audit(args) => audit::run(args, &context).await,
             Command::Archive(args) => archive::run(args, &context).await,
             Command::Bench(args) => bench::run(args, &context).await,
             Command::Doctor => doctor::run(&context).await,

@@ -92,8 +92,9 @@ enum LogFormat {
 
 /// Serves until SIGTERM or SIGINT; a second one ends the process at once.
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
-    let auth = connect::auth(&context.settings.tokens)?;
-    let listener = listen(context).await?;
+    let auth = connect::auth(&context.settings)?;
+    // Opened before anything that takes time. Nobody is answered before it is known that it is safe to.
+    let (listener, is_reachable) = listen(context).await?;
     log(args.log_format)?;
     let stop = CancellationToken::new();
     let signals = tokio::spawn(stop_on_signals(stop.clone()));
@@ -102,7 +103,16 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let broker = connect::broker(context.settings.broker_or_default()).await?;
     let url = context.settings.store_or_default()?;
     let store = patiently(&stop, StoreError::is_transient, async || store::open(&url).await).await?;
+    let auth = auth.with_store(store.clone());
+    if is_reachable && auth.is_open_but_for_the_store() && is_new(&*store).await {
+        store.close().await;
+        return Err(open_to_all(context.settings.http_or_default()));
+    }
     patiently(&stop, StoreError::is_transient, async || prepare_schema(&*store, &url, args.migrate).await).await?;
+    if is_reachable && !patiently(&stop, StoreError::is_transient, async || auth.lets_somebody_in().await).await? {
+        store.close().await;
+        return Err(open_to_all(context.settings.http_or_default()));
+    }
     if broker.is_volatile() {
         output::note(
             "the broker is inside this process: only participants in the same process are reached; \
@@ -119,8 +129,10 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let retention = args.retention.start(store.clone(), stop.clone());
 
     let address = listener.local_addr().map_err(|error| CliError::failed(format!("no address: {error}")))?;
-    if context.settings.tokens.is_empty() {
-        output::note("no tokens are set: everybody on this machine may do everything");
+    if patiently(&stop, StoreError::is_transient, async || auth.is_open().await).await? {
+        output::note(
+            "no tokens are set: everybody on this machine may do everything; `amends tokens create` makes the first one",
+        );
     }
     output::note(format!("amends is ready at http://{address} (state in {})", masked(&url)));
     let served = connect::serve(listener, coordinator.clone(), auth, stop.clone()).await;
@@ -145,8 +157,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
-/// Opens the port, before anything that takes time, and only where it is safe to.
-async fn listen(context: &Context) -> Result<TcpListener, CliError> {
+/// Opens the port; also says whether other machines can reach it.
+async fn listen(context: &Context) -> Result<(TcpListener, bool), CliError> {
     let http = context.settings.http_or_default();
     let elsewhere = "set --http or AMENDS_HTTP to another address, for example 127.0.0.1:7071";
     let addresses: Vec<_> = tokio::net::lookup_host(http)
@@ -155,23 +167,28 @@ async fn listen(context: &Context) -> Result<TcpListener, CliError> {
             CliError::usage(format!("address to listen on `{}`: {error}", output::escape(http))).help(elsewhere)
         })?
         .collect();
-    if context.settings.tokens.is_empty() && !addresses.iter().all(|address| address.ip().is_loopback()) {
-        return Err(CliError::usage(format!(
-            "{http} can be reached from other machines, and no tokens are set: anybody could start and undo sagas"
-        ))
-        .help(
-            "listen on 127.0.0.1, or put tokens into a settings file and name it with --config or AMENDS_CONFIG:\n\
-             [[tokens]]\nname = \"me\"\nrole = \"admin\"\nsha256 = \"...\"   # printf %s \"$TOKEN\" | sha256sum",
-        ));
-    }
-    TcpListener::bind(addresses.as_slice()).await.map_err(|error| {
+    let is_reachable = !addresses.iter().all(|address| address.ip().to_canonical().is_loopback());
+    let bound = TcpListener::bind(addresses.as_slice()).await.map_err(|error| {
         let problem = match error.kind() {
             ErrorKind::AddrInUse => format!("{http} is in use by another process"),
             ErrorKind::PermissionDenied => format!("{http} may not be used by this user"),
             _ => format!("{http} cannot be listened on: {error}"),
         };
         CliError::failed(problem).help(elsewhere)
-    })
+    })?;
+    Ok((bound, is_reachable))
+}
+
+/// Other machines can reach the server, and it has nothing to tell by who may use it.
+fn open_to_all(http: &str) -> CliError {
+    CliError::usage(format!(
+        "{http} can be reached from other machines, and no tokens are set: anybody could start and undo sagas"
+    ))
+    .help(
+        "listen on 127.0.0.1, or make a token in the store: amends tokens create NAME --role admin\n\
+         or put tokens into a settings file and name it with --config or AMENDS_CONFIG:\n\
+         [[tokens]]\nname = \"me\"\nrole = \"admin\"\nsha256 = \"...\"   # printf %s \"$TOKEN\" | sha256sum",
+    )
 }
 
 fn log(format: LogFormat) -> Result<(), CliError> {
@@ -212,9 +229,14 @@ async fn patiently<T, E: Display>(
     }
 }
 
+/// Whether nothing was ever put into the store: then there are no tokens in it either, and it is left as it is.
+async fn is_new(store: &dyn Store) -> bool {
+    matches!(store.check_schema().await, Err(StoreError::SchemaBehind { found: 0, .. }))
+}
+
 /// SQLite belongs to this process alone and is brought up to date; a PostgreSQL server is shared, so that somebody
 /// has to say so.
-async fn prepare_schema(store: &dyn Store, url: &str, migrate: bool) -> Result<(), StoreError> {
+pub(super) async fn prepare_schema(store: &dyn Store, url: &str, migrate: bool) -> Result<(), StoreError> {
     if migrate || url.starts_with("sqlite:") {
         for migration in store.migrate().await? {
             tracing::info!(version = migration.version, name = migration.name, "migrated");

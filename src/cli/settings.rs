@@ -1,5 +1,6 @@
 //! Where settings come from: flag over environment over file. Flags and environment are read by clap, the file here.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -10,9 +11,11 @@ use super::error::CliError;
 pub const DEFAULT_HTTP: &str = "127.0.0.1:7070";
 
 /// The keys of the settings file.
-const KEYS: &[&str] = &["store", "broker", "http", "url", "tokens"];
+const KEYS: &[&str] = &["store", "broker", "http", "url", "tokens", "oidc"];
 /// The keys of one entry of `tokens`.
 const TOKEN_KEYS: &[&str] = &["name", "role", "sha256"];
+/// The keys of `oidc`.
+const OIDC_KEYS: &[&str] = &["issuer", "audience", "jwks", "algorithms", "roles_claim", "roles"];
 
 /// The options that every command takes.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -33,7 +36,7 @@ pub struct SettingsArgs {
     /// The token to show to the server; better set in the environment than on a command line others can see
     #[arg(long, global = true, value_name = "TOKEN", env = "AMENDS_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// A settings file in TOML: store, broker, http, url, [[tokens]] with name, role, sha256
+    /// A settings file in TOML: store, broker, http, url, [[tokens]] with name, role, sha256, [oidc]
     #[arg(long, global = true, value_name = "FILE", env = "AMENDS_CONFIG", hide_env_values = true)]
     config: Option<PathBuf>,
 }
@@ -53,6 +56,38 @@ pub struct Settings {
     pub token: Option<String>,
     /// Who may use the server that `serve` runs. From the file only.
     pub tokens: Vec<TokenEntry>,
+    /// An issuer whose tokens that server accepts, too. From the file only.
+    pub oidc: Option<OidcSettings>,
+}
+
+/// An issuer of tokens (OpenID Connect).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OidcSettings {
+    /// What a token's `iss` must be.
+    pub issuer: String,
+    /// What its `aud` must be, or hold.
+    pub audience: String,
+    /// Where the issuer's keys are: `https://…`, or a file.
+    pub jwks: String,
+    /// What it may be signed with.
+    #[serde(default = "OidcSettings::usual_algorithms")]
+    pub algorithms: Vec<String>,
+    /// The claim that tells the roles, with dots between the parts of its path.
+    #[serde(default = "OidcSettings::usual_claim")]
+    pub roles_claim: String,
+    /// Which of its values gives which role.
+    pub roles: BTreeMap<String, String>,
+}
+
+impl OidcSettings {
+    fn usual_algorithms() -> Vec<String> {
+        ["RS256", "ES256"].map(str::to_owned).into()
+    }
+
+    fn usual_claim() -> String {
+        "roles".to_owned()
+    }
 }
 
 /// One token that the server accepts. The file holds its hash, so that reading the file does not give it away.
@@ -75,6 +110,7 @@ struct File {
     http: Option<String>,
     url: Option<String>,
     tokens: Vec<TokenEntry>,
+    oidc: Option<OidcSettings>,
 }
 
 impl Settings {
@@ -96,6 +132,7 @@ impl Settings {
             url: over(args.url, file.url),
             token: over(args.token, None),
             tokens: file.tokens,
+            oidc: file.oidc,
         })
     }
 
@@ -104,8 +141,8 @@ impl Settings {
     /// # Errors
     /// What is wrong, with line and column, and the way out.
     pub fn from_file_text(text: &str) -> Result<Self, (String, String)> {
-        let File { store, broker, http, url, tokens } = parse_file(text)?;
-        Ok(Self { store, broker, http, url, token: None, tokens })
+        let File { store, broker, http, url, tokens, oidc } = parse_file(text)?;
+        Ok(Self { store, broker, http, url, token: None, tokens, oidc })
     }
 
     /// The store to use: the one set, or SQLite under the user's data folder, which is made if need be.
@@ -162,6 +199,11 @@ fn parse_file(text: &str) -> Result<File, (String, String)> {
     let table = DeTable::parse(text).map_err(wrong)?;
     for (key, value) in table.get_ref() {
         known(text, key.get_ref(), key.span().start, KEYS)?;
+        if let (DeValue::Table(oidc), "oidc") = (value.get_ref(), key.get_ref().as_ref()) {
+            for key in oidc.keys() {
+                known(text, key.get_ref(), key.span().start, OIDC_KEYS)?;
+            }
+        }
         if let DeValue::Array(tokens) = value.get_ref() {
             for token in tokens.iter().filter_map(|token| token.get_ref().as_table()) {
                 for key in token.keys() {
@@ -221,6 +263,7 @@ mod tests {
             problem("http = \"127.0.0.1:1\"\nstroe = \"sqlite://x\"\n"),
             ("line 2, column 1: unknown key `stroe`".to_owned(), "did you mean `store`?".to_owned())
         );
+        assert_eq!(problem("[oidc]\nisuer = \"a\"\n").1, "did you mean `issuer`?");
         assert_eq!(problem("[[tokens]]\nname = \"a\"\nrole = \"viewer\"\nsha265 = \"\"\n").1, "did you mean `sha256`?");
     }
 

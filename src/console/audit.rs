@@ -73,8 +73,11 @@ pub(super) fn table(visit: &Visit, rows: &[AuditRecord], with_saga: bool) -> Mar
     }
 }
 
-/// The definition that a row is about, if it is about one.
+/// The definition or the token that a row is about, if it is about one.
 fn about(row: &AuditRecord) -> String {
+    if let Some(token) = row.detail.value()["token"].as_str() {
+        return format!("token {token}");
+    }
     let definition = &row.detail.value()["definition"];
     match (definition["name"].as_str(), definition["version"].as_u64()) {
         (Some(name), Some(version)) => format!("{name} v{version}"),

@@ -14,10 +14,10 @@ use crate::saga::{Direction, Figures, Outcome, Saga, Settled};
 use crate::store::counter::Counter;
 use crate::store::overview::{self, Lifetime, Service, StateCount, StuckGroup};
 use crate::store::{
-    AuditRecord, Changes, Committed, Decide, DefinitionRecord, Deprecation, DeprecationChange, HistoryRecord, Loaded,
-    Migration, NewCommand, NewSaga, OutboxEntry, OutboxFilter, Page, Registration, SagaCount, SagaFilter,
-    SagaMigration, SagaRecord, SagaSummary, SagaUpdate, SettledCommand, Started, Store, StoreError, StoreHealth,
-    Verified, Wants, in_flight, put_outputs,
+    AuditFilter, AuditRecord, Changes, Committed, Decide, DefinitionRecord, Deprecation, DeprecationChange,
+    HistoryRecord, Loaded, Migration, NewCommand, NewSaga, OutboxEntry, OutboxFilter, Page, Registration, SagaCount,
+    SagaFilter, SagaMigration, SagaRecord, SagaSummary, SagaUpdate, SettledCommand, Started, Store, StoreError,
+    StoreHealth, Verified, Wants, in_flight, put_outputs,
 };
 
 /// A store that forgets everything when it is dropped.
@@ -391,9 +391,9 @@ impl Store for MemoryStore {
         Ok(state.history.range((id, 0)..=(id, u32::MAX)).map(|(_, record)| record.clone()).collect())
     }
 
-    async fn audit(&self, id: Option<SagaId>, wanted: &Page<u64>) -> Result<Vec<AuditRecord>, StoreError> {
+    async fn audits(&self, filter: &AuditFilter, wanted: &Page<u64>) -> Result<Vec<AuditRecord>, StoreError> {
         let state = self.state.lock().await;
-        let found = state.audit.iter().rev().filter(|record| id.is_none() || record.saga == id);
+        let found = state.audit.iter().rev().filter(|record| filter.takes(record));
         Ok(page(found, wanted, |record, after| record.id < *after).into_iter().cloned().collect())
     }
 

@@ -5,6 +5,7 @@
 //! whole or not at all.
 
 pub mod archive;
+mod audit;
 mod counter;
 mod error;
 pub mod memory;
@@ -19,6 +20,7 @@ mod row;
 pub mod sqlite;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod task;
+pub mod tokens;
 
 use std::sync::Arc;
 
@@ -29,6 +31,7 @@ use crate::id::{CommandId, DefinitionRef, SagaId, Seq};
 use crate::message::TokenKey;
 use crate::payload::Payload;
 use crate::saga::{CommandState, Direction, EventKind, Figures, Outcome, Phase, Problem, Saga, Settled};
+pub use audit::{AuditFilter, AuditRecord};
 pub use error::StoreError;
 use overview::{FieldIs, Lifetime, Service, StateCount, StuckGroup};
 
@@ -86,8 +89,13 @@ pub trait Store: Send + Sync + 'static {
     /// What the outbox cannot tell of a saga's past, in order.
     async fn history(&self, id: SagaId) -> Result<Vec<HistoryRecord>, StoreError>;
 
+    /// What people did, newest first.
+    async fn audits(&self, filter: &AuditFilter, page: &Page<u64>) -> Result<Vec<AuditRecord>, StoreError>;
+
     /// What operators did to a saga, or to everything (`None`), newest first.
-    async fn audit(&self, id: Option<SagaId>, page: &Page<u64>) -> Result<Vec<AuditRecord>, StoreError>;
+    async fn audit(&self, id: Option<SagaId>, page: &Page<u64>) -> Result<Vec<AuditRecord>, StoreError> {
+        self.audits(&AuditFilter { saga: id, ..AuditFilter::default() }, page).await
+    }
 
     /// How many sagas there are per definition and state. Terminal ones may be left out where counting them is slow.
     async fn counts(&self) -> Result<Vec<SagaCount>, StoreError>;
@@ -146,6 +154,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// Where finished sagas are moved out, and back; `None` in memory.
     fn archive(&self) -> Option<&dyn archive::ArchiveStore> {
+        None
+    }
+
+    /// Where API tokens are kept; `None` in memory.
+    fn tokens(&self) -> Option<&dyn tokens::TokenStore> {
         None
     }
 
@@ -324,25 +337,6 @@ pub struct HistoryRecord {
     pub at: Timestamp,
     /// What.
     pub event: EventKind,
-}
-
-/// What an operator did.
-#[derive(Clone, Debug, PartialEq)]
-pub struct AuditRecord {
-    /// Grows; given by the store when written (0 until then).
-    pub id: u64,
-    /// When.
-    pub at: Timestamp,
-    /// Who: the token's name, or `anonymous`.
-    pub actor: String,
-    /// The saga, if it was about one.
-    pub saga: Option<SagaId>,
-    /// What, for example `retry` or `register`.
-    pub action: String,
-    /// Why.
-    pub reason: String,
-    /// The rest, as JSON.
-    pub detail: Payload,
 }
 
 /// What was written.

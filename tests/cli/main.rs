@@ -9,4 +9,5 @@ mod graph;
 mod program;
 mod signal;
 mod simulate;
+mod tokens;
 mod versions;

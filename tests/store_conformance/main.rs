@@ -15,4 +15,5 @@ mod rig;
 mod schema;
 mod sqlite;
 mod starts;
+mod tokens;
 mod versions;

@@ -87,6 +87,11 @@ pub struct PageArgs {
 }
 
 impl PageArgs {
+    /// Whether a part of the list was asked for.
+    pub fn is_part(&self) -> bool {
+        self.limit.is_some() || self.cursor.is_some()
+    }
+
     /// Reads the part of the list at `path`.
     pub async fn read(self, remote: &Remote, path: &[&str], mut query: Vec<(&str, String)>) -> Result<Pages, CliError> {
         query.extend(self.limit.map(|limit| ("limit", limit.to_string())));

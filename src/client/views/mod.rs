@@ -4,6 +4,7 @@
 //! contract, kept as text for the same reason.
 
 mod advice;
+mod audit;
 mod definitions;
 mod history;
 mod outbox;
@@ -18,6 +19,7 @@ mod versions;
 use serde::{Deserialize, Serialize};
 
 pub use advice::{AdviceView, MoveView, RetriesView, TimeoutView};
+pub use audit::{AuditItem, AuditPage};
 pub use definitions::{
     CompensationView, DefinitionList, DefinitionSummary, DefinitionVersions, DefinitionView, RetryView,
     StepOfDefinition,

@@ -91,7 +91,7 @@ impl Keeper {
         let messages = match tokio::time::timeout(PATIENCE, self.broker.queue(&queue)).await {
             Ok(Ok(status)) => status.map_or(0, |status| status.messages),
             // One that may not be looked at is not kept waiting for that.
-            Ok(Err(BrokerError::Refused(_) | BrokerError::Mismatch { .. })) => 0,
+            Ok(Err(BrokerError::Refused(_) | BrokerError::Mismatch { .. } | BrokerError::Missing { .. })) => 0,
             Ok(Err(BrokerError::Unreachable { .. } | BrokerError::Address { .. })) | Err(_) => return,
         };
         self.gates.with(&participant, |gate| gate.seen(messages, sent));

@@ -356,7 +356,7 @@ fn bind_history<'q>(query: Bound<'q>, history: &[&'q HistoryRecord]) -> Bound<'q
         .bind(history.iter().map(|record| row::json(&record.event)).collect::<Vec<_>>())
 }
 
-async fn insert_audit(connection: &mut PgConnection, audits: &[AuditRecord]) -> Result<(), StoreError> {
+pub(super) async fn insert_audit(connection: &mut PgConnection, audits: &[AuditRecord]) -> Result<(), StoreError> {
     if audits.is_empty() {
         return Ok(());
     }

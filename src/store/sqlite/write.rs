@@ -273,7 +273,7 @@ fn bind_history<'q>(query: Bound<'q>, record: &&HistoryRecord) -> Bound<'q> {
 }
 
 /// There are few of these, so that they come as JSON.
-async fn audit(connection: &mut SqliteConnection, audits: &[AuditRecord]) -> Result<(), StoreError> {
+pub(super) async fn audit(connection: &mut SqliteConnection, audits: &[AuditRecord]) -> Result<(), StoreError> {
     if audits.is_empty() {
         return Ok(());
     }

@@ -149,6 +149,7 @@ impl Tap {
                 ],
                 dead_letters: false,
             }],
+            ..Topology::default()
         };
         broker.declare(&topology).await.expect("the tap's queue is declared");
         let mut consumer = broker.consume("judge.tap", 1_000).await.expect("the tap listens");

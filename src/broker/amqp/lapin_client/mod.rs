@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::broker::amqp::address::Address;
-use crate::broker::amqp::lapin_client::declare::{declare, said};
+use crate::broker::amqp::lapin_client::declare::said;
 use crate::broker::amqp::lapin_client::publish::Publisher;
 use crate::broker::{Broker, BrokerError, Consumer, Published, QueueStatus, Topology};
 use crate::message::Envelope;
@@ -107,7 +107,7 @@ impl Drop for LapinBroker {
 #[async_trait]
 impl Broker for LapinBroker {
     async fn declare(&self, topology: &Topology) -> Result<(), BrokerError> {
-        self.publishing.request(|channel| async move { declare(self.address(), &channel, topology).await }).await?;
+        self.publishing.declare(topology).await?;
         self.declared.lock().unwrap_or_else(PoisonError::into_inner).merge(topology.clone());
         Ok(())
     }
