@@ -7,6 +7,7 @@
 pub mod archive;
 mod audit;
 mod counter;
+mod definition;
 mod error;
 pub mod memory;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
@@ -32,6 +33,7 @@ use crate::message::TokenKey;
 use crate::payload::Payload;
 use crate::saga::{CommandState, Direction, EventKind, Figures, Outcome, Phase, Problem, Saga, Settled};
 pub use audit::{AuditFilter, AuditRecord};
+pub use definition::{DefinitionRecord, Deprecation, Registration};
 pub use error::StoreError;
 use overview::{FieldIs, Lifetime, Service, StateCount, StuckGroup};
 
@@ -528,45 +530,6 @@ pub struct SagaCount {
     pub state: String,
     /// How many.
     pub count: u64,
-}
-
-/// A registered definition version.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DefinitionRecord {
-    /// Name and version.
-    pub reference: DefinitionRef,
-    /// SHA-256 of its content.
-    pub hash: [u8; 32],
-    /// The text as it was registered.
-    pub source: String,
-    /// When.
-    pub registered_at: Timestamp,
-    /// By whom.
-    pub registered_by: String,
-    /// Set while the version is deprecated: nothing new is started with it. Not written by [`Store::register`].
-    pub deprecated: Option<Deprecation>,
-}
-
-/// Since when, by whom and why a definition version is deprecated.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Deprecation {
-    /// Since when.
-    pub at: Timestamp,
-    /// By whom.
-    pub actor: String,
-    /// Why.
-    pub reason: String,
-}
-
-/// What became of a registration.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Registration {
-    /// It is new.
-    New,
-    /// It was registered before with the same content; the stored record.
-    Same(DefinitionRecord),
-    /// It was registered before with other content, and versions are immutable; the stored record.
-    Different(DefinitionRecord),
 }
 
 /// One migration.
