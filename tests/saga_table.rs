@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 
 use amends::definition::Definition;
 use amends::id::{Seq, StepIndex};
+use amends::payload::Payload;
 use amends::saga::{
     Direction, Effect, EventKind, Note, Operation, Problem, ReplyOutcome, StepState, Told, allowed, replay,
 };
@@ -191,6 +192,8 @@ fn events(saga: &Driven<'_>) -> Vec<(String, EventKind)> {
         events.push((format!("skip {name}"), EventKind::Operated { operation }));
         let operation = Operation::Retry { step: Some(index) };
         events.push((format!("retry {name}"), EventKind::Operated { operation }));
+        let operation = Operation::Edit { step: index, input: Payload::trusted("{}") };
+        events.push((format!("edit {name}"), EventKind::Operated { operation }));
     }
     events
 }
@@ -336,6 +339,8 @@ fn events_of_kinds(saga: &Driven<'_>) -> Vec<(String, EventKind)> {
         }
         let operation = Operation::Skip { step: index };
         events.push((format!("skip {name}"), EventKind::Operated { operation }));
+        let operation = Operation::Edit { step: index, input: Payload::trusted("{}") };
+        events.push((format!("edit {name}"), EventKind::Operated { operation }));
     }
     let operations =
         [Operation::Retry { step: None }, Operation::Cancel, Operation::Resume, Operation::Pause, Operation::Abandon];

@@ -13,6 +13,7 @@
 mod advice;
 pub(crate) mod auth;
 mod body;
+pub(crate) mod dead;
 mod definitions;
 pub(crate) mod graph;
 mod guard;

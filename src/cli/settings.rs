@@ -10,7 +10,9 @@ use super::error::CliError;
 pub const DEFAULT_HTTP: &str = "127.0.0.1:7070";
 
 /// The keys of the settings file.
-const KEYS: &[&str] = &["store", "broker", "http", "url", "tokens"];
+const KEYS: &[&str] = &["store", "broker", "http", "url", "operators", "tokens"];
+/// The keys of the table `operators`.
+const OPERATOR_KEYS: &[&str] = &["allow_edit"];
 /// The keys of one entry of `tokens`.
 const TOKEN_KEYS: &[&str] = &["name", "role", "sha256"];
 
@@ -53,6 +55,16 @@ pub struct Settings {
     pub token: Option<String>,
     /// Who may use the server that `serve` runs. From the file only.
     pub tokens: Vec<TokenEntry>,
+    /// What operators may do on the server that `serve` runs. From the file; a flag of `serve` adds to it.
+    pub operators: Operators,
+}
+
+/// What operators may do beyond what they always may.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Operators {
+    /// Whether they may send a command that was refused with another input.
+    pub allow_edit: bool,
 }
 
 /// One token that the server accepts. The file holds its hash, so that reading the file does not give it away.
@@ -74,6 +86,7 @@ struct File {
     broker: Option<String>,
     http: Option<String>,
     url: Option<String>,
+    operators: Operators,
     tokens: Vec<TokenEntry>,
 }
 
@@ -96,6 +109,7 @@ impl Settings {
             url: over(args.url, file.url),
             token: over(args.token, None),
             tokens: file.tokens,
+            operators: file.operators,
         })
     }
 
@@ -104,8 +118,8 @@ impl Settings {
     /// # Errors
     /// What is wrong, with line and column, and the way out.
     pub fn from_file_text(text: &str) -> Result<Self, (String, String)> {
-        let File { store, broker, http, url, tokens } = parse_file(text)?;
-        Ok(Self { store, broker, http, url, token: None, tokens })
+        let File { store, broker, http, url, operators, tokens } = parse_file(text)?;
+        Ok(Self { store, broker, http, url, token: None, tokens, operators })
     }
 
     /// The store to use: the one set, or SQLite under the user's data folder, which is made if need be.
@@ -162,6 +176,12 @@ fn parse_file(text: &str) -> Result<File, (String, String)> {
     let table = DeTable::parse(text).map_err(wrong)?;
     for (key, value) in table.get_ref() {
         known(text, key.get_ref(), key.span().start, KEYS)?;
+        let name: &str = key.get_ref();
+        if let (DeValue::Table(operators), "operators") = (value.get_ref(), name) {
+            for key in operators.keys() {
+                known(text, key.get_ref(), key.span().start, OPERATOR_KEYS)?;
+            }
+        }
         if let DeValue::Array(tokens) = value.get_ref() {
             for token in tokens.iter().filter_map(|token| token.get_ref().as_table()) {
                 for key in token.keys() {

@@ -4,6 +4,7 @@
 //! contract, kept as text for the same reason.
 
 mod advice;
+mod dead;
 mod definitions;
 mod history;
 mod outbox;
@@ -18,6 +19,10 @@ mod versions;
 use serde::{Deserialize, Serialize};
 
 pub use advice::{AdviceView, MoveView, RetriesView, TimeoutView};
+pub use dead::{
+    DeadLetterOutcome, DeadLetterPage, DeadLetterRequest, DeadLetterResult, DeadLetterView, DeadQueueList,
+    DeadQueueView, DeathView,
+};
 pub use definitions::{
     CompensationView, DefinitionList, DefinitionSummary, DefinitionVersions, DefinitionView, RetryView,
     StepOfDefinition,
@@ -25,8 +30,8 @@ pub use definitions::{
 pub use history::{HistoryItem, HistoryView};
 pub use outbox::{OutboxItem, OutboxPage};
 pub use overview::{ActivityView, OverviewView, ParticipantActivityView, StateCountView, StuckGroupView};
-pub use participants::{ParticipantList, ParticipantView};
-pub use preview::{PlannedView, PreviewView};
+pub use participants::{ParticipantList, ParticipantView, PauseRequest, PauseResult, PauseView};
+pub use preview::{ChangeView, EditRequest, PlannedView, PreviewView};
 pub use problem::{FieldProblem, ProblemDocument};
 pub use sagas::{
     BatchItem, BatchRequest, BatchResult, ChildView, CompensationOfStep, ElementView, OperateRequest, ParentView,

@@ -4,6 +4,7 @@
 mod archive;
 mod figures;
 mod overview;
+mod pauses;
 mod read;
 mod write;
 
@@ -38,6 +39,11 @@ const MIGRATIONS: &[Known] = &[
     Known { version: 3, name: "deprecations", sql: include_str!("../../../migrations/postgres/0003_deprecations.sql") },
     Known { version: 4, name: "archive", sql: include_str!("../../../migrations/postgres/0004_archive.sql") },
     Known { version: 5, name: "due_slot", sql: include_str!("../../../migrations/postgres/0005_due_slot.sql") },
+    Known {
+        version: 8,
+        name: "participant_pause",
+        sql: include_str!("../../../migrations/postgres/0008_participant_pause.sql"),
+    },
 ];
 
 /// Connections to the database: batches need few.
@@ -218,6 +224,10 @@ fn refused(error: sqlx::Error) -> StoreError {
 #[async_trait]
 impl Store for PostgresStore {
     fn archive(&self) -> Option<&dyn crate::store::archive::ArchiveStore> {
+        Some(self)
+    }
+
+    fn pauses(&self) -> Option<&dyn crate::store::pauses::PauseStore> {
         Some(self)
     }
 

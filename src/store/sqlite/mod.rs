@@ -4,6 +4,7 @@
 mod archive;
 mod figures;
 mod overview;
+mod pauses;
 mod read;
 mod rows;
 mod write;
@@ -43,6 +44,11 @@ const MIGRATIONS: &[Known] = &[
     Known { version: 3, name: "deprecations", sql: include_str!("../../../migrations/sqlite/0003_deprecations.sql") },
     Known { version: 4, name: "archive", sql: include_str!("../../../migrations/sqlite/0004_archive.sql") },
     Known { version: 5, name: "due_slot", sql: include_str!("../../../migrations/sqlite/0005_due_slot.sql") },
+    Known {
+        version: 8,
+        name: "participant_pause",
+        sql: include_str!("../../../migrations/sqlite/0008_participant_pause.sql"),
+    },
 ];
 
 /// How long to wait for another process that holds the file.
@@ -249,6 +255,10 @@ fn time(micros: i64) -> Result<Timestamp, StoreError> {
 #[async_trait]
 impl Store for SqliteStore {
     fn archive(&self) -> Option<&dyn crate::store::archive::ArchiveStore> {
+        Some(self)
+    }
+
+    fn pauses(&self) -> Option<&dyn crate::store::pauses::PauseStore> {
         Some(self)
     }
 
