@@ -157,9 +157,9 @@ async fn dead_letters_are_selected_looked_at_and_dropped() {
     let page = house.get(&format!("{path}/drop?id=m0&id=m2")).await.text;
     assert!(page.contains("Drop 2 messages") && page.contains("--message m0 --message m2"), "{page}");
     let csrf = field(&page, "csrf");
-    let done =
-        submit(&house, &format!("{path}/drop"), &[("csrf", &csrf), ("id", "m0"), ("id", "m2"), ("reason", "garbage")]);
-    assert_eq!(done.await.status, 303);
+    let pairs = [("csrf", csrf.as_str()), ("id", "m0"), ("id", "m2"), ("reason", "garbage")];
+    let done = submit(&house, &format!("{path}/drop"), &pairs).await;
+    assert_eq!(done.status, 303, "{}", done.text);
     let page = house.get(path).await.text;
     assert!(
         page.contains("value=\"m1\"") && !page.contains("value=\"m0\"") && !page.contains("value=\"m2\""),
