@@ -339,8 +339,6 @@ fn events_of_kinds(saga: &Driven<'_>) -> Vec<(String, EventKind)> {
         }
         let operation = Operation::Skip { step: index };
         events.push((format!("skip {name}"), EventKind::Operated { operation }));
-        let operation = Operation::Edit { step: index, input: Payload::trusted("{}") };
-        events.push((format!("edit {name}"), EventKind::Operated { operation }));
     }
     let operations =
         [Operation::Retry { step: None }, Operation::Cancel, Operation::Resume, Operation::Pause, Operation::Abandon];

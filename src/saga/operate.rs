@@ -130,6 +130,10 @@ impl Machine<'_> {
             {
                 self.send_compensation_with(index, owed, generation + 1, input.clone());
             }
+            StepState::Failed { .. } => {
+                let why = format!("step `{}` was refused, and the saga goes back: nothing is sent for it", step.name);
+                return Err(self.illegal("edit", why));
+            }
             state => {
                 let (name, status) = (&step.name, state.status().as_str());
                 let why = format!("step `{name}` is {status}, and only what was refused is sent with another input");
