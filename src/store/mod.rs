@@ -6,6 +6,7 @@
 
 pub mod archive;
 mod counter;
+mod definitions;
 mod error;
 mod health;
 pub mod memory;
@@ -31,6 +32,7 @@ use crate::id::{CommandId, DefinitionRef, SagaId, Seq};
 use crate::message::TokenKey;
 use crate::payload::Payload;
 use crate::saga::{CommandState, Direction, EventKind, Figures, Outcome, Phase, Problem, Saga, Settled};
+pub use definitions::{Deprecation, Registration};
 pub use error::StoreError;
 pub use health::{Migration, StoreHealth};
 use overview::{FieldIs, Lifetime, Service, StateCount, StuckGroup};
@@ -559,28 +561,6 @@ pub struct DefinitionRecord {
     pub registered_by: String,
     /// Set while the version is deprecated: nothing new is started with it. Not written by [`Store::register`].
     pub deprecated: Option<Deprecation>,
-}
-
-/// Since when, by whom and why a definition version is deprecated.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Deprecation {
-    /// Since when.
-    pub at: Timestamp,
-    /// By whom.
-    pub actor: String,
-    /// Why.
-    pub reason: String,
-}
-
-/// What became of a registration.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Registration {
-    /// It is new.
-    New,
-    /// It was registered before with the same content; the stored record.
-    Same(DefinitionRecord),
-    /// It was registered before with other content, and versions are immutable; the stored record.
-    Different(DefinitionRecord),
 }
 
 /// The seq of each of a saga's commands that is PENDING, with attempt and due time, as its steps tell.
