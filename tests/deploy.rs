@@ -150,8 +150,7 @@ fn the_sample_settings_are_all_that_there_are() {
         assert!(
             settings
                 .iter()
-                .any(|line| line.starts_with(key)
-                    || [format!("[[{key}]]"), format!("[{key}]")].contains(&line.to_string())),
+                .any(|line| line.starts_with(key) || *line == format!("[[{key}]]") || *line == format!("[{key}]")),
             "{key}"
         );
     }

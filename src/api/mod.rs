@@ -14,6 +14,7 @@ mod advice;
 mod audit;
 pub(crate) mod auth;
 mod body;
+pub(crate) mod dead;
 mod definitions;
 pub(crate) mod graph;
 mod guard;

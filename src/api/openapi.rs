@@ -14,9 +14,14 @@ use crate::client::views;
     views::AuditPage,
     views::BatchRequest,
     views::BatchResult,
+    views::DeadLetterPage,
+    views::DeadLetterRequest,
+    views::DeadLetterResult,
+    views::DeadQueueList,
     views::DefinitionList,
     views::DefinitionVersions,
     views::DefinitionView,
+    views::EditRequest,
     views::HealthView,
     views::HistoryView,
     views::MigrateRequest,
@@ -25,6 +30,8 @@ use crate::client::views;
     views::OperateRequest,
     views::OutboxPage,
     views::ParticipantList,
+    views::PauseRequest,
+    views::PauseResult,
     views::OverviewView,
     views::ProblemDocument,
     views::ReasonRequest,
@@ -115,7 +122,8 @@ fn parameters(route: &Route) -> Vec<Value> {
         };
         json!({ "name": name, "in": "query", "schema": schema })
     });
-    let if_match = (route.right == Right::Operate).then(|| {
+    let has_revision = route.right == Right::Operate && route.path.starts_with("/v1/sagas/{id}/");
+    let if_match = has_revision.then(|| {
         json!({
             "name": "If-Match", "in": "header", "schema": { "type": "string" },
             "description": "The saga's ETag as it was seen; refused with 412 when the saga has moved since.",

@@ -13,14 +13,19 @@ use crate::api::query::Query;
 use crate::api::saga_view::saga_view;
 use crate::api::sagas::{Id, etag};
 use crate::api::{App, sagas};
-use crate::client::views::{FieldProblem, PlannedView, PreviewView};
+use crate::client::views::{ChangeView, FieldProblem, PlannedView, PreviewView};
+use crate::coordinator::handle::{Original, original};
 use crate::coordinator::preview::{Planned, preview};
 use crate::coordinator::{CoordinatorError, Operate, OperatorAction};
+use crate::definition::Definition;
 use crate::id::SagaId;
+use crate::payload::{Payload, differences};
 use crate::store::SagaRecord;
 
 /// Characters of a reason, at most.
 pub(crate) const MAX_REASON: usize = 1_000;
+/// Places in which an edited input differs that are told, at most.
+pub(crate) const MOST_CHANGES: usize = 100;
 
 pub(super) async fn operate(
     State(app): State<App>,
@@ -33,13 +38,25 @@ pub(super) async fn operate(
 ) -> Result<Response, Problem> {
     let expected_revision = if_match(&headers)?;
     let word = path.as_str().rsplit('/').next().unwrap_or_default();
-    let takes_step = matches!(word, "retry" | "skip");
-    let known: &[&str] = if takes_step { &["reason", "step"] } else { &["reason"] };
+    let known: &[&str] = match word {
+        "edit" => &["reason", "step", "input"],
+        "retry" | "skip" => &["reason", "step"],
+        _ => &["reason"],
+    };
     let mut fields = Fields::new(body, "", known)?;
     let reason = fields.text("reason");
     let step = fields.text("step");
+    let input = (word == "edit").then(|| Payload::from(fields.required("input")));
     fields.finish()?;
-    let action = action(word, step).ok_or_else(|| Problem::new(ROUTE_UNKNOWN, format!("`{word}` is no action")))?;
+    let (action, expected_revision) = match input {
+        None => (action(word, step), expected_revision),
+        Some(input) => {
+            let (action, seen) = edit(&app, id, step, input).await?;
+            // What the audit log says of the command that was refused is of this revision.
+            (Some(action), expected_revision.or(Some(seen)))
+        }
+    };
+    let action = action.ok_or_else(|| Problem::new(ROUTE_UNKNOWN, format!("`{word}` is no action")))?;
     match query.get("dryRun") {
         None | Some("false") => {}
         Some("true") => return dry_run(&app, id, &action, expected_revision).await,
@@ -53,6 +70,15 @@ pub(super) async fn operate(
     let definition = sagas::expanded(&saga, &app.coordinator.definition(&saga.definition).await?)?;
     let record = SagaRecord { saga, commands: commands.unwrap_or_default() };
     Ok((etag(&record.saga), Answer(saga_view(&definition, &record))).into_response())
+}
+
+/// An edit, with what it is made of, and the revision at which that was seen.
+async fn edit(app: &App, id: SagaId, step: Option<String>, input: Payload) -> Result<(OperatorAction, u32), Problem> {
+    let (definition, record) = sagas::load(app, id).await?;
+    let original = original(&record, &definition, step.as_deref()).map(Original::from);
+    let action = OperatorAction::Edit { step, input, original };
+    app.coordinator.may_do(&action)?;
+    Ok((action, record.saga.revision))
 }
 
 /// What the action would do; nothing is done.
@@ -78,8 +104,17 @@ async fn dry_run(
         follows: view(&found.follows),
         closes: view(&found.closes),
         ends: found.ends.map(str::to_owned),
+        changes: changes(&definition, &record, action),
     };
     Ok((etag(saga), Answer(answer)).into_response())
+}
+
+/// How an edited input differs from the one that was refused.
+fn changes(definition: &Definition, record: &SagaRecord, action: &OperatorAction) -> Vec<ChangeView> {
+    let OperatorAction::Edit { step, input, .. } = action else { return Vec::new() };
+    let Some(entry) = original(record, definition, step.as_deref()) else { return Vec::new() };
+    let found = differences(entry.body.value(), input.value(), MOST_CHANGES);
+    found.into_iter().map(ChangeView::from).collect()
 }
 
 fn planned_view(planned: &Planned) -> PlannedView {

@@ -13,8 +13,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::api::auth::{AuthConfig, Right};
 use crate::api::problem::{METHOD_NOT_ALLOWED, Problem, ROUTE_UNKNOWN};
 use crate::api::{
-    App, advice, audit, definitions, guard, health, openapi, operate, outbox, overview, participants, sagas, signal,
-    start, versions,
+    App, advice, audit, dead, definitions, guard, health, openapi, operate, outbox, overview, participants, sagas,
+    signal, start, versions,
 };
 use crate::clock::Clock;
 use crate::coordinator::Coordinator;
@@ -76,6 +76,11 @@ impl Route {
         self
     }
 
+    const fn needing(mut self, right: Right) -> Self {
+        self.right = right;
+        self
+    }
+
     const fn open(mut self) -> Self {
         self.right = Right::Open;
         self
@@ -125,6 +130,34 @@ const fn operation(path: &'static str, summary: &'static str) -> Route {
         gives: &[(200, Gives::Either("SagaView", "PreviewView"))],
         problems: &[404, 409, 412, 413, 415, 422, 429],
         handler: || post(operate::operate),
+    }
+}
+
+const fn pausing(path: &'static str, summary: &'static str) -> Route {
+    Route {
+        method: Method::POST,
+        path,
+        right: Right::Operate,
+        query: &["dryRun"],
+        summary,
+        takes: Takes::Json("PauseRequest"),
+        gives: &[(200, Gives::Json("PauseResult"))],
+        problems: &[404, 409, 413, 415, 422],
+        handler: || post(participants::change),
+    }
+}
+
+const fn burying(path: &'static str, summary: &'static str) -> Route {
+    Route {
+        method: Method::POST,
+        path,
+        right: Right::Operate,
+        query: &["dryRun"],
+        summary,
+        takes: Takes::Json("DeadLetterRequest"),
+        gives: &[(200, Gives::Json("DeadLetterResult"))],
+        problems: &[404, 409, 413, 415, 422],
+        handler: || post(dead::change),
     }
 }
 
@@ -261,6 +294,11 @@ pub(super) const ROUTES: &[Route] = &[
     .served_by(Takes::Json("MigrateRequest"), || post(versions::migrate)),
     operation("/v1/sagas/{id}/retry", "Sends again what is stuck or backing off, with a fresh count of attempts"),
     operation("/v1/sagas/{id}/skip", "Passes over a step, or over its compensation"),
+    operation(
+        "/v1/sagas/{id}/edit",
+        "Sends what was refused once more, with another input; off unless the server allows it",
+    )
+    .served_by(Takes::Json("EditRequest"), || post(operate::operate)),
     operation("/v1/sagas/{id}/compensate", "Sends a saga back: what was done is undone"),
     operation("/v1/sagas/{id}/pause", "Sends nothing new until resumed; replies are still applied"),
     operation("/v1/sagas/{id}/resume", "Undoes a pause"),
@@ -286,11 +324,34 @@ pub(super) const ROUTES: &[Route] = &[
     .asking(&["saga", "actor", "action", "since", "limit", "cursor"]),
     read(
         "/v1/participants",
-        "Lists the participants of all definitions: queue, backlog, oldest unanswered command, circuit",
+        "Lists the participants of all definitions: queue, backlog, oldest unanswered command, circuit, pauses",
         &[(200, Gives::Json("ParticipantList"))],
         &[],
         || get(participants::list),
     ),
+    pausing(
+        "/v1/participants/{name}/pause",
+        "Holds back the commands for a participant, or for one of its actions, until resumed",
+    ),
+    pausing("/v1/participants/{name}/resume", "Undoes a pause: what was held back goes out bit by bit"),
+    read(
+        "/v1/dead-letters",
+        "Lists the queues of dead letters with how many messages each has",
+        &[(200, Gives::Json("DeadQueueList"))],
+        &[],
+        || get(dead::queues),
+    ),
+    read(
+        "/v1/dead-letters/{queue}",
+        "Shows the oldest messages of a queue of dead letters, which stay where they are",
+        &[(200, Gives::Json("DeadLetterPage"))],
+        &[404],
+        || get(dead::list),
+    )
+    .asking(&["limit"])
+    .needing(Right::Operate),
+    burying("/v1/dead-letters/{queue}/replay", "Publishes dead letters to where they came from, then removes them"),
+    burying("/v1/dead-letters/{queue}/drop", "Removes dead letters for good"),
     read(
         "/v1/overview",
         "Tells how much there is, what is stuck and why, and how it went in the last hour",

@@ -15,7 +15,7 @@ use crate::api::problem::{PATH_INVALID, Problem, SAGA_ID_INVALID};
 use crate::api::query::Query;
 use crate::api::saga_view::{saga_view, summary};
 use crate::api::{App, graph, history};
-use crate::client::views::{ChildView, HistoryView, SagaPage, SagaView};
+use crate::client::views::{ChildView, HistoryView, SagaPage, SagaSummaryView, SagaView};
 use crate::coordinator::Coordinator;
 use crate::coordinator::view::awaited;
 use crate::definition::{Definition, Work};
@@ -78,9 +78,12 @@ pub(super) async fn list(
         if definition.has_loops() {
             // Which steps it has depends on its input, which lists come without.
             let Some(record) = app.coordinator.store().saga(found.saga.id).await? else { continue };
-            items.push(summary(&*expanded(&record.saga, &definition)?, &record.saga));
+            let definition = expanded(&record.saga, &definition)?;
+            let waiting_for = app.coordinator.waiting_for(&definition, &record.saga);
+            items.push(SagaSummaryView { waiting_for, ..summary(&definition, &record.saga) });
         } else {
-            items.push(summary(&definition, &found.saga));
+            let waiting_for = app.coordinator.waiting_for(&definition, &found.saga);
+            items.push(SagaSummaryView { waiting_for, ..summary(&definition, &found.saga) });
         }
     }
     Ok(Answer(SagaPage { items, next }))
@@ -89,6 +92,7 @@ pub(super) async fn list(
 pub(super) async fn show(State(app): State<App>, Id(id): Id) -> Result<Response, Problem> {
     let (definition, record) = load(&app, id).await?;
     let mut view = saga_view(&definition, &record);
+    view.waiting_for = app.coordinator.waiting_for(&definition, &record.saga);
     if !record.saga.paused
         && let Some(waiting_for) = &mut view.waiting_for
     {

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "amqp")]
 pub mod amqp;
+pub mod browse;
 pub mod in_process;
 pub mod topology;
 
@@ -55,6 +56,14 @@ pub trait Broker: Send + Sync + 'static {
     /// # Errors
     /// When the broker cannot be reached in time.
     async fn queue(&self, queue: &str) -> Result<Option<QueueStatus>, BrokerError>;
+
+    /// Looks into a queue without consuming it, for people who look at dead letters.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached in time, the queue is not there, or queues cannot be looked into.
+    async fn browse(&self, queue: &str) -> Result<Box<dyn browse::Browser>, BrokerError> {
+        Err(BrokerError::Refused(format!("`{queue}` cannot be looked into: this broker does not know how")))
+    }
 
     /// Whether messages are lost when this process ends, so that after a start every PENDING command must be sent again.
     fn is_volatile(&self) -> bool;

@@ -12,6 +12,7 @@ mod bench;
 mod check;
 mod completions;
 mod connect;
+mod dead_letters;
 mod definitions;
 pub mod demo;
 mod doctor;
@@ -83,8 +84,11 @@ enum Command {
     Stuck(stuck::Args),
     /// List commands in the outbox; those whose outcome is not known yet unless told otherwise
     Outbox(outbox::Args),
-    /// List participants: their queues, what waits there, and whether they only fail
-    Participants,
+    /// List participants: their queues, what waits there, and whether they only fail; pause and resume them
+    Participants(participants::Args),
+    /// Look at messages that nobody could take, bring them back, or drop them
+    #[command(subcommand)]
+    DeadLetters(dead_letters::Command),
     /// Make, list and revoke the tokens of the store; needs no server
     #[command(subcommand)]
     Tokens(tokens::Command),
@@ -161,7 +165,8 @@ impl Cli {
             Command::Simulate(args) => simulate::run_plans(args, &context).await,
             Command::Stuck(args) => stuck::run(args, &context).await,
             Command::Outbox(args) => outbox::run(args, &context).await,
-            Command::Participants => participants::run(&context).await,
+            Command::Participants(args) => participants::run(args, &context).await,
+            Command::DeadLetters(command) => dead_letters::run(command, &context).await,
             Command::Tokens(command) => tokens::run(command, &context).await,
             Command::Audit(args) => audit::run(args, &context).await,
             Command::Archive(args) => archive::run(args, &context).await,

@@ -39,6 +39,9 @@ pub struct Args {
     log_format: LogFormat,
     #[command(flatten)]
     limits: LimitArgs,
+    /// Let operators send a command that was refused with another input; also `[operators] allow_edit` of the settings
+    #[arg(long, env = "AMENDS_ALLOW_EDIT", value_parser = clap::builder::FalseyValueParser::new())]
+    allow_edit: bool,
     #[command(flatten)]
     retention: super::archive::Retention,
     /// Register these definition files, or every file of these folders, at the start
@@ -119,7 +122,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
              for services of their own set AMENDS_BROKER to amqp://...",
         );
     }
-    let options = CoordinatorOptions { limits: args.limits.limits(), ..CoordinatorOptions::default() };
+    let allow_edit = args.allow_edit || context.settings.operators.allow_edit;
+    let options = CoordinatorOptions { limits: args.limits.limits(), allow_edit, ..CoordinatorOptions::default() };
     let launch = async || Coordinator::launch(store.clone(), broker.clone(), options.clone()).await;
     let coordinator = patiently(&stop, CoordinatorError::is_transient, launch).await?;
     for file in definition_files(&args.definitions)? {

@@ -11,7 +11,9 @@ use super::error::CliError;
 pub const DEFAULT_HTTP: &str = "127.0.0.1:7070";
 
 /// The keys of the settings file.
-const KEYS: &[&str] = &["store", "broker", "http", "url", "tokens", "oidc"];
+const KEYS: &[&str] = &["store", "broker", "http", "url", "operators", "tokens", "oidc"];
+/// The keys of the table `operators`.
+const OPERATOR_KEYS: &[&str] = &["allow_edit"];
 /// The keys of one entry of `tokens`.
 const TOKEN_KEYS: &[&str] = &["name", "role", "sha256"];
 /// The keys of `oidc`.
@@ -58,6 +60,8 @@ pub struct Settings {
     pub tokens: Vec<TokenEntry>,
     /// An issuer whose tokens that server accepts, too. From the file only.
     pub oidc: Option<OidcSettings>,
+    /// What operators may do on the server that `serve` runs. From the file; a flag of `serve` adds to it.
+    pub operators: Operators,
 }
 
 /// An issuer of tokens (OpenID Connect).
@@ -90,6 +94,14 @@ impl OidcSettings {
     }
 }
 
+/// What operators may do beyond what they always may.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Operators {
+    /// Whether they may send a command that was refused with another input.
+    pub allow_edit: bool,
+}
+
 /// One token that the server accepts. The file holds its hash, so that reading the file does not give it away.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -109,6 +121,7 @@ struct File {
     broker: Option<String>,
     http: Option<String>,
     url: Option<String>,
+    operators: Operators,
     tokens: Vec<TokenEntry>,
     oidc: Option<OidcSettings>,
 }
@@ -133,6 +146,7 @@ impl Settings {
             token: over(args.token, None),
             tokens: file.tokens,
             oidc: file.oidc,
+            operators: file.operators,
         })
     }
 
@@ -141,8 +155,8 @@ impl Settings {
     /// # Errors
     /// What is wrong, with line and column, and the way out.
     pub fn from_file_text(text: &str) -> Result<Self, (String, String)> {
-        let File { store, broker, http, url, tokens, oidc } = parse_file(text)?;
-        Ok(Self { store, broker, http, url, token: None, tokens, oidc })
+        let File { store, broker, http, url, operators, tokens, oidc } = parse_file(text)?;
+        Ok(Self { store, broker, http, url, token: None, tokens, operators, oidc })
     }
 
     /// The store to use: the one set, or SQLite under the user's data folder, which is made if need be.
@@ -202,6 +216,12 @@ fn parse_file(text: &str) -> Result<File, (String, String)> {
         if let (DeValue::Table(oidc), "oidc") = (value.get_ref(), key.get_ref().as_ref()) {
             for key in oidc.keys() {
                 known(text, key.get_ref(), key.span().start, OIDC_KEYS)?;
+            }
+        }
+        let name: &str = key.get_ref();
+        if let (DeValue::Table(operators), "operators") = (value.get_ref(), name) {
+            for key in operators.keys() {
+                known(text, key.get_ref(), key.span().start, OPERATOR_KEYS)?;
             }
         }
         if let DeValue::Array(tokens) = value.get_ref() {

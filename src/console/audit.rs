@@ -73,12 +73,21 @@ pub(super) fn table(visit: &Visit, rows: &[AuditRecord], with_saga: bool) -> Mar
     }
 }
 
-/// The definition or the token that a row is about, if it is about one.
+/// The definition, participant, queue or token that a row is about, if it is about one.
 fn about(row: &AuditRecord) -> String {
-    if let Some(token) = row.detail.value()["token"].as_str() {
+    let detail = row.detail.value();
+    if let Some(token) = detail["token"].as_str() {
         return format!("token {token}");
     }
-    let definition = &row.detail.value()["definition"];
+    if let Some(participant) = detail["participant"].as_str() {
+        return detail["action"]
+            .as_str()
+            .map_or_else(|| participant.to_owned(), |action| format!("{participant}.{action}"));
+    }
+    if let (Some(queue), Some(message)) = (detail["queue"].as_str(), detail["message"].as_str()) {
+        return format!("{queue}: {message}");
+    }
+    let definition = &detail["definition"];
     match (definition["name"].as_str(), definition["version"].as_u64()) {
         (Some(name), Some(version)) => format!("{name} v{version}"),
         _ => definition.as_str().unwrap_or_default().to_owned(),

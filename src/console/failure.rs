@@ -3,6 +3,7 @@
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
+use crate::console::query::encode;
 use crate::coordinator::CoordinatorError;
 use crate::store::StoreError;
 
@@ -100,6 +101,22 @@ impl From<CoordinatorError> for Failure {
             CoordinatorError::UnknownStep { message, .. } => Self::wrong("Nothing was done", message),
             CoordinatorError::UnknownDefinition { .. } | CoordinatorError::UnknownVersion { .. } => {
                 Self::missing("There is no such definition", error.to_string()).back("definitions", "All definitions")
+            }
+            CoordinatorError::UnknownDeadLetters { .. } => {
+                Self::missing("There is no such queue", format!("{error}.")).back("dead", "Dead letters")
+            }
+            CoordinatorError::DeadLetterGone { ref queue, .. } | CoordinatorError::NotReplayable { ref queue, .. } => {
+                let back = format!("dead/{}", encode(queue));
+                Self::conflict("Nothing was done", format!("{error}.")).back(back, "Look again")
+            }
+            CoordinatorError::Broker(why) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "The broker does not do it", format!("{why}. Nothing is lost."))
+            }
+            CoordinatorError::EditForbidden => {
+                Self::forbidden("Inputs are not edited on this server", format!("{error}."))
+            }
+            CoordinatorError::PauseConflict { why } => {
+                Self::conflict("Nothing was changed: it is so already", format!("{why}.")).back("", "Home")
             }
             CoordinatorError::Busy { .. } | CoordinatorError::Stopping => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "The coordinator is busy", format!("{error}. Nothing was done."))

@@ -96,6 +96,7 @@ pub(super) async fn show(
     let now = house.now();
     let saga = &dossier.record.saga;
     let mut view = saga_view(&dossier.definition, &dossier.record);
+    view.waiting_for = house.coordinator().waiting_for(&dossier.definition, saga);
     if !saga.paused
         && let Some(waiting) = &mut view.waiting_for
     {
@@ -113,7 +114,7 @@ pub(super) async fn show(
             (headline(&visit, &dossier, &view, &title, now))
             (asked(&pairs, &view, &items))
             (reason(&dossier, &view))
-            (actions::bar(&visit, &dossier, now))
+            (actions::bar(&house, &visit, &dossier, now))
             div.columns {
                 section aria-labelledby="graph-title" { h2 #graph-title { "Steps" }
                     div.graph.scroll tabindex="0" role="region" aria-label="The steps as a graph" { (drawing(graph)) }
@@ -175,7 +176,7 @@ fn headline(visit: &Visit, dossier: &Dossier, view: &SagaView, title: &str, now:
 }
 
 /// A link out, where it is one that a browser can follow harmlessly.
-fn link(address: &str) -> Markup {
+pub(super) fn link(address: &str) -> Markup {
     let is_web = address.starts_with("https://") || address.starts_with("http://");
     html! {
         @if is_web { a href=(address) rel="noreferrer noopener external" { (address) } } @else { code { (address) } }

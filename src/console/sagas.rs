@@ -162,7 +162,8 @@ async fn row(house: &House, saga: crate::saga::Saga) -> Result<Option<Row>, Fail
     let steps =
         definition.steps.iter().zip(&saga.steps).filter(|(_, state)| !saga.state.is_terminal() && is_current(state));
     let current = steps.map(|(step, _)| step.name.clone()).collect();
-    Ok(Some(Row { view: summary(&definition, &saga), current }))
+    let waiting_for = house.coordinator().waiting_for(&definition, &saga);
+    Ok(Some(Row { view: SagaSummaryView { waiting_for, ..summary(&definition, &saga) }, current }))
 }
 
 async fn names(house: &House) -> Result<Vec<String>, Failure> {

@@ -52,6 +52,7 @@ struct Inner {
     batch: Histogram,
     held: Family<OfParticipant, Counter>,
     circuits: Family<OfParticipant, Gauge>,
+    pauses: Family<Labels, Gauge>,
     commit_seconds: Histogram,
     publish_batch: Histogram,
     timer_lag: Histogram,
@@ -99,6 +100,7 @@ impl Default for Metrics {
             batch: Histogram::new(exponential_buckets(1.0, 2.0, 12)),
             held: Family::default(),
             circuits: Family::default(),
+            pauses: Family::default(),
             commit_seconds: seconds(),
             publish_batch: Histogram::new(exponential_buckets(1.0, 2.0, 12)),
             timer_lag: seconds(),
@@ -118,6 +120,11 @@ impl Default for Metrics {
                 "amends_participant_circuit_open",
                 "1 while a participant does nothing but fail, and is only sent probes",
                 inner.circuits.clone(),
+            );
+            registry.register(
+                "amends_participant_paused",
+                "1 while operators have paused a participant, or the action that is named",
+                inner.pauses.clone(),
             );
             registry.register(
                 "amends_replies",
@@ -198,6 +205,12 @@ impl Metrics {
 
     pub(super) fn circuit(&self, participant: &str, is_open: bool) {
         self.0.circuits.get_or_create(&OfParticipant { participant: participant.to_owned() }).set(i64::from(is_open));
+    }
+
+    pub(super) fn paused(&self, participant: &str, action: Option<&str>, is_paused: bool) {
+        let labels = [("participant", participant), ("action", action.unwrap_or_default())];
+        let labels: Labels = labels.map(|(name, value)| (name, value.to_owned())).into();
+        self.0.pauses.get_or_create(&labels).set(i64::from(is_paused));
     }
 
     pub(super) fn saga(&self, definition: &str, kind: &str) {

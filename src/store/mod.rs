@@ -9,10 +9,12 @@ mod audit;
 mod counter;
 mod definition;
 mod error;
+mod health;
 pub mod memory;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod migrations;
 pub mod overview;
+pub mod pauses;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
@@ -35,6 +37,7 @@ use crate::saga::{CommandState, Direction, EventKind, Figures, Outcome, Phase, P
 pub use audit::{AuditFilter, AuditRecord};
 pub use definition::{DefinitionRecord, Deprecation, Registration};
 pub use error::StoreError;
+pub use health::{Migration, StoreHealth};
 use overview::{FieldIs, Lifetime, Service, StateCount, StuckGroup};
 
 /// The store at an address: `postgres://…`, `sqlite://FILE`, or `memory:` for tests.
@@ -161,6 +164,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// Where API tokens are kept; `None` in memory.
     fn tokens(&self) -> Option<&dyn tokens::TokenStore> {
+        None
+    }
+
+    /// Where it is kept which participants are paused; `None` where none can be.
+    fn pauses(&self) -> Option<&dyn pauses::PauseStore> {
         None
     }
 
@@ -530,34 +538,6 @@ pub struct SagaCount {
     pub state: String,
     /// How many.
     pub count: u64,
-}
-
-/// One migration.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Migration {
-    /// Its number.
-    pub version: i64,
-    /// Its name.
-    pub name: String,
-    /// Its SQL.
-    pub sql: String,
-}
-
-/// What `doctor` shows of a store.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StoreHealth {
-    /// Kind and server version, for example `PostgreSQL 15.18`.
-    pub server: String,
-    /// The newest migration that was applied.
-    pub schema_version: Option<i64>,
-    /// The newest migration that this program knows.
-    pub program_version: i64,
-    /// Whether a commit survives a power cut, as far as settings tell.
-    pub is_durable: bool,
-    /// The settings that decide it, for example `("fsync", "on")`.
-    pub durability: Vec<(String, String)>,
-    /// The database's time.
-    pub now: Timestamp,
 }
 
 /// The seq of each of a saga's commands that is PENDING, with attempt and due time, as its steps tell.

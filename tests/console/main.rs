@@ -5,6 +5,7 @@ mod support;
 
 mod browser;
 mod cross_site;
+mod cure;
 mod hostile;
 mod made;
 mod operate;

@@ -9,6 +9,7 @@ mod figures;
 mod lists;
 mod make;
 mod overview;
+mod pauses;
 mod postgres;
 mod reading;
 mod rig;

@@ -33,8 +33,8 @@ pub enum Command {
     Watch(watch::Args),
     /// Tell a saga of a signal that one of its steps waits for
     Signal(signal::Args),
-    /// Send again what is stuck or waits for its next attempt
-    Retry(operate::Stepwise),
+    /// Send again what is stuck or waits for its next attempt; with --input, what was refused with another input
+    Retry(operate::Retry),
     /// Pass over a step, or over its compensation
     Skip(operate::Stepwise),
     /// Go backward: undo what was done
@@ -61,7 +61,7 @@ pub async fn run(command: Command, context: &Context) -> Result<Exit, CliError> 
         Command::Graph(args) => graph::saga(&args, context).await,
         Command::Watch(args) => watch::run(&args, context).await,
         Command::Signal(args) => signal::run(args, context).await,
-        Command::Retry(args) => operate::stepwise("retry", args, context).await,
+        Command::Retry(args) => operate::retry(args, context).await,
         Command::Skip(args) => operate::stepwise("skip", args, context).await,
         Command::Compensate(args) => operate::run("compensate", args, context).await,
         Command::Pause(args) => operate::run("pause", args, context).await,

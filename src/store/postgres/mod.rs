@@ -5,6 +5,7 @@ mod archive;
 mod figures;
 mod lines;
 mod overview;
+mod pauses;
 mod read;
 mod tokens;
 mod write;
@@ -44,6 +45,11 @@ const MIGRATIONS: &[Known] = &[
     Known { version: 4, name: "archive", sql: include_str!("../../../migrations/postgres/0004_archive.sql") },
     Known { version: 5, name: "due_slot", sql: include_str!("../../../migrations/postgres/0005_due_slot.sql") },
     Known { version: 6, name: "tokens", sql: include_str!("../../../migrations/postgres/0006_tokens.sql") },
+    Known {
+        version: 8,
+        name: "participant_pause",
+        sql: include_str!("../../../migrations/postgres/0008_participant_pause.sql"),
+    },
 ];
 
 /// Connections to the database: batches need few.
@@ -274,6 +280,10 @@ impl Store for PostgresStore {
     }
 
     fn tokens(&self) -> Option<&dyn crate::store::tokens::TokenStore> {
+        Some(self)
+    }
+
+    fn pauses(&self) -> Option<&dyn crate::store::pauses::PauseStore> {
         Some(self)
     }
 

@@ -4,6 +4,7 @@
 mod archive;
 mod figures;
 mod overview;
+mod pauses;
 mod read;
 mod rows;
 mod tokens;
@@ -46,6 +47,11 @@ const MIGRATIONS: &[Known] = &[
     Known { version: 4, name: "archive", sql: include_str!("../../../migrations/sqlite/0004_archive.sql") },
     Known { version: 5, name: "due_slot", sql: include_str!("../../../migrations/sqlite/0005_due_slot.sql") },
     Known { version: 6, name: "tokens", sql: include_str!("../../../migrations/sqlite/0006_tokens.sql") },
+    Known {
+        version: 8,
+        name: "participant_pause",
+        sql: include_str!("../../../migrations/sqlite/0008_participant_pause.sql"),
+    },
 ];
 
 /// How long to wait for another process that holds the file.
@@ -256,6 +262,10 @@ impl Store for SqliteStore {
     }
 
     fn tokens(&self) -> Option<&dyn crate::store::tokens::TokenStore> {
+        Some(self)
+    }
+
+    fn pauses(&self) -> Option<&dyn crate::store::pauses::PauseStore> {
         Some(self)
     }
 

@@ -1,6 +1,7 @@
 //! RabbitMQ through lapin. lapin keeps a connection; bringing one back, with topology and consumers, is done here.
 
 mod begun;
+mod browse;
 mod consume;
 mod convert;
 mod declare;
@@ -19,6 +20,7 @@ use tokio_util::task::TaskTracker;
 use crate::broker::amqp::address::Address;
 use crate::broker::amqp::lapin_client::declare::said;
 use crate::broker::amqp::lapin_client::publish::Publisher;
+use crate::broker::browse::Browser;
 use crate::broker::{Broker, BrokerError, Consumer, Published, QueueStatus, Topology};
 use crate::message::Envelope;
 
@@ -126,6 +128,10 @@ impl Broker for LapinBroker {
 
     async fn queue(&self, queue: &str) -> Result<Option<QueueStatus>, BrokerError> {
         self.publishing.queue(queue).await
+    }
+
+    async fn browse(&self, queue: &str) -> Result<Box<dyn Browser>, BrokerError> {
+        Ok(Box::new(browse::browse(&self.publishing, queue).await?))
     }
 
     fn is_volatile(&self) -> bool {
