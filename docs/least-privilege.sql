@@ -16,10 +16,10 @@ revoke create on schema public from public;
 grant usage on schema public to amends_runtime, amends_reader;
 
 grant select on amends_migration to amends_runtime, amends_reader;
-grant select, insert, update on saga, outbox to amends_runtime;
+grant select, insert, update on saga, outbox, bulk_job, bulk_item to amends_runtime;
 grant select, insert on definition, deprecation, history, audit, token_key to amends_runtime;
 grant select on archived_key to amends_runtime;
-grant select on definition, deprecation, saga, outbox, history, audit, archived_key to amends_reader;
+grant select on definition, deprecation, saga, outbox, history, audit, archived_key, bulk_job, bulk_item to amends_reader;
 
 -- For `amends archive`, and for `amends serve --retention`: a role that may remove what has ended.
 create role amends_archivist nologin;

@@ -13,6 +13,12 @@ use crate::client::views;
     views::AdviceView,
     views::BatchRequest,
     views::BatchResult,
+    views::BulkItemPage,
+    views::BulkPage,
+    views::BulkPreviewView,
+    views::BulkRequestBody,
+    views::BulkSteerBody,
+    views::BulkView,
     views::DefinitionList,
     views::DefinitionVersions,
     views::DefinitionView,
@@ -114,7 +120,7 @@ fn parameters(route: &Route) -> Vec<Value> {
         };
         json!({ "name": name, "in": "query", "schema": schema })
     });
-    let if_match = (route.right == Right::Operate).then(|| {
+    let if_match = (route.right == Right::Operate && route.path.starts_with("/v1/sagas/")).then(|| {
         json!({
             "name": "If-Match", "in": "header", "schema": { "type": "string" },
             "description": "The saga's ETag as it was seen; refused with 412 when the saga has moved since.",

@@ -14,9 +14,10 @@ use crate::api::saga_view::saga_view;
 use crate::api::sagas::{Id, etag};
 use crate::api::{App, sagas};
 use crate::client::views::{FieldProblem, PlannedView, PreviewView};
-use crate::coordinator::preview::{Planned, preview};
+use crate::coordinator::preview::{Planned, Preview, preview};
 use crate::coordinator::{CoordinatorError, Operate, OperatorAction};
 use crate::id::SagaId;
+use crate::saga::Saga;
 use crate::store::SagaRecord;
 
 /// Characters of a reason, at most.
@@ -68,9 +69,13 @@ async fn dry_run(
         return Err(CoordinatorError::Moved { id, expected, found: saga.revision }.into());
     }
     let found = preview(&definition, saga, action, app.clock.now())?;
+    Ok((etag(saga), Answer(preview_view(saga, action, &found))).into_response())
+}
+
+pub(super) fn preview_view(saga: &Saga, action: &OperatorAction, found: &Preview) -> PreviewView {
     let view = |planned: &[Planned]| planned.iter().map(planned_view).collect();
-    let answer = PreviewView {
-        id: id.to_string(),
+    PreviewView {
+        id: saga.id.to_string(),
         action: action.as_str().to_owned(),
         revision: saga.revision,
         state: found.after.state.as_str().to_owned(),
@@ -78,8 +83,7 @@ async fn dry_run(
         follows: view(&found.follows),
         closes: view(&found.closes),
         ends: found.ends.map(str::to_owned),
-    };
-    Ok((etag(saga), Answer(answer)).into_response())
+    }
 }
 
 fn planned_view(planned: &Planned) -> PlannedView {
@@ -105,16 +109,7 @@ pub(super) fn reason(given: Option<String>) -> Result<String, Problem> {
 }
 
 pub(crate) fn action(word: &str, step: Option<String>) -> Option<OperatorAction> {
-    Some(match word {
-        "retry" => OperatorAction::Retry { step },
-        "skip" => OperatorAction::Skip { step },
-        "compensate" => OperatorAction::Compensate,
-        "pause" => OperatorAction::Pause,
-        "resume" => OperatorAction::Resume,
-        "cancel" => OperatorAction::Cancel,
-        "abandon" => OperatorAction::Abandon,
-        _ => return None,
-    })
+    OperatorAction::of(word, step)
 }
 
 /// The revision that the operator looked at, as the ETag gave it.

@@ -23,7 +23,7 @@ use crate::coordinator::replies::{DeadLetters, Replies};
 use crate::coordinator::timer::Timer;
 use crate::coordinator::work::{Heard, Item, StartItem, TellItem, Waiting, Work};
 use crate::coordinator::{
-    CoordinatorError, Operate, Registered, Start, StartOutcome, children, declare, recovery, requests, set_back,
+    CoordinatorError, Operate, Registered, Start, StartOutcome, bulk, children, declare, recovery, requests, set_back,
 };
 use crate::definition::{self, Checked, Definition, Diagnostic, Severity};
 use crate::id::{DefinitionRef, Ids, SagaId};
@@ -93,6 +93,8 @@ pub(super) struct Inner {
     pub(super) registry: Arc<Registry>,
     pub(super) gates: Gates,
     declared: declare::Declared,
+    /// Told when there is a bulk job to see to.
+    pub(super) bulk: Arc<Notify>,
     ids: Ids,
     /// Emptied by `stop`, so that the committer sees the end of its work.
     work: std::sync::Mutex<Option<mpsc::Sender<Work>>>,
@@ -187,6 +189,7 @@ impl Coordinator {
             registry,
             gates,
             declared,
+            bulk: Arc::default(),
             ids: options.ids,
             work,
             stop: stop.clone(),
@@ -194,6 +197,10 @@ impl Coordinator {
             aborts,
         }));
         coordinator.0.tasks.spawn(set_back::run(coordinator.clone(), noticed, stop.clone()));
+        if coordinator.0.store.bulk().is_some() {
+            let wake = coordinator.0.bulk.clone();
+            coordinator.0.tasks.spawn(bulk::run(coordinator.clone(), wake, stop.clone()));
+        }
         if options.requests {
             coordinator.0.tasks.spawn(requests::run(coordinator.clone(), stop.clone()));
             coordinator.0.tasks.spawn(children::run(coordinator.clone(), keys, stop));
@@ -318,7 +325,7 @@ impl Coordinator {
     /// See [`CoordinatorError`]; nothing was done.
     pub async fn operate(&self, operate: Operate) -> Result<Saga, CoordinatorError> {
         let (sender, receiver) = oneshot::channel();
-        self.submit(Item::Operate(operate), Waiting::Operator(sender))?;
+        self.submit(Item::Operate(operate, None), Waiting::Operator(sender))?;
         receiver.await.unwrap_or(Err(CoordinatorError::Stopping))
     }
 

@@ -51,6 +51,7 @@ struct Inner {
     commits: Family<Labelled, Counter>,
     batch: Histogram,
     held: Family<OfParticipant, Counter>,
+    bulk: Family<Labelled, Counter>,
     circuits: Family<OfParticipant, Gauge>,
     commit_seconds: Histogram,
     publish_batch: Histogram,
@@ -98,6 +99,7 @@ impl Default for Metrics {
             commits: Family::default(),
             batch: Histogram::new(exponential_buckets(1.0, 2.0, 12)),
             held: Family::default(),
+            bulk: Family::default(),
             circuits: Family::default(),
             commit_seconds: seconds(),
             publish_batch: Histogram::new(exponential_buckets(1.0, 2.0, 12)),
@@ -113,6 +115,11 @@ impl Default for Metrics {
                 "amends_commands_held_back",
                 "Commands held back since their participant takes no more for now, each time it was their turn",
                 inner.held.clone(),
+            );
+            registry.register(
+                "amends_bulk_items",
+                "Sagas of bulk jobs by what became of them: applied, refused, failed",
+                inner.bulk.clone(),
             );
             registry.register(
                 "amends_participant_circuit_open",
@@ -194,6 +201,10 @@ impl Metrics {
 
     pub(super) fn held(&self, participant: &str) {
         self.0.held.get_or_create(&OfParticipant { participant: participant.to_owned() }).inc();
+    }
+
+    pub(super) fn bulk_item(&self, outcome: &str) {
+        self.0.bulk.get_or_create(&labelled(outcome)).inc();
     }
 
     pub(super) fn circuit(&self, participant: &str, is_open: bool) {

@@ -7,6 +7,7 @@
 //!                                     transaction)
 //! ```
 
+pub mod bulk;
 mod children;
 mod committer;
 mod confirms;

@@ -4,6 +4,7 @@
 //! to `decide` together with the database's time, and writes what `decide` returns, whole or not at all.
 
 pub mod archive;
+pub mod bulk;
 mod counter;
 mod error;
 pub mod memory;
@@ -29,6 +30,7 @@ use crate::message::TokenKey;
 use crate::payload::Payload;
 use crate::saga::{CommandState, Direction, EventKind, Figures, Outcome, Phase, Problem, Saga, Settled};
 pub use error::StoreError;
+pub use overview::StoreHealth;
 use overview::{FieldIs, Lifetime, Service, StateCount, StuckGroup};
 
 /// The store at an address: `postgres://…`, `sqlite://FILE`, or `memory:` for tests.
@@ -148,6 +150,11 @@ pub trait Store: Send + Sync + 'static {
         None
     }
 
+    /// Where bulk jobs are kept; `None` in memory.
+    fn bulk(&self) -> Option<&dyn bulk::BulkStore> {
+        None
+    }
+
     /// Ends all connections in good order.
     async fn close(&self);
 }
@@ -189,6 +196,8 @@ pub struct Changes {
     pub migrations: Vec<SagaMigration>,
     /// Definition versions that are deprecated from now on, or no longer.
     pub deprecations: Vec<DeprecationChange>,
+    /// Items of bulk jobs that are done with this. One that is closed already has the whole refused.
+    pub bulk: Vec<bulk::Applied>,
 }
 
 /// A saga that moves to another version of its definition, besides its [`SagaUpdate`].
@@ -555,23 +564,6 @@ pub struct Migration {
     pub name: String,
     /// Its SQL.
     pub sql: String,
-}
-
-/// What `doctor` shows of a store.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StoreHealth {
-    /// Kind and server version, for example `PostgreSQL 15.18`.
-    pub server: String,
-    /// The newest migration that was applied.
-    pub schema_version: Option<i64>,
-    /// The newest migration that this program knows.
-    pub program_version: i64,
-    /// Whether a commit survives a power cut, as far as settings tell.
-    pub is_durable: bool,
-    /// The settings that decide it, for example `("fsync", "on")`.
-    pub durability: Vec<(String, String)>,
-    /// The database's time.
-    pub now: Timestamp,
 }
 
 /// The seq of each of a saga's commands that is PENDING, with attempt and due time, as its steps tell.

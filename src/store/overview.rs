@@ -132,3 +132,20 @@ pub(super) fn matches(saga: &Saga, filter: &super::SagaFilter) -> bool {
         && filter.stuck_step.is_none_or(|step| saga.state.stuck().is_some_and(|stuck| stuck.step.0 == step))
         && filter.field.as_ref().is_none_or(has_field)
 }
+
+/// What `doctor` shows of a store.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoreHealth {
+    /// Kind and server version, for example `PostgreSQL 15.18`.
+    pub server: String,
+    /// The newest migration that was applied.
+    pub schema_version: Option<i64>,
+    /// The newest migration that this program knows.
+    pub program_version: i64,
+    /// Whether a commit survives a power cut, as far as settings tell.
+    pub is_durable: bool,
+    /// The settings that decide it, for example `("fsync", "on")`.
+    pub durability: Vec<(String, String)>,
+    /// The database's time.
+    pub now: Timestamp,
+}

@@ -4,6 +4,7 @@
 //! contract, kept as text for the same reason.
 
 mod advice;
+mod bulk;
 mod definitions;
 mod history;
 mod outbox;
@@ -18,6 +19,10 @@ mod versions;
 use serde::{Deserialize, Serialize};
 
 pub use advice::{AdviceView, MoveView, RetriesView, TimeoutView};
+pub use bulk::{
+    BulkCheckView, BulkItemPage, BulkItemView, BulkPage, BulkPreviewView, BulkReasonView, BulkRequestBody,
+    BulkSampleView, BulkSteerBody, BulkView,
+};
 pub use definitions::{
     CompensationView, DefinitionList, DefinitionSummary, DefinitionVersions, DefinitionView, RetryView,
     StepOfDefinition,

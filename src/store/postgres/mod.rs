@@ -2,6 +2,7 @@
 //! arbiter.
 
 mod archive;
+mod bulk;
 mod figures;
 mod overview;
 mod read;
@@ -38,6 +39,7 @@ const MIGRATIONS: &[Known] = &[
     Known { version: 3, name: "deprecations", sql: include_str!("../../../migrations/postgres/0003_deprecations.sql") },
     Known { version: 4, name: "archive", sql: include_str!("../../../migrations/postgres/0004_archive.sql") },
     Known { version: 5, name: "due_slot", sql: include_str!("../../../migrations/postgres/0005_due_slot.sql") },
+    Known { version: 7, name: "bulk", sql: include_str!("../../../migrations/postgres/0007_bulk.sql") },
 ];
 
 /// Connections to the database: batches need few.
@@ -218,6 +220,10 @@ fn refused(error: sqlx::Error) -> StoreError {
 #[async_trait]
 impl Store for PostgresStore {
     fn archive(&self) -> Option<&dyn crate::store::archive::ArchiveStore> {
+        Some(self)
+    }
+
+    fn bulk(&self) -> Option<&dyn crate::store::bulk::BulkStore> {
         Some(self)
     }
 

@@ -110,6 +110,7 @@ pub(super) async fn write(connection: &mut PgConnection, changes: &Changes) -> R
     insert_audit(connection, &changes.audits).await?;
     migrate(connection, &changes.migrations).await?;
     deprecate(connection, &changes.deprecations).await?;
+    super::bulk::applied(connection, &changes.bulk).await?;
     Ok(Committed { starts })
 }
 
