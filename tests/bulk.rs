@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use amends::broker::Broker;
+use amends::coordinator::CoordinatorOptions;
 use program::{Program, Said};
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -69,7 +70,11 @@ struct Ward {
 impl Ward {
     async fn with(count: usize) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let house = House::with_place_on_sqlite(folder.path()).await;
+        let url = format!("sqlite://{}", folder.path().join("amends.db").display());
+        let store = amends::store::open(&url).await.expect("the store opens");
+        store.migrate().await.expect("the schema is made");
+        let options = CoordinatorOptions { bulk_check_after: 1, ..CoordinatorOptions::default() };
+        let house = House::launched(store, options).await;
         house.coordinator.register(PAIR, "test").await.expect("registered");
         let (svc, is_mended) = participant(&house.broker).await;
         assert_eq!(house.post("/v1/sagas/batch", &batch("pair", count)).await.status, 200);

@@ -300,7 +300,7 @@ pub(super) const ROUTES: &[Route] = &[
         problems: &[409, 413, 415, 422, 501],
         handler: || post(bulk::start),
     },
-    read("/v1/bulk", "Lists bulk jobs, newest first", &[(200, Gives::Json("BulkPage"))], &[501], || get(bulk::list))
+    read("/v1/bulk", "Lists bulk jobs, newest first", &[(200, Gives::Json("BulkPage"))], &[], || get(bulk::list))
         .asking(&["limit", "cursor"]),
     read(
         "/v1/bulk/{id}",

@@ -57,6 +57,8 @@ pub struct CoordinatorOptions {
     pub compiled: Vec<Arc<Definition>>,
     /// How much each participant is sent at once.
     pub limits: Limits,
+    /// How many seconds after the last item of a bulk job it is looked how its sagas stand.
+    pub bulk_check_after: u32,
 }
 
 /// A saga has ended.
@@ -78,6 +80,7 @@ impl Default for CoordinatorOptions {
             ids: Ids::default(),
             compiled: Vec::new(),
             limits: Limits::default(),
+            bulk_check_after: bulk::CHECK_AFTER,
         }
     }
 }
@@ -95,6 +98,7 @@ pub(super) struct Inner {
     declared: declare::Declared,
     /// Told when there is a bulk job to see to.
     pub(super) bulk: Arc<Notify>,
+    pub(super) bulk_check_after: u32,
     ids: Ids,
     /// Emptied by `stop`, so that the committer sees the end of its work.
     work: std::sync::Mutex<Option<mpsc::Sender<Work>>>,
@@ -190,6 +194,7 @@ impl Coordinator {
             gates,
             declared,
             bulk: Arc::default(),
+            bulk_check_after: options.bulk_check_after,
             ids: options.ids,
             work,
             stop: stop.clone(),

@@ -108,6 +108,10 @@ impl Default for Metrics {
             step_seconds: Family::new_with_constructor(seconds),
             gauges: Gauges::default(),
         };
+        for outcome in ["applied", "refused", "failed"] {
+            // There from the start, so that the first one is seen as a rise.
+            drop(inner.bulk.get_or_create(&labelled(outcome)));
+        }
         if let Ok(mut registry) = inner.registry.lock() {
             registry.register("amends_sagas", "Sagas by what happened to them: started, compensating, completed, compensated, stuck, unstuck, abandoned, paused, resumed", inner.sagas.clone());
             registry.register("amends_steps", "Steps by what happened to them: verified, failed, unknown, skipped, compensated, timed-out, retry-asked, contradiction", inner.steps.clone());

@@ -33,7 +33,7 @@ pub const UNCONFIRMED: u32 = 100;
 pub const RATE: u32 = 50;
 /// Sagas per second, at most.
 pub const MAX_RATE: u32 = 1_000;
-/// Seconds after the last item before it is looked how the sagas stand.
+/// Seconds after the last item before it is looked how the sagas stand, unless told otherwise.
 pub const CHECK_AFTER: u32 = 10;
 /// Sagas that a preview shows.
 const SAMPLES: usize = 10;
@@ -293,7 +293,7 @@ impl Coordinator {
         let store = self.bulk_store()?;
         let detail = serde_json::json!({ "bulk": id });
         let audit = self.bulk_audit(&format!("bulk-{word}"), actor, reason, detail).await?;
-        let is_done = store.steer(id, to, CHECK_AFTER, &audit).await?;
+        let is_done = store.steer(id, to, self.0.bulk_check_after, &audit).await?;
         let job = self.bulk_job(id).await?;
         if !is_done {
             return Err(BulkError::NotAllowed { id, word, state: job.state.as_str() });

@@ -117,7 +117,7 @@ impl Worker {
                     let span = Duration::from_secs(1) * limit_of(&sagas) / job.of.rate;
                     if is_all_tried { span } else { span.max(AGAIN) }
                 }
-                None if store.finish(self.id, CHECK_AFTER).await? => {
+                None if store.finish(self.id, self.coordinator.0.bulk_check_after).await? => {
                     tracing::info!(job = %self.id, action = job.of.action, sagas = job.total, "a bulk job is done");
                     return Ok(());
                 }
