@@ -217,8 +217,9 @@ pub(super) async fn show(
     Id(id): Id,
     Extension(query): Extension<Query>,
 ) -> Result<Answer<BulkView>, Problem> {
+    let is_checked = query.flag("check")?;
     let job = app.coordinator.bulk_job(id).await?;
-    let now = if query.flag("check")? { Some(app.coordinator.bulk_check(id).await?) } else { None };
+    let now = if is_checked { Some(app.coordinator.bulk_check(id).await?) } else { None };
     Ok(Answer(view(&job, now)))
 }
 

@@ -75,7 +75,9 @@ fn field(text: &str) -> Option<FieldIs> {
 pub(crate) fn pairs_of(filter: &Map<String, Value>) -> Result<Vec<(String, String)>, Problem> {
     let wrong = |name: &str, detail: String| {
         let place = FieldProblem {
-            suggestion: nearest(name, FILTERS).map(|word| format!("did you mean `{word}`?")),
+            suggestion: nearest(name, FILTERS)
+                .filter(|word| word != name)
+                .map(|word| format!("did you mean `{word}`?")),
             ..FieldProblem::at(format!("/filter/{}", name.replace('~', "~0").replace('/', "~1")), detail.clone())
         };
         Problem::new(FILTER_INVALID, detail).errors(vec![place])
