@@ -19,11 +19,6 @@ const UNCONFIRMED: u64 = 100;
 /// Which sagas, and why.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    #[command(flatten)]
-    filter: FilterArgs,
-    /// Only these sagas, by id; may be given more than once, and not together with a filter
-    #[arg(long = "id", value_name = "ID", value_parser = saga_id)]
-    ids: Vec<SagaId>,
     /// Why; kept in the audit log
     #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     reason: Option<String>,
@@ -39,16 +34,22 @@ pub struct Args {
     /// Do not wait for the job's end
     #[arg(long)]
     detach: bool,
+    /// Only these sagas, by id; may be given more than once, and not together with a filter
+    #[arg(long = "id", value_name = "ID", value_parser = saga_id, help_heading = "Which sagas")]
+    ids: Vec<SagaId>,
+    // Last, since its heading would stand over what follows.
+    #[command(flatten)]
+    filter: FilterArgs,
 }
 
 /// The same with a step.
 #[derive(Debug, clap::Args)]
 pub struct Stepwise {
-    #[command(flatten)]
-    args: Args,
     /// The step; where each saga is stuck if left out
     #[arg(long, value_name = "NAME")]
     step: Option<String>,
+    #[command(flatten)]
+    args: Args,
 }
 
 /// A job's id, or which sagas.

@@ -12,11 +12,12 @@ use crate::cli::{Context, output};
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    filter: FilterArgs,
-    #[command(flatten)]
     page: PageArgs,
     #[command(flatten)]
     watch: WatchArgs,
+    // Last, since its heading would stand over what follows.
+    #[command(flatten)]
+    filter: FilterArgs,
 }
 
 const COLUMNS: &[Column] = &[
