@@ -7,6 +7,7 @@
 //!                                     transaction)
 //! ```
 
+mod backlog;
 pub mod bulk;
 mod children;
 mod committer;
@@ -18,6 +19,7 @@ mod cost;
 mod declare;
 mod gates;
 pub mod handle;
+mod lanes;
 mod latencies;
 mod listeners;
 mod metrics;

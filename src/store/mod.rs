@@ -1,7 +1,8 @@
 //! Where state lives. One trait; PostgreSQL, SQLite and memory implement it, and one conformance suite runs on all.
 //!
-//! Everything that changes a saga goes through [`Store::commit`]: it locks the sagas concerned in id order, hands them
-//! to `decide` together with the database's time, and writes what `decide` returns, whole or not at all.
+//! Everything that changes a saga goes through [`Store::commit`]: it reads the sagas concerned, locked in id order or to be
+//! checked by their revisions, hands them to `decide` together with the database's time, and writes what `decide` returns,
+//! whole or not at all.
 
 pub mod archive;
 pub mod bulk;
@@ -30,8 +31,8 @@ use crate::message::TokenKey;
 use crate::payload::Payload;
 use crate::saga::{CommandState, Direction, EventKind, Figures, Outcome, Phase, Problem, Saga, Settled};
 pub use error::StoreError;
-pub use overview::StoreHealth;
 use overview::{FieldIs, Lifetime, Service, StateCount, StuckGroup};
+pub use overview::{OutboxFilter, SagaCount, StoreHealth};
 
 /// The store at an address: `postgres://…`, `sqlite://FILE`, or `memory:` for tests.
 ///
@@ -58,7 +59,7 @@ pub type Decide = Box<dyn FnOnce(Loaded) -> Changes + Send>;
 /// The one place that keeps sagas.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// One unit of work: lock and load, decide, write, commit. Not cancel-safe inside: implementations run it on a task
+    /// One unit of work: load, decide, write, commit. Not cancel-safe inside: implementations run it on a task
     /// of its own, so that dropping the future neither aborts it nor leaks an open transaction.
     ///
     /// # Errors
@@ -159,16 +160,29 @@ pub trait Store: Send + Sync + 'static {
     async fn close(&self);
 }
 
-/// What a unit of work needs loaded and locked.
+/// What a unit of work needs loaded.
 #[derive(Clone, Debug, Default)]
 pub struct Wants {
     /// These sagas.
     pub sagas: Vec<SagaId>,
     /// Besides them, up to this many whose due time has come and that no other transaction holds.
     pub due: u32,
+    /// Whether others are kept from them.
+    pub locking: Locking,
 }
 
-/// The sagas, locked.
+/// How two units of work that change one saga are kept apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Locking {
+    /// The second one waits for the first one to end.
+    #[default]
+    Waits,
+    /// Whichever writes last is refused, [`StoreError::Conflict`], and may try again. Saves round trips where a store has
+    /// them and two at once are rare; others may wait all the same. Due sagas are locked in any case.
+    Checks,
+}
+
+/// The sagas, locked or to be checked by their revisions.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     /// The database's time.
@@ -198,6 +212,22 @@ pub struct Changes {
     pub deprecations: Vec<DeprecationChange>,
     /// Items of bulk jobs that are done with this. One that is closed already has the whole refused.
     pub bulk: Vec<bulk::Applied>,
+}
+
+impl Changes {
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        let Self { starts, updates, commands, settled, history, audits, migrations, deprecations, bulk } = self;
+        starts.is_empty()
+            && updates.is_empty()
+            && commands.is_empty()
+            && settled.is_empty()
+            && history.is_empty()
+            && audits.is_empty()
+            && migrations.is_empty()
+            && deprecations.is_empty()
+            && bulk.is_empty()
+    }
 }
 
 /// A saga that moves to another version of its definition, besides its [`SagaUpdate`].
@@ -485,17 +515,6 @@ impl SagaFilter {
     }
 }
 
-/// Which outbox entries to list. Empty fields do not filter.
-#[derive(Clone, Debug, Default)]
-pub struct OutboxFilter {
-    /// PENDING (`Some(true)`), VERIFIED (`Some(false)`).
-    pub pending: Option<bool>,
-    /// Entries of one saga.
-    pub saga: Option<SagaId>,
-    /// Entries for one participant.
-    pub participant: Option<String>,
-}
-
 /// A part of a list.
 #[derive(Clone, Debug)]
 pub struct Page<Cursor> {
@@ -503,17 +522,6 @@ pub struct Page<Cursor> {
     pub after: Option<Cursor>,
     /// At most this many.
     pub limit: u32,
-}
-
-/// How many sagas of a definition are in a state.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SagaCount {
-    /// The definition's name.
-    pub definition: String,
-    /// The state, as a word of the contract.
-    pub state: String,
-    /// How many.
-    pub count: u64,
 }
 
 /// A registered definition version.
