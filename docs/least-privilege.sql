@@ -17,11 +17,11 @@ revoke create on schema public from public;
 grant usage on schema public to amends_runtime, amends_reader;
 
 grant select on amends_migration to amends_runtime, amends_reader;
-grant select, insert, update on saga, outbox, participant_pause to amends_runtime;
+grant select, insert, update on saga, outbox, participant_pause, bulk_job, bulk_item to amends_runtime;
 grant select, insert on definition, deprecation, history, audit, token_key to amends_runtime;
 grant select on archived_key, api_token to amends_runtime;
 grant update (last_used_at) on api_token to amends_runtime;
-grant select on definition, deprecation, saga, outbox, history, audit, archived_key, participant_pause to amends_reader;
+grant select on definition, deprecation, saga, outbox, history, audit, archived_key, participant_pause, bulk_job, bulk_item to amends_reader;
 
 -- For `amends archive`, and for `amends serve --retention`: a role that may remove what has ended.
 create role amends_archivist nologin;

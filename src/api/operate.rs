@@ -15,11 +15,12 @@ use crate::api::sagas::{Id, etag};
 use crate::api::{App, sagas};
 use crate::client::views::{ChangeView, FieldProblem, PlannedView, PreviewView};
 use crate::coordinator::handle::{Original, original};
-use crate::coordinator::preview::{Planned, preview};
+use crate::coordinator::preview::{Planned, Preview, preview};
 use crate::coordinator::{CoordinatorError, Operate, OperatorAction};
 use crate::definition::Definition;
 use crate::id::SagaId;
 use crate::payload::{Payload, differences};
+use crate::saga::Saga;
 use crate::store::SagaRecord;
 
 /// Characters of a reason, at most.
@@ -94,9 +95,18 @@ async fn dry_run(
         return Err(CoordinatorError::Moved { id, expected, found: saga.revision }.into());
     }
     let found = preview(&definition, saga, action, app.clock.now())?;
+    Ok((etag(saga), Answer(preview_view(saga, action, &found, changes(&definition, &record, action)))).into_response())
+}
+
+pub(super) fn preview_view(
+    saga: &Saga,
+    action: &OperatorAction,
+    found: &Preview,
+    changes: Vec<ChangeView>,
+) -> PreviewView {
     let view = |planned: &[Planned]| planned.iter().map(planned_view).collect();
-    let answer = PreviewView {
-        id: id.to_string(),
+    PreviewView {
+        id: saga.id.to_string(),
         action: action.as_str().to_owned(),
         revision: saga.revision,
         state: found.after.state.as_str().to_owned(),
@@ -104,9 +114,8 @@ async fn dry_run(
         follows: view(&found.follows),
         closes: view(&found.closes),
         ends: found.ends.map(str::to_owned),
-        changes: changes(&definition, &record, action),
-    };
-    Ok((etag(saga), Answer(answer)).into_response())
+        changes,
+    }
 }
 
 /// How an edited input differs from the one that was refused.
@@ -140,16 +149,7 @@ pub(super) fn reason(given: Option<String>) -> Result<String, Problem> {
 }
 
 pub(crate) fn action(word: &str, step: Option<String>) -> Option<OperatorAction> {
-    Some(match word {
-        "retry" => OperatorAction::Retry { step },
-        "skip" => OperatorAction::Skip { step },
-        "compensate" => OperatorAction::Compensate,
-        "pause" => OperatorAction::Pause,
-        "resume" => OperatorAction::Resume,
-        "cancel" => OperatorAction::Cancel,
-        "abandon" => OperatorAction::Abandon,
-        _ => return None,
-    })
+    OperatorAction::of(word, step)
 }
 
 /// The revision that the operator looked at, as the ETag gave it.

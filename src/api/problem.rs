@@ -40,6 +40,13 @@ kinds! {
     BODY_TOO_DEEP = 400 "the body is nested too deeply";
     BODY_TOO_LARGE = 413 "the body is too large";
     BROKER_UNAVAILABLE = 503 "the broker does not do it at the moment";
+    BULK_COUNT_DIFFERS = 409 "the number of sagas is another than expected";
+    BULK_ID_INVALID = 400 "the id is no bulk job's id";
+    BULK_NOTHING = 422 "no saga is meant";
+    BULK_STATE = 409 "the bulk job's state does not allow this";
+    BULK_UNCONFIRMED = 409 "so many sagas need to be confirmed";
+    BULK_UNKNOWN = 404 "there is no such bulk job";
+    BULK_UNSUPPORTED = 501 "the store keeps no bulk jobs";
     BUSY = 429 "too much is waiting";
     CONTENT_TYPE_UNSUPPORTED = 415 "this route does not read this kind of body";
     CURSOR_INVALID = 400 "the cursor is not one that this list gave";
@@ -53,6 +60,7 @@ kinds! {
     FIELD_INVALID = 400 "a field of the body is not what it should be";
     FIELD_MISSING = 400 "a field of the body is missing";
     FIELD_UNKNOWN = 400 "a field of the body is not known";
+    FILTER_INVALID = 422 "the filter makes no sense";
     FORBIDDEN = 403 "the token's role does not allow this";
     HOST_NOT_ALLOWED = 403 "the Host header names another machine";
     IF_MATCH_INVALID = 400 "the If-Match header is no revision";
@@ -127,6 +135,23 @@ impl Problem {
     pub(super) fn suggest<'a>(mut self, given: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
         self.document.suggestion = nearest(given, known);
         self
+    }
+
+    /// Adds how many sagas there are.
+    pub(super) fn counting(mut self, count: u64) -> Self {
+        self.document.count = Some(count);
+        self
+    }
+
+    /// Adds the state that forbids it.
+    pub(super) fn in_state(mut self, state: &str) -> Self {
+        self.document.state = Some(state.to_owned());
+        self
+    }
+
+    /// What is wrong this time.
+    pub(crate) fn detail(&self) -> &str {
+        &self.document.detail
     }
 
     fn retry_after(mut self, after: Duration) -> Self {

@@ -13,8 +13,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::api::auth::{AuthConfig, Right};
 use crate::api::problem::{METHOD_NOT_ALLOWED, Problem, ROUTE_UNKNOWN};
 use crate::api::{
-    App, advice, audit, dead, definitions, guard, health, openapi, operate, outbox, overview, participants, sagas,
-    signal, start, versions,
+    App, advice, audit, bulk, dead, definitions, guard, health, openapi, operate, outbox, overview, participants,
+    sagas, signal, start, versions,
 };
 use crate::clock::Clock;
 use crate::coordinator::Coordinator;
@@ -175,6 +175,20 @@ const fn deprecation(path: &'static str, summary: &'static str, handler: fn() ->
     }
 }
 
+const fn steering(path: &'static str, summary: &'static str) -> Route {
+    Route {
+        method: Method::POST,
+        path,
+        right: Right::Operate,
+        query: &[],
+        summary,
+        takes: Takes::Json("BulkSteerBody"),
+        gives: &[(200, Gives::Json("BulkView"))],
+        problems: &[404, 409, 413, 415, 422, 501],
+        handler: || post(bulk::steer),
+    }
+}
+
 /// Every route that there is.
 pub(super) const ROUTES: &[Route] = &[
     Route {
@@ -261,7 +275,10 @@ pub(super) const ROUTES: &[Route] = &[
         handler: || post(start::batch),
     },
     read("/v1/sagas", "Lists sagas, newest first", &[(200, Gives::Json("SagaPage"))], &[422], || get(sagas::list))
-        .asking(&["saga", "state", "key", "since", "limit", "cursor"]),
+        .asking(&[
+            "saga", "state", "key", "since", "until", "paused", "version", "status", "error", "at", "field", "limit",
+            "cursor",
+        ]),
     read("/v1/sagas/{id}", "Shows a saga; its ETag is its revision", SAGA, &[404], || get(sagas::show)),
     read(
         "/v1/sagas/{id}/history",
@@ -310,6 +327,38 @@ pub(super) const ROUTES: &[Route] = &[
     signalling("/v1/signals", "Tells a saga, named by its id or by its key, of a signal", "SignalBody", || {
         post(signal::to_any)
     }),
+    Route {
+        method: Method::POST,
+        path: "/v1/bulk",
+        right: Right::Operate,
+        query: &[],
+        summary: "Does one action to many sagas, as a job: by a filter or by their ids; with dryRun in the body it only tells what it would do",
+        takes: Takes::Json("BulkRequestBody"),
+        gives: &[(201, Gives::Json("BulkView")), (200, Gives::Json("BulkPreviewView"))],
+        problems: &[409, 413, 415, 422, 501],
+        handler: || post(bulk::start),
+    },
+    read("/v1/bulk", "Lists bulk jobs, newest first", &[(200, Gives::Json("BulkPage"))], &[], || get(bulk::list))
+        .asking(&["limit", "cursor"]),
+    read(
+        "/v1/bulk/{id}",
+        "Shows a bulk job; with check=true it looks now how its sagas stand",
+        &[(200, Gives::Json("BulkView"))],
+        &[404, 501],
+        || get(bulk::show),
+    )
+    .asking(&["check"]),
+    read(
+        "/v1/bulk/{id}/items",
+        "Lists the sagas of a bulk job with what became of each: open, applied, refused, failed",
+        &[(200, Gives::Json("BulkItemPage"))],
+        &[404, 501],
+        || get(bulk::items),
+    )
+    .asking(&["outcome", "limit", "cursor"]),
+    steering("/v1/bulk/{id}/pause", "Holds a bulk job until it is resumed"),
+    steering("/v1/bulk/{id}/resume", "Goes on with a bulk job that is paused"),
+    steering("/v1/bulk/{id}/stop", "Ends a bulk job for good; what is not done yet is left as it is"),
     read("/v1/outbox", "Lists commands, oldest saga first", &[(200, Gives::Json("OutboxPage"))], &[], || {
         get(outbox::list)
     })

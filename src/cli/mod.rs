@@ -9,6 +9,7 @@ mod again;
 mod archive;
 mod audit;
 mod bench;
+mod bulk;
 mod check;
 mod completions;
 mod connect;
@@ -18,6 +19,7 @@ pub mod demo;
 mod doctor;
 pub mod error;
 mod explain;
+mod filters;
 mod graph;
 mod manual;
 mod migrate;
@@ -78,6 +80,9 @@ enum Command {
     /// Start sagas, see what they do, and step in
     #[command(subcommand)]
     Sagas(sagas::Command),
+    /// Do one action to many sagas, as a job of the server that can be held, resumed and stopped
+    #[command(subcommand)]
+    Bulk(bulk::Command),
     /// Run plans (YAML): a definition, an input, faults, and what should come of it; needs no server
     Simulate(simulate::Plans),
     /// List the sagas that cannot go on without a person; exit code 3 when there are any
@@ -162,6 +167,7 @@ impl Cli {
             Command::Definitions(command) => definitions::run(command, &context).await,
             Command::Explain(args) => explain::run(&args, &context),
             Command::Sagas(command) => sagas::run(command, &context).await,
+            Command::Bulk(command) => bulk::run(command, &context).await,
             Command::Simulate(args) => simulate::run_plans(args, &context).await,
             Command::Stuck(args) => stuck::run(args, &context).await,
             Command::Outbox(args) => outbox::run(args, &context).await,

@@ -18,9 +18,10 @@ impl IntoResponse for Page {
 }
 
 /// The pages that the navigation leads to: address, name, shortcut.
-const PLACES: [(&str, &str, &str); 5] = [
+const PLACES: [(&str, &str, &str); 6] = [
     ("", "Home", "h"),
     ("sagas", "Sagas", "s"),
+    ("bulk", "Bulk", "b"),
     ("definitions", "Definitions", "d"),
     ("dead", "Dead letters", "l"),
     ("audit", "Audit", "a"),

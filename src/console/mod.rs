@@ -14,6 +14,7 @@
 mod actions;
 mod assets;
 mod audit;
+mod bulk;
 mod chart;
 mod dead;
 mod definitions;

@@ -12,8 +12,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::api::{AuthConfig, Right};
 use crate::clock::Clock;
 use crate::console::{
-    House, Inner, actions, assets, audit, dead, definitions, edit, failure, guard, home, live, login, participants,
-    saga, sagas, selection,
+    House, Inner, actions, assets, audit, bulk, dead, definitions, edit, failure, guard, home, live, login,
+    participants, saga, sagas, selection,
 };
 use crate::coordinator::Coordinator;
 
@@ -53,6 +53,10 @@ pub(super) const ROUTES: &[Route] = &[
     page("/console/", || get(home::show)),
     page("/console/sagas", || get(sagas::show)),
     change("/console/selection", Right::Read, || post(selection::show)),
+    page("/console/bulk", || get(bulk::list)),
+    change("/console/bulk", Right::Operate, || post(selection::start)),
+    page("/console/bulk/{id}", || get(bulk::show)),
+    change("/console/bulk/{id}/{word}", Right::Operate, || post(bulk::steer)),
     page("/console/sagas/{id}", || get(saga::show)),
     page("/console/sagas/{id}/history.json", || get(saga::download)),
     page("/console/sagas/{id}/edit", || get(edit::confirm)),

@@ -1,9 +1,10 @@
 //! The list of sagas, filtered by what stands in the address.
 
 use axum::extract::State;
-use chrono::{DateTime, TimeDelta, Utc};
 use maud::{Markup, html};
 
+use crate::api::filter::{FILTERS, STATUSES, saga_filter};
+use crate::api::query::Query;
 use crate::api::saga_view::summary;
 use crate::client::views::SagaSummaryView;
 use crate::clock::Timestamp;
@@ -15,14 +16,11 @@ use crate::console::visit::Visit;
 use crate::console::words::{ago, badge, command_line, number, sentence, shell, short};
 use crate::id::SagaId;
 use crate::saga::StepState;
-use crate::store::overview::{FieldIs, SEARCHED, STATES};
+use crate::store::overview::{SEARCHED, STATES};
 use crate::store::{Page, SagaFilter};
 
 /// Sagas of a page.
 const ROWS: u32 = 50;
-/// Statuses of steps, in the order in which people look for them.
-const STATUSES: [&str; 8] =
-    ["failed", "unknown", "pending", "compensating", "waiting", "verified", "compensated", "skipped"];
 /// Views that everybody has.
 const VIEWS: [(&str, &str); 5] = [
     ("Everything", ""),
@@ -43,72 +41,10 @@ struct Row {
 ///
 /// # Errors
 /// What in it makes no sense.
-pub(super) fn filter(pairs: &Pairs, now: Timestamp) -> Result<SagaFilter, Failure> {
-    let wrong = |name: &str, help: &str| {
-        Failure::wrong("The filter makes no sense", format!("`{name}`: {help}")).back("sagas", "All sagas")
-    };
-    let states: Vec<String> = pairs.all("state").map(str::to_owned).collect();
-    if let Some(state) = states.iter().find(|state| !STATES.contains(&state.as_str())) {
-        return Err(wrong("state", &format!("`{state}` is no state; there are {}", STATES.join(", "))));
-    }
-    let number = |name: &str| match pairs.get(name) {
-        Some(text) => text.parse().map(Some).map_err(|_| wrong(name, "a whole number is wanted")),
-        None => Ok(None),
-    };
-    let at = |name: &str| match pairs.get(name) {
-        Some(text) => time(text, now)
-            .map(Some)
-            .ok_or_else(|| wrong(name, "a time like 2026-11-23T14:00:00Z or a span like 90m, 24h, 7d is wanted")),
-        None => Ok(None),
-    };
-    let status = pairs.get("status").map(str::to_owned);
-    if status.as_ref().is_some_and(|status| !STATUSES.contains(&status.as_str())) {
-        return Err(wrong("status", &format!("statuses of steps are {}", STATUSES.join(", "))));
-    }
-    let field =
-        match pairs.get("field") {
-            Some(text) => Some(field(text).ok_or_else(|| {
-                wrong("field", "write a path into the input and its value, for example customer.id=c-7")
-            })?),
-            None => None,
-        };
-    Ok(SagaFilter {
-        definition: pairs.get("saga").map(str::to_owned),
-        states,
-        key: pairs.get("key").map(str::to_owned),
-        since: at("since")?,
-        paused: pairs.get("paused").map(|paused| paused == "true"),
-        version: number("version")?,
-        until: at("until")?,
-        step_status: status,
-        error_type: pairs.get("error").map(str::to_owned),
-        stuck_step: number("at")?.and_then(|step| u16::try_from(step).ok()),
-        field,
-    })
-}
-
-fn field(text: &str) -> Option<FieldIs> {
-    let (path, value) = text.split_once('=')?;
-    let path: Vec<String> = path.trim().trim_start_matches("input.").split('.').map(str::to_owned).collect();
-    let is_sane = path.len() <= 16 && path.iter().all(|name| !name.is_empty());
-    is_sane.then(|| FieldIs { path, value: value.trim().to_owned() })
-}
-
-/// A time, or how long ago.
-fn time(text: &str, now: Timestamp) -> Option<Timestamp> {
-    if let Ok(time) = text.parse::<DateTime<Utc>>() {
-        return Some(time);
-    }
-    let unit = text.chars().last().filter(char::is_ascii)?;
-    let count: i64 = text.get(..text.len() - 1)?.parse().ok().filter(|count| (0..100_000).contains(count))?;
-    let delta = match unit {
-        's' => TimeDelta::seconds(count),
-        'm' => TimeDelta::minutes(count),
-        'h' => TimeDelta::hours(count),
-        'd' => TimeDelta::days(count),
-        _ => return None,
-    };
-    now.checked_sub_signed(delta)
+fn filter(pairs: &Pairs, now: Timestamp) -> Result<SagaFilter, Failure> {
+    let given = pairs.0.iter().map(|(name, value)| (name.clone(), value.trim().to_owned())).collect();
+    saga_filter(&Query::of(given), now)
+        .map_err(|problem| Failure::wrong("The filter makes no sense", problem.detail()).back("sagas", "All sagas"))
 }
 
 pub(super) async fn show(State(house): State<House>, visit: Visit, pairs: Pairs) -> Result<Html, Failure> {
@@ -281,8 +217,8 @@ fn table(visit: &Visit, pairs: &Pairs, rows: &[Row], now: Timestamp) -> Markup {
             }
             div.selection {
                 span data-selected { }
-                button name="scope" value="selected" { "Look at the selected" }
-                button name="scope" value="all" { "Look at all that match" }
+                button name="scope" value="selected" { "Act on the selected…" }
+                button name="scope" value="all" { "Act on all that match…" }
             }
         }
     }
@@ -304,40 +240,13 @@ fn line(visit: &Visit, row: &Row, now: Timestamp) -> Markup {
     }
 }
 
-/// The command line that lists the same, as far as it knows the filters.
+/// The command line that lists the same.
 fn as_command(pairs: &Pairs) -> String {
     let mut line = "amends sagas list".to_owned();
-    for (name, flag) in [("saga", "--saga"), ("key", "--key"), ("since", "--since")] {
-        if let Some(value) = pairs.get(name) {
-            line.push_str(&format!(" {flag} {}", shell(value)));
+    for name in FILTERS {
+        for value in pairs.all(name).take(if name == "state" { STATES.len() } else { 1 }) {
+            line.push_str(&format!(" --{name}={}", shell(value)));
         }
-    }
-    for state in pairs.all("state") {
-        line.push_str(&format!(" --state {}", shell(state)));
     }
     line
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_field_is_a_path_and_a_value() {
-        let found = field("input.customer.id = a=b").expect("a field");
-        assert_eq!((found.path, found.value.as_str()), (vec!["customer".to_owned(), "id".to_owned()], "a=b"));
-        for wrong in ["customer", "=x", "a..b=1"] {
-            assert_eq!(field(wrong), None, "{wrong}");
-        }
-    }
-
-    #[test]
-    fn times_are_exact_or_ago() {
-        let now: Timestamp = "2026-11-23T14:00:00Z".parse().expect("a time");
-        assert_eq!(time("90m", now), "2026-11-23T12:30:00Z".parse().ok());
-        assert_eq!(time("2026-11-23T12:30:00Z", now), "2026-11-23T12:30:00Z".parse().ok());
-        for wrong in ["", "h", "-1h", "1ü", "99999999h", "1y"] {
-            assert_eq!(time(wrong, now), None, "{wrong}");
-        }
-    }
 }

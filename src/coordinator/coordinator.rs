@@ -25,8 +25,8 @@ use crate::coordinator::replies::{DeadLetters, Replies};
 use crate::coordinator::timer::SharedTimer;
 use crate::coordinator::work::{Heard, Item, StartItem, TellItem, Waiting, Work};
 use crate::coordinator::{
-    CoordinatorError, Operate, OperatorAction, Registered, Start, StartOutcome, children, declare, recovery, requests,
-    set_back,
+    CoordinatorError, Operate, OperatorAction, Registered, Start, StartOutcome, bulk, children, declare, recovery,
+    requests, set_back,
 };
 use crate::definition::{self, Checked, Definition, Diagnostic, Severity};
 use crate::id::{DefinitionRef, Ids, SagaId};
@@ -62,6 +62,8 @@ pub struct CoordinatorOptions {
     pub limits: Limits,
     /// Whether operators may edit the input of a failed command.
     pub allow_edit: bool,
+    /// How many seconds after the last item of a bulk job it is looked how its sagas stand.
+    pub bulk_check_after: u32,
 }
 
 /// A saga has ended.
@@ -84,6 +86,7 @@ impl Default for CoordinatorOptions {
             compiled: Vec::new(),
             limits: Limits::default(),
             allow_edit: false,
+            bulk_check_after: bulk::CHECK_AFTER,
         }
     }
 }
@@ -103,6 +106,9 @@ pub(super) struct Inner {
     /// The queue of its replies.
     pub(super) replies: String,
     declared: declare::Declared,
+    /// Told when there is a bulk job to see to.
+    pub(super) bulk: Arc<Notify>,
+    pub(super) bulk_check_after: u32,
     ids: Ids,
     /// Emptied by `stop`, so that the committer sees the end of its work.
     work: std::sync::Mutex<Option<Lanes>>,
@@ -207,6 +213,8 @@ impl Coordinator {
             allow_edit: options.allow_edit,
             replies: options.replies,
             declared,
+            bulk: Arc::default(),
+            bulk_check_after: options.bulk_check_after,
             ids: options.ids,
             work,
             stop: stop.clone(),
@@ -214,6 +222,10 @@ impl Coordinator {
             aborts,
         }));
         coordinator.0.tasks.spawn(set_back::run(coordinator.clone(), noticed, stop.clone()));
+        if coordinator.0.store.bulk().is_some() {
+            let wake = coordinator.0.bulk.clone();
+            coordinator.0.tasks.spawn(bulk::run(coordinator.clone(), wake, stop.clone()));
+        }
         if options.requests {
             coordinator.0.tasks.spawn(requests::run(coordinator.clone(), stop.clone()));
             coordinator.0.tasks.spawn(children::run(coordinator.clone(), keys, stop));
@@ -339,7 +351,7 @@ impl Coordinator {
     pub async fn operate(&self, operate: Operate) -> Result<Saga, CoordinatorError> {
         self.may_do(&operate.action)?;
         let (sender, receiver) = oneshot::channel();
-        self.submit(Item::Operate(operate), Waiting::Operator(sender))?;
+        self.submit(Item::Operate(operate, None), Waiting::Operator(sender))?;
         receiver.await.unwrap_or(Err(CoordinatorError::Stopping))
     }
 

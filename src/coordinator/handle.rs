@@ -346,6 +346,20 @@ fn told(reasons: &[Reason]) -> String {
 }
 
 impl OperatorAction {
+    /// The action of this word; `step` is for those that take one.
+    pub fn of(word: &str, step: Option<String>) -> Option<Self> {
+        Some(match word {
+            "retry" => Self::Retry { step },
+            "skip" => Self::Skip { step },
+            "compensate" => Self::Compensate,
+            "pause" => Self::Pause,
+            "resume" => Self::Resume,
+            "cancel" => Self::Cancel,
+            "abandon" => Self::Abandon,
+            _ => return None,
+        })
+    }
+
     /// The word in routes and commands.
     pub fn as_str(&self) -> &'static str {
         match self {

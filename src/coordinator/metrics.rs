@@ -51,6 +51,7 @@ struct Inner {
     commits: Family<Labelled, Counter>,
     batch: Histogram,
     held: Family<OfParticipant, Counter>,
+    bulk: Family<Labelled, Counter>,
     circuits: Family<OfParticipant, Gauge>,
     pauses: Family<Labels, Gauge>,
     commit_seconds: Histogram,
@@ -99,6 +100,7 @@ impl Default for Metrics {
             commits: Family::default(),
             batch: Histogram::new(exponential_buckets(1.0, 2.0, 12)),
             held: Family::default(),
+            bulk: Family::default(),
             circuits: Family::default(),
             pauses: Family::default(),
             commit_seconds: seconds(),
@@ -108,6 +110,10 @@ impl Default for Metrics {
             step_seconds: Family::new_with_constructor(seconds),
             gauges: Gauges::default(),
         };
+        for outcome in ["applied", "refused", "failed"] {
+            // There from the start, so that the first one is seen as a rise.
+            drop(inner.bulk.get_or_create(&labelled(outcome)));
+        }
         if let Ok(mut registry) = inner.registry.lock() {
             registry.register("amends_sagas", "Sagas by what happened to them: started, compensating, completed, compensated, stuck, unstuck, abandoned, paused, resumed", inner.sagas.clone());
             registry.register("amends_steps", "Steps by what happened to them: verified, failed, unknown, skipped, compensated, timed-out, retry-asked, contradiction", inner.steps.clone());
@@ -115,6 +121,11 @@ impl Default for Metrics {
                 "amends_commands_held_back",
                 "Commands held back since their participant takes no more for now, each time it was their turn",
                 inner.held.clone(),
+            );
+            registry.register(
+                "amends_bulk_items",
+                "Sagas of bulk jobs by what became of them: applied, refused, failed",
+                inner.bulk.clone(),
             );
             registry.register(
                 "amends_participant_circuit_open",
@@ -201,6 +212,10 @@ impl Metrics {
 
     pub(super) fn held(&self, participant: &str) {
         self.0.held.get_or_create(&OfParticipant { participant: participant.to_owned() }).inc();
+    }
+
+    pub(super) fn bulk_item(&self, outcome: &str) {
+        self.0.bulk.get_or_create(&labelled(outcome)).inc();
     }
 
     pub(super) fn circuit(&self, participant: &str, is_open: bool) {

@@ -8,6 +8,7 @@
 //! ```
 
 mod backlog;
+pub mod bulk;
 mod children;
 mod committer;
 mod confirms;

@@ -15,13 +15,14 @@ use crate::coordinator::registry::Registry;
 use crate::coordinator::work::{Heard, Item, MigrateItem, StartItem, TellItem};
 use crate::coordinator::{CoordinatorError, Operate, OperatorAction};
 use crate::definition::{Definition, Work};
-use crate::id::{CommandId, DefinitionRef, SagaId};
+use crate::id::{BulkId, CommandId, DefinitionRef, SagaId};
 use crate::message::command::idempotency_key;
 use crate::payload::Payload;
 use crate::saga::{
     Direction, Effect, Event, EventKind, Note, Operation, Parent, Phase, Reason, ReplyOutcome, Saga, SagaState,
     Settled, Skip, StepState, expanded_for, migrate, transition,
 };
+use crate::store::bulk::Applied;
 use crate::store::{
     AuditRecord, Changes, HistoryRecord, Loaded, NewCommand, NewSaga, SagaMigration, SagaRecord, SagaUpdate,
     SettledCommand,
@@ -105,7 +106,7 @@ pub(super) fn plan(items: &[Item], loaded: Loaded, sources: &Sources) -> (Change
         planner.plan.verdicts.push(Verdict::Dead("REPLY_SAGA_UNKNOWN"));
         match item {
             Item::Start(start) => planner.start(at, start),
-            Item::Operate(Operate { id, .. }) | Item::Migrate(MigrateItem { id, .. }) => {
+            Item::Operate(Operate { id, .. }, _) | Item::Migrate(MigrateItem { id, .. }) => {
                 let unknown = Err(CoordinatorError::UnknownSaga(*id));
                 planner.plan.verdicts[at] = Verdict::Operated(Box::new(unknown));
                 by_saga.entry(*id).or_default().push(at);
@@ -220,8 +221,9 @@ impl Planner<'_> {
                     }
                     verdict
                 }
-                Item::Operate(operate) => {
-                    Verdict::Operated(Box::new(self.operate(&definition, &mut saga, operate).map(|()| saga.clone())))
+                Item::Operate(operate, job) => {
+                    let operated = self.operate(&definition, &mut saga, operate, *job);
+                    Verdict::Operated(Box::new(operated.map(|()| saga.clone())))
                 }
                 Item::Migrate(item) => {
                     let moved = self.migrate(&mut definition, &mut saga, item);
@@ -339,6 +341,7 @@ impl Planner<'_> {
         definition: &Arc<Definition>,
         saga: &mut Saga,
         operate: &Operate,
+        job: Option<BulkId>,
     ) -> Result<(), CoordinatorError> {
         if let Some(expected) = operate.expected_revision
             && expected != saga.revision
@@ -354,7 +357,8 @@ impl Planner<'_> {
             state: illegal.state,
             why: illegal.why,
         })?;
-        let mut detail = serde_json::json!({ "fromRevision": before, "toRevision": saga.revision });
+        let (at, revision) = (self.now, saga.revision);
+        let mut detail = serde_json::json!({ "fromRevision": before, "toRevision": revision });
         match &operation {
             // What it says may be nobody's business who reads the log: the commands have it, and here is which.
             Operation::Edit { step, input } => {
@@ -366,6 +370,10 @@ impl Planner<'_> {
                 }
             }
             _ => detail["operation"] = serde_json::json!(operation),
+        }
+        if let Some(job) = job {
+            detail["bulk"] = serde_json::json!(job);
+            self.changes.bulk.push(Applied { job, saga: saga.id, revision, at });
         }
         self.changes.audits.push(AuditRecord {
             id: 0,

@@ -260,7 +260,9 @@ struct Plan {
 
 impl Plan {
     fn of(changes: Changes, outcomes: &[Started]) -> Self {
-        let Changes { starts, updates, commands, settled, history, audits, migrations, deprecations } = changes;
+        // There are no bulk jobs here, and so no items of them.
+        let Changes { starts, updates, commands, settled, history, audits, migrations, deprecations, bulk: _ } =
+            changes;
         let (mut new, mut first_commands, mut first_history) = (Vec::new(), Vec::new(), Vec::new());
         let mut first_settled = Vec::new();
         for (mut start, _) in starts.into_iter().zip(outcomes).filter(|(_, outcome)| **outcome == Started::New) {

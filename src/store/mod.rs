@@ -6,6 +6,7 @@
 
 pub mod archive;
 mod audit;
+pub mod bulk;
 mod counter;
 mod definition;
 mod error;
@@ -39,6 +40,7 @@ pub use definition::{DefinitionRecord, Deprecation, Registration};
 pub use error::StoreError;
 pub use health::{Migration, StoreHealth};
 use overview::{FieldIs, Lifetime, Service, StateCount, StuckGroup};
+pub use overview::{OutboxFilter, SagaCount};
 
 /// The store at an address: `postgres://…`, `sqlite://FILE`, or `memory:` for tests.
 ///
@@ -172,6 +174,11 @@ pub trait Store: Send + Sync + 'static {
         None
     }
 
+    /// Where bulk jobs are kept; `None` in memory.
+    fn bulk(&self) -> Option<&dyn bulk::BulkStore> {
+        None
+    }
+
     /// Ends all connections in good order.
     async fn close(&self);
 }
@@ -226,12 +233,14 @@ pub struct Changes {
     pub migrations: Vec<SagaMigration>,
     /// Definition versions that are deprecated from now on, or no longer.
     pub deprecations: Vec<DeprecationChange>,
+    /// Items of bulk jobs that are done with this. One that is closed already has the whole refused.
+    pub bulk: Vec<bulk::Applied>,
 }
 
 impl Changes {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        let Self { starts, updates, commands, settled, history, audits, migrations, deprecations } = self;
+        let Self { starts, updates, commands, settled, history, audits, migrations, deprecations, bulk } = self;
         starts.is_empty()
             && updates.is_empty()
             && commands.is_empty()
@@ -240,6 +249,7 @@ impl Changes {
             && audits.is_empty()
             && migrations.is_empty()
             && deprecations.is_empty()
+            && bulk.is_empty()
     }
 }
 
@@ -509,17 +519,6 @@ impl SagaFilter {
     }
 }
 
-/// Which outbox entries to list. Empty fields do not filter.
-#[derive(Clone, Debug, Default)]
-pub struct OutboxFilter {
-    /// PENDING (`Some(true)`), VERIFIED (`Some(false)`).
-    pub pending: Option<bool>,
-    /// Entries of one saga.
-    pub saga: Option<SagaId>,
-    /// Entries for one participant.
-    pub participant: Option<String>,
-}
-
 /// A part of a list.
 #[derive(Clone, Debug)]
 pub struct Page<Cursor> {
@@ -527,17 +526,6 @@ pub struct Page<Cursor> {
     pub after: Option<Cursor>,
     /// At most this many.
     pub limit: u32,
-}
-
-/// How many sagas of a definition are in a state.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SagaCount {
-    /// The definition's name.
-    pub definition: String,
-    /// The state, as a word of the contract.
-    pub state: String,
-    /// How many.
-    pub count: u64,
 }
 
 /// The seq of each of a saga's commands that is PENDING, with attempt and due time, as its steps tell.

@@ -57,6 +57,7 @@ impl Scene {
             ("action-abandon", format!("sagas/{stuck}/abandon")),
             ("definitions", "definitions".to_owned()),
             ("definition", "definitions/order/1?advice=1".to_owned()),
+            ("bulk", "bulk".to_owned()),
             ("dead", "dead".to_owned()),
             ("audit", "audit".to_owned()),
             ("missing", "sagas/nobody".to_owned()),

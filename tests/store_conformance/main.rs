@@ -2,6 +2,7 @@
 //! one of them can get wrong is in the module of its name.
 
 mod archive;
+mod bulk;
 mod commits;
 mod definitions;
 mod due;

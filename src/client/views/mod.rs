@@ -5,6 +5,7 @@
 
 mod advice;
 mod audit;
+mod bulk;
 mod dead;
 mod definitions;
 mod history;
@@ -21,6 +22,10 @@ use serde::{Deserialize, Serialize};
 
 pub use advice::{AdviceView, MoveView, RetriesView, TimeoutView};
 pub use audit::{AuditItem, AuditPage};
+pub use bulk::{
+    BulkCheckView, BulkItemPage, BulkItemView, BulkPage, BulkPreviewView, BulkReasonView, BulkRequestBody,
+    BulkSampleView, BulkSteerBody, BulkView,
+};
 pub use dead::{
     DeadLetterOutcome, DeadLetterPage, DeadLetterRequest, DeadLetterResult, DeadLetterView, DeadQueueList,
     DeadQueueView, DeathView,

@@ -2,6 +2,7 @@
 //! arbiter.
 
 mod archive;
+mod bulk;
 mod figures;
 mod lines;
 mod overview;
@@ -45,6 +46,7 @@ const MIGRATIONS: &[Known] = &[
     Known { version: 4, name: "archive", sql: include_str!("../../../migrations/postgres/0004_archive.sql") },
     Known { version: 5, name: "due_slot", sql: include_str!("../../../migrations/postgres/0005_due_slot.sql") },
     Known { version: 6, name: "tokens", sql: include_str!("../../../migrations/postgres/0006_tokens.sql") },
+    Known { version: 7, name: "bulk", sql: include_str!("../../../migrations/postgres/0007_bulk.sql") },
     Known {
         version: 8,
         name: "participant_pause",
@@ -284,6 +286,10 @@ impl Store for PostgresStore {
     }
 
     fn pauses(&self) -> Option<&dyn crate::store::pauses::PauseStore> {
+        Some(self)
+    }
+
+    fn bulk(&self) -> Option<&dyn crate::store::bulk::BulkStore> {
         Some(self)
     }
 

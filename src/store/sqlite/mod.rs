@@ -2,6 +2,7 @@
 //! beside it see the last commit.
 
 mod archive;
+mod bulk;
 mod figures;
 mod overview;
 mod pauses;
@@ -47,6 +48,7 @@ const MIGRATIONS: &[Known] = &[
     Known { version: 4, name: "archive", sql: include_str!("../../../migrations/sqlite/0004_archive.sql") },
     Known { version: 5, name: "due_slot", sql: include_str!("../../../migrations/sqlite/0005_due_slot.sql") },
     Known { version: 6, name: "tokens", sql: include_str!("../../../migrations/sqlite/0006_tokens.sql") },
+    Known { version: 7, name: "bulk", sql: include_str!("../../../migrations/sqlite/0007_bulk.sql") },
     Known {
         version: 8,
         name: "participant_pause",
@@ -266,6 +268,10 @@ impl Store for SqliteStore {
     }
 
     fn pauses(&self) -> Option<&dyn crate::store::pauses::PauseStore> {
+        Some(self)
+    }
+
+    fn bulk(&self) -> Option<&dyn crate::store::bulk::BulkStore> {
         Some(self)
     }
 

@@ -120,6 +120,7 @@ pub(super) async fn write(connection: &mut SqliteConnection, changes: &Changes) 
     audit(connection, &changes.audits).await?;
     migrate(connection, &changes.migrations).await?;
     deprecate(connection, &changes.deprecations).await?;
+    super::bulk::applied(connection, &changes.bulk).await?;
     Ok(Committed { starts })
 }
 
