@@ -12,7 +12,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::api::{AuthConfig, Right};
 use crate::clock::Clock;
 use crate::console::{
-    House, Inner, actions, assets, audit, dead, definitions, failure, guard, home, live, login, saga, sagas, selection,
+    House, Inner, actions, assets, audit, dead, definitions, failure, guard, home, live, login, migrate, saga, sagas,
+    selection,
 };
 use crate::coordinator::Coordinator;
 
@@ -49,6 +50,8 @@ pub(super) const ROUTES: &[Route] = &[
     change("/console/selection", Right::Read, || post(selection::show)),
     page("/console/sagas/{id}", || get(saga::show)),
     page("/console/sagas/{id}/history.json", || get(saga::download)),
+    page("/console/sagas/{id}/migrate", || get(migrate::confirm)),
+    change("/console/sagas/{id}/migrate", Right::Operate, || post(migrate::carry_out)),
     page("/console/sagas/{id}/{action}", || get(actions::confirm)),
     change("/console/sagas/{id}/{action}", Right::Operate, || post(actions::carry_out)),
     page("/console/definitions", || get(definitions::list)),
