@@ -82,7 +82,7 @@ enum Command {
     /// List commands in the outbox; those whose outcome is not known yet unless told otherwise
     Outbox(outbox::Args),
     /// List participants: their queues, what waits there, and whether they only fail
-    Participants,
+    Participants(participants::Args),
     /// Move finished sagas from the store to compressed files, read them there, and put them back
     Archive(archive::Args),
     /// Measure how fast sagas go, beside what the broker alone can carry
@@ -154,7 +154,7 @@ impl Cli {
             Command::Simulate(args) => simulate::run_plans(args, &context).await,
             Command::Stuck(args) => stuck::run(args, &context).await,
             Command::Outbox(args) => outbox::run(args, &context).await,
-            Command::Participants => participants::run(&context).await,
+            Command::Participants(args) => participants::run(&args, &context).await,
             Command::Archive(args) => archive::run(args, &context).await,
             Command::Bench(args) => bench::run(args, &context).await,
             Command::Doctor => doctor::run(&context).await,

@@ -2,26 +2,44 @@
 
 use serde_json::Value;
 
+use super::again::{WatchArgs, again};
 use super::error::{CliError, Exit};
+use super::output::Column;
 use super::remote::Remote;
 use super::{Context, output, sagas};
 
+/// Arguments of `amends participants`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    watch: WatchArgs,
+}
+
+const COLUMNS: &[Column] = &[
+    ("participant", |item| sagas::text(&item["name"])),
+    ("consumers", |item| sagas::text(&item["consumers"])),
+    ("backlog", |item| sagas::text(&item["backlog"])),
+    ("window", |item| sagas::text(&item["window"])),
+    ("held back", |item| sagas::text(&item["held"])),
+    ("oldest unanswered", |item| sagas::text(&item["oldestUnanswered"])),
+    ("circuit", |item| sagas::text(&item["circuit"])),
+    ("failure rate", |item| sagas::text(&item["failureRate"])),
+];
+
 /// Lists them.
-pub async fn run(context: &Context) -> Result<Exit, CliError> {
+pub async fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
+    again(args.watch, || once(context)).await
+}
+
+async fn once(context: &Context) -> Result<Exit, CliError> {
     let document = Remote::new(context)?.get(&["v1", "participants"], &[]).await?;
     let items = document["items"].as_array().cloned().unwrap_or_default();
-    let header =
-        ["participant", "consumers", "backlog", "window", "held back", "oldest unanswered", "circuit", "failure rate"];
-    context.output.list(&document, &items, || {
-        output::table(
-            &header,
-            items.iter().map(|item| {
-                let fields =
-                    ["name", "consumers", "backlog", "window", "held", "oldestUnanswered", "circuit", "failureRate"];
-                fields.map(|field| sagas::text(&item[field])).into()
-            }),
-        )
-    })?;
+    context.output.rows(&document, &items, COLUMNS)?;
+    match items.iter().find(|item| item["consumers"] == 0 || item["circuit"] == "open") {
+        _ if items.is_empty() => output::note("no participant yet: they come with the definitions"),
+        Some(_) => output::next(&["amends outbox".to_owned(), "amends stuck".to_owned()]),
+        None => {}
+    }
     Ok(Exit::Done)
 }
 
