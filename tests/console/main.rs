@@ -5,9 +5,13 @@ mod support;
 
 mod browser;
 mod cross_site;
+mod cures;
 mod hostile;
+mod keyboard;
+mod live;
 mod made;
 mod operate;
 mod pages;
+mod stage;
 mod walk;
 mod webdriver;
