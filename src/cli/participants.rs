@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::again::{WatchArgs, again};
 use super::error::{CliError, Exit};
 use super::output::Column;
 use super::remote::Remote;
@@ -12,6 +13,8 @@ use super::{Context, output, sagas};
 pub struct Args {
     #[command(subcommand)]
     command: Option<Command>,
+    #[command(flatten)]
+    watch: WatchArgs,
 }
 
 /// `amends participants ...`
@@ -45,13 +48,13 @@ struct Change {
 /// Lists, pauses or resumes them.
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     match args.command {
-        None | Some(Command::List) => list(context).await,
+        None | Some(Command::List) => again(args.watch, || list(context)).await,
         Some(Command::Pause(change)) => act("pause", change, context).await,
         Some(Command::Resume(change)) => act("resume", change, context).await,
     }
 }
 
-const COLUMNS: [Column; 9] = [
+const COLUMNS: &[Column] = &[
     ("participant", |item| sagas::text(&item["name"])),
     ("consumers", |item| sagas::text(&item["consumers"])),
     ("backlog", |item| sagas::text(&item["backlog"])),
@@ -78,7 +81,12 @@ fn paused(item: &Value) -> String {
 async fn list(context: &Context) -> Result<Exit, CliError> {
     let document = Remote::new(context)?.get(&["v1", "participants"], &[]).await?;
     let items = document["items"].as_array().cloned().unwrap_or_default();
-    context.output.rows(&document, &items, &COLUMNS)?;
+    context.output.rows(&document, &items, COLUMNS)?;
+    match items.iter().find(|item| item["consumers"] == 0 || item["circuit"] == "open") {
+        _ if items.is_empty() => output::note("no participant yet: they come with the definitions"),
+        Some(_) => output::next(&["amends outbox".to_owned(), "amends stuck".to_owned()]),
+        None => {}
+    }
     Ok(Exit::Done)
 }
 

@@ -49,7 +49,7 @@ pub(super) fn table(visit: &Visit, rows: &[AuditRecord], with_saga: bool) -> Mar
         div.scroll tabindex="0" role="region" aria-label="What people did" {
             table {
                 caption.unseen { "What people did, newest first" }
-                thead { tr { th scope="col" { "When (UTC)" } th scope="col" { "Who" } th scope="col" { "What" } @if with_saga { th scope="col" { "About" } } th scope="col" { "Why" } } }
+                thead { tr { th scope="col" { "When (" span data-zone { "UTC" } ")" } th scope="col" { "Who" } th scope="col" { "What" } @if with_saga { th scope="col" { "About" } } th scope="col" { "Why" } } }
                 tbody {
                     @for row in rows {
                         tr {

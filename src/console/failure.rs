@@ -98,6 +98,14 @@ impl From<CoordinatorError> for Failure {
                 format!("The saga is {state}: {why}."),
             )
             .back(format!("sagas/{id}"), "Back to the saga"),
+            CoordinatorError::MigrationRefused { id, ref reasons, .. } => {
+                let why: Vec<&str> = reasons.iter().map(|reason| reason.why.as_str()).collect();
+                Self::conflict("Nothing was done: the saga does not fit that version", format!("{}.", why.join("; ")))
+                    .back(format!("sagas/{id}"), "Back to the saga")
+            }
+            CoordinatorError::VersionDeprecated { .. } => {
+                Self::conflict("Nothing was done: that version takes in no sagas", error.to_string())
+            }
             CoordinatorError::UnknownStep { message, .. } => Self::wrong("Nothing was done", message),
             CoordinatorError::UnknownDefinition { .. } | CoordinatorError::UnknownVersion { .. } => {
                 Self::missing("There is no such definition", error.to_string()).back("definitions", "All definitions")

@@ -28,12 +28,13 @@ const PLACES: [(&str, &str, &str); 6] = [
 ];
 
 /// The shortcuts besides those of the navigation.
-const KEYS: [(&str, &str); 7] = [
+const KEYS: [(&str, &str); 8] = [
     ("?", "this sheet"),
     ("/", "the first field of the filter"),
     ("j / k", "the next or the previous row"),
     ("Enter", "open the row"),
     ("x", "select the row"),
+    ("t", "times as ages, local or UTC"),
     ("p", "pause or go on with live updates"),
     ("Esc", "close this sheet, leave a field"),
 ];
@@ -60,6 +61,7 @@ pub(super) fn page(visit: &Visit, title: &str, body: Markup) -> Page {
                     @if visit.is_in { (navigation(visit, section)) }
                     div.tools {
                         @if visit.is_in {
+                            button.quiet type="button" data-times hidden title="Ages, local time or UTC (t)" { "Times: ages" }
                             button.quiet type="button" data-pause hidden { "Pause updates" }
                             button.quiet.icon type="button" data-keys hidden aria-label="Keyboard shortcuts" title="Keyboard shortcuts (?)" { "?" }
                         }

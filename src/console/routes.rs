@@ -12,7 +12,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::api::{AuthConfig, Right};
 use crate::clock::Clock;
 use crate::console::{
-    House, Inner, actions, assets, audit, bulk, dead, definitions, edit, failure, guard, home, live, login,
+    House, Inner, actions, assets, audit, bulk, dead, definitions, edit, failure, guard, home, live, login, migrate,
     participants, saga, sagas, selection,
 };
 use crate::coordinator::Coordinator;
@@ -61,6 +61,8 @@ pub(super) const ROUTES: &[Route] = &[
     page("/console/sagas/{id}/history.json", || get(saga::download)),
     page("/console/sagas/{id}/edit", || get(edit::confirm)),
     change("/console/sagas/{id}/edit", Right::Operate, || post(edit::carry_out)),
+    page("/console/sagas/{id}/migrate", || get(migrate::confirm)),
+    change("/console/sagas/{id}/migrate", Right::Operate, || post(migrate::carry_out)),
     page("/console/sagas/{id}/{action}", || get(actions::confirm)),
     change("/console/sagas/{id}/{action}", Right::Operate, || post(actions::carry_out)),
     page("/console/definitions", || get(definitions::list)),

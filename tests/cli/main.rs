@@ -5,6 +5,7 @@ mod canned;
 mod check;
 mod commands;
 mod demo;
+mod dry;
 mod graph;
 mod program;
 mod signal;

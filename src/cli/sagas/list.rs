@@ -25,7 +25,7 @@ const COLUMNS: &[Column] = &[
     ("saga", definition),
     ("key", |saga| text(&saga["key"])),
     ("state", state),
-    ("started", |saga| text(&saga["createdAt"])),
+    ("started", |saga| output::moment(&saga["createdAt"])),
     ("waiting for", |saga| text(&saga["waitingFor"])),
 ];
 
@@ -42,6 +42,8 @@ async fn once(args: Args, context: &Context) -> Result<Exit, CliError> {
     pages.tell_more();
     if let Some(first) = pages.items.first() {
         output::next(&[format!("amends sagas show {}", text(&first["id"]))]);
+    } else if pages.next.is_none() {
+        output::note("no saga matches");
     }
     Ok(Exit::Done)
 }

@@ -168,8 +168,30 @@ pub fn definition(item: &Value) -> String {
     }
 }
 
+/// What an operator may do to a stuck saga: each action that is possible, the first of them tried without effect before.
+pub fn cures(saga: &Value) -> Vec<String> {
+    let id = text(&saga["id"]);
+    let told = saga["stuck"]["actions"].as_array();
+    let can = |word: &str| told.is_none_or(|told| told.iter().any(|action| action == word));
+    let possible: Vec<&str> = ["retry", "skip", "compensate"].into_iter().filter(|word| can(word)).collect();
+    let look = possible.first().map(|word| format!("amends sagas {word} {id} --dry-run"));
+    look.into_iter().chain(possible.iter().map(|word| format!("amends sagas {word} {id} --reason '...'"))).collect()
+}
+
 /// The state that a saga shows, with the pause that may lie over it.
 pub fn state(saga: &Value) -> String {
     let state = text(&saga["state"]);
     if saga["paused"] == true { format!("{state} (paused)") } else { state }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_possible_is_suggested() {
+        let saga = json!({ "id": "7", "stuck": { "actions": ["skip", "pause", "abandon"] } });
+        assert_eq!(cures(&saga), ["amends sagas skip 7 --dry-run", "amends sagas skip 7 --reason '...'"]);
+        assert_eq!(cures(&json!({ "id": "7" })).len(), 4, "an older server does not tell");
+    }
 }
