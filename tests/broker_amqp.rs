@@ -1,5 +1,6 @@
 //! RabbitMQ in adversity: connections that are cut or hang, brokers that restart, wrong passwords and certificates.
 
+mod broker_rights;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -554,9 +554,11 @@ mod tests {
     #[test]
     fn what_changes_something_asks_for_more_than_reading() {
         for route in ROUTES {
+            // What a dead letter says may be what only few may see.
+            let is_for_few = route.path == "/v1/dead-letters/{queue}";
             let is_change = route.method != Method::GET;
             let asks_more = matches!(route.right, Right::Start | Right::Register | Right::Operate);
-            assert_eq!(is_change, asks_more, "{} {}", route.method, route.path);
+            assert_eq!(is_change || is_for_few, asks_more, "{} {}", route.method, route.path);
         }
     }
 }

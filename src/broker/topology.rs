@@ -49,8 +49,7 @@ pub struct Queue {
 pub struct Topology {
     /// The queues.
     pub queues: Vec<Queue>,
-    /// Whether what is there already is left as it is, without a look at its arguments and bindings: asks for no right
-    /// on the broker but for what is missing.
+    /// Whether, for who has no right to declare, it is enough that all of it is there, whatever its arguments and bindings.
     pub only_missing: bool,
 }
 

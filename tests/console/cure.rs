@@ -126,7 +126,7 @@ async fn where_edits_are_off_the_button_says_so_and_every_way_is_refused() {
     let (house, samples) = furnished(AuthConfig::default()).await;
     let id = samples[0].1;
     let page = house.get(&format!("/console/sagas/{id}")).await.text;
-    assert!(page.contains("Inputs are not edited on this server"), "{page}");
+    assert!(page.contains("inputs are not edited on this server"), "{page}");
     let page = house.get(&format!("/console/sagas/{id}/edit")).await.text;
     let pairs = [("csrf", field(&page, "csrf")), ("revision", field(&page, "revision"))];
     let pairs: Vec<(&str, &str)> = pairs.iter().map(|(name, value)| (*name, value.as_str())).collect();

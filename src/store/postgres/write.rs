@@ -142,8 +142,9 @@ pub(super) async fn write_at_once(connection: &mut PgConnection, changes: &Chang
         .await;
     match outcome {
         Ok(_) => Ok(true),
-        // division_by_zero: as the statement says that it could not write all.
-        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("22012") => Ok(false),
+        // division_by_zero: as the statement says that it could not write all. unique_violation: somebody was quicker, of whom
+        // nothing was seen yet: a transaction of our own, perhaps, whose connection was lost.
+        Err(sqlx::Error::Database(error)) if matches!(error.code().as_deref(), Some("22012" | "23505")) => Ok(false),
         Err(error) => Err(refused(error)),
     }
 }
@@ -156,8 +157,9 @@ pub(super) async fn write(connection: &mut PgConnection, changes: &Changes) -> R
     let (starts, new) = start(connection, &changes.starts).await?;
     let written = || changes.starts.iter().filter(|start| new.contains(&start.saga.id));
     let commands: Vec<&NewCommand> = written().flat_map(|start| &start.commands).chain(&changes.commands).collect();
-    insert_commands(connection, &commands).await?;
+    // First, so that a saga that is not as it was read is told as that, and not by a command that is there already.
     update(connection, &changes.updates).await?;
+    insert_commands(connection, &commands).await?;
     settle(connection, &latest(written().flat_map(|start| &start.settled).chain(&changes.settled))).await?;
     let history: Vec<&HistoryRecord> = written().flat_map(|start| &start.history).chain(&changes.history).collect();
     insert_history(connection, &history).await?;

@@ -1,6 +1,6 @@
 //! Declaring exchanges, queues and bindings, and reading what the broker says to it.
 //!
-//! Whoever may declare nothing looks first whether all is there, which asks for no right.
+//! Whoever may declare nothing looks whether all is there, which asks for no right.
 
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
@@ -21,7 +21,7 @@ pub(super) async fn declare(address: &Address, channel: &Channel, topology: &Top
     Ok(())
 }
 
-/// Declares what of it is not there.
+/// Declares all of it, so that a binding that was lost comes back, or without the right to that only what is not there.
 pub(super) async fn declare_missing(
     address: &Address,
     connection: &Connection,
@@ -29,6 +29,16 @@ pub(super) async fn declare_missing(
 ) -> Result<(), BrokerError> {
     let open = || async { connection.create_channel().await.map_err(|error| address.unreachable(error)) };
     let mut channel = open().await?;
+    match declare(address, &channel, topology).await.map_err(missing) {
+        // The broker has closed the channel over it.
+        Err(BrokerError::Missing { .. }) => channel = open().await?,
+        outcome => {
+            if channel.status().connected() {
+                channel.close(200, "done".into()).await.map_err(|error| address.unreachable(error))?;
+            }
+            return outcome;
+        }
+    }
     // The broker closes a channel over each thing that is not there.
     let (mut exchanges, mut queues) = (Vec::new(), Vec::new());
     for (name, kind) in EXCHANGES {
