@@ -12,7 +12,6 @@ use crate::broker::{Delivery, DeliveryTag, Settlement, Settler};
 use crate::clock::Timestamp;
 use crate::coordinator::backlog::Backlog;
 use crate::coordinator::confirms;
-use crate::coordinator::lanes::WeakLanes;
 use crate::coordinator::latencies::Latencies;
 use crate::coordinator::listeners::Listeners;
 use crate::coordinator::metrics::Metrics;
@@ -22,7 +21,7 @@ use crate::coordinator::plan::{Plan, Sources, Verdict, plan};
 use crate::coordinator::publisher::Publisher;
 use crate::coordinator::replies::DeadLetters;
 use crate::coordinator::telling::tell;
-use crate::coordinator::timer::SharedTimer;
+use crate::coordinator::timer::Timer;
 use crate::coordinator::work::{Item, ReplyItem, TellItem, Waiting, Work};
 use crate::coordinator::{CoordinatorError, Ended, StartOutcome, relatives};
 use crate::failpoint::{self, Point};
@@ -46,8 +45,6 @@ const MAX_RIPE: usize = 256;
 const CONTENDED: u32 = 64;
 
 pub(super) struct Committer {
-    /// Which sagas are its own. The first of the committers looks for what is due, of all.
-    pub(super) lane: usize,
     pub(super) store: Arc<dyn Store>,
     pub(super) sources: Arc<Sources>,
     pub(super) publisher: Publisher,
@@ -57,12 +54,12 @@ pub(super) struct Committer {
     pub(super) settler: watch::Receiver<Option<Arc<dyn Settler>>>,
     pub(super) work: mpsc::Receiver<Work>,
     /// For what a commit makes necessary by itself. Weak, so that the loop ends when everybody else is done.
-    pub(super) again: WeakLanes,
+    pub(super) again: mpsc::WeakSender<Work>,
     pub(super) stop: CancellationToken,
     /// Who listens to lifecycle events, unless there are to be none.
     pub(super) listeners: Option<Listeners>,
     pub(super) ended: Option<mpsc::UnboundedSender<Ended>>,
-    pub(super) timer: SharedTimer,
+    pub(super) timer: Timer,
     /// Told when the store's clock was set back.
     pub(super) set_back: Arc<Notify>,
     /// How many of the next transactions lock their sagas.
@@ -83,12 +80,12 @@ impl Committer {
                         if count == 0 {
                             return self.settled().await;
                         }
-                        self.looks_for_due() && self.timer.is_due()
+                        self.timer.wait().is_zero()
                     }
-                    () = self.timer.due(), if self.looks_for_due() && !self.stop.is_cancelled() => true,
+                    () = tokio::time::sleep(self.timer.wait()), if !self.stop.is_cancelled() => true,
                 }
             } else {
-                self.looks_for_due() && self.timer.is_due()
+                self.timer.wait().is_zero()
             };
             received.drain(..).for_each(|work| backlog.push(work));
             while backlog.len() < MAX_BACKLOG
@@ -107,10 +104,6 @@ impl Committer {
                 self.commit(batch, due).await;
             }
         }
-    }
-
-    fn looks_for_due(&self) -> bool {
-        self.lane == 0
     }
 
     /// Commits a batch, however often it takes. A batch that the store refuses is cut up, so that one bad item does not
@@ -178,7 +171,7 @@ impl Committer {
         due: u32,
         locking: Locking,
     ) -> Result<(Committed, Plan), StoreError> {
-        let ripe = self.sources.confirms.ripe(self.lane, MAX_RIPE);
+        let ripe = self.sources.confirms.ripe(MAX_RIPE);
         let mut sagas: Vec<SagaId> = items.iter().filter_map(Item::saga).chain(confirms::sagas(&ripe)).collect();
         sagas.sort_unstable();
         sagas.dedup();
@@ -298,7 +291,8 @@ impl Committer {
             self.metrics.timer_lag(lag);
         }
 
-        if self.timer.hear(now, &dues) {
+        self.timer.hear(now, &dues);
+        if self.timer.was_set_back() {
             self.set_back.notify_one();
         }
         if claimed >= MAX_DUE as usize {

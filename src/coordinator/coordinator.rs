@@ -12,7 +12,6 @@ use crate::broker::{Broker, Topology};
 use crate::coordinator::committer::Committer;
 use crate::coordinator::confirms::Confirms;
 use crate::coordinator::gates::{Gates, Keeper, Limits};
-use crate::coordinator::lanes::Lanes;
 use crate::coordinator::latencies::Latencies;
 use crate::coordinator::listeners::Listeners;
 use crate::coordinator::metrics::Metrics;
@@ -22,7 +21,7 @@ use crate::coordinator::plan::Sources;
 use crate::coordinator::publisher::{Publisher, Sinks};
 use crate::coordinator::registry::Registry;
 use crate::coordinator::replies::{DeadLetters, Replies};
-use crate::coordinator::timer::SharedTimer;
+use crate::coordinator::timer::Timer;
 use crate::coordinator::work::{Heard, Item, StartItem, TellItem, Waiting, Work};
 use crate::coordinator::{
     CoordinatorError, Operate, OperatorAction, Registered, Start, StartOutcome, bulk, children, declare, recovery,
@@ -111,7 +110,7 @@ pub(super) struct Inner {
     pub(super) bulk_check_after: u32,
     ids: Ids,
     /// Emptied by `stop`, so that the committer sees the end of its work.
-    work: std::sync::Mutex<Option<Lanes>>,
+    work: std::sync::Mutex<Option<mpsc::Sender<Work>>>,
     /// Stops taking in.
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -151,7 +150,7 @@ impl Coordinator {
         let sinks = Sinks { confirms: confirms.clone(), listeners: listeners.clone(), gates: gates.clone() };
         let publisher = Publisher::launch(broker.clone(), sinks, metrics.clone(), &tasks);
         let dead = DeadLetters { broker: broker.clone(), metrics: metrics.clone(), queue: options.replies.clone() };
-        let (work, receivers) = Lanes::open(MAX_WAITING);
+        let (work, receiver) = mpsc::channel(MAX_WAITING);
         let (settler, settlers) = watch::channel(None);
         let noticed = Arc::new(Notify::new());
         let replies = Replies {
@@ -163,29 +162,26 @@ impl Coordinator {
         };
         let to = ReturnAddress { keys: keys.clone(), queue: options.replies.clone() };
         let sources = Arc::new(Sources { registry: registry.clone(), to, confirms, gates: gates.clone() });
-        let (timer, listeners) = (SharedTimer::default(), options.events.then_some(listeners));
-        let committer = |(lane, receiver)| Committer {
-            lane,
+        let committer = Committer {
             store: store.clone(),
             sources: sources.clone(),
             publisher: publisher.clone(),
-            dead: dead.clone(),
+            dead,
             metrics: metrics.clone(),
             latencies: Latencies::default(),
-            settler: settlers.clone(),
+            settler: settlers,
             work: receiver,
             again: work.downgrade(),
             stop: stop.clone(),
-            listeners: listeners.clone(),
-            ended: options.ended.clone(),
-            timer: timer.clone(),
+            listeners: options.events.then_some(listeners),
+            ended: options.ended,
+            timer: Timer::default(),
             set_back: noticed.clone(),
             contended: 0,
             settling: None,
         };
         let watch = Watch { store: store.clone(), gates: gates.clone(), metrics: metrics.clone() };
         watch.look().await?;
-        let committers: Vec<Committer> = receivers.into_iter().enumerate().map(committer).collect();
         if broker.is_volatile() {
             // What was in its queues went with the last process.
             declared.now().await;
@@ -195,13 +191,13 @@ impl Coordinator {
         gates.expect(definitions.iter().flat_map(|definition| definition.participants()));
         let (again, looks) = (work.downgrade(), broker.clone());
         let keeper = Keeper { gates: gates.clone(), broker: looks, store: store.clone(), work: again };
-        let mut aborts = vec![
+        let aborts = vec![
             tasks.spawn(declared.clone().run(store.clone(), registry.clone())).abort_handle(),
             tasks.spawn(replies.run(settler)).abort_handle(),
+            tasks.spawn(committer.run()).abort_handle(),
             tasks.spawn(keeper.run(stop.clone())).abort_handle(),
             tasks.spawn(watch.clone().run(stop.clone())).abort_handle(),
         ];
-        aborts.extend(committers.into_iter().map(|committer| tasks.spawn(committer.run()).abort_handle()));
         let work = std::sync::Mutex::new(Some(work));
         let coordinator = Self(Arc::new(Inner {
             store,

@@ -20,7 +20,6 @@ pub mod dead;
 mod declare;
 mod gates;
 pub mod handle;
-mod lanes;
 mod latencies;
 mod listeners;
 mod metrics;

@@ -95,20 +95,15 @@ pub struct Heard {
 }
 
 impl Item {
-    /// The saga that it is about.
-    pub(super) fn place(&self) -> SagaId {
-        match self {
-            Self::Start(start) => start.id,
-            Self::Reply(reply) => reply.command.saga,
-            Self::Operate(operate, _) => operate.id,
-            Self::Migrate(migrate) => migrate.id,
-            Self::Tell(tell) => tell.id,
-        }
-    }
-
     /// The saga that must be loaded for it; a start has none yet.
     pub(super) fn saga(&self) -> Option<SagaId> {
-        (!matches!(self, Self::Start(_))).then(|| self.place())
+        match self {
+            Self::Start(_) => None,
+            Self::Reply(reply) => Some(reply.command.saga),
+            Self::Operate(operate, _) => Some(operate.id),
+            Self::Migrate(migrate) => Some(migrate.id),
+            Self::Tell(tell) => Some(tell.id),
+        }
     }
 }
 
