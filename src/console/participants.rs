@@ -116,7 +116,7 @@ fn asking(visit: &Visit, asked: &Asked<'_>, found: &PausePreview, wrong: Option<
             Some(pause) => ("It is paused already", format!("{}.", in_words(pause))),
             None => ("It is not paused", "Somebody may have resumed it in the meantime.".to_owned()),
         };
-        return Err(Failure::conflict(title, detail).back(&format!("participants/{}", encode(name)), "Look again"));
+        return Err(Failure::conflict(title, detail).back(format!("participants/{}", encode(name)), "Look again"));
     }
     let (word, label) = if is_pause { ("pause", "Pause") } else { ("resume", "Resume") };
     let what = action.map_or_else(|| name.to_owned(), |action| format!("{name}.{action}"));

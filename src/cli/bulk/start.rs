@@ -79,7 +79,7 @@ pub async fn or_job(action: &str, args: OrJob, context: &Context) -> Result<Exit
 pub async fn run(action: &str, step: Option<String>, args: Args, context: &Context) -> Result<Exit, CliError> {
     let filter = args.filter.object();
     let is_filtered = filter.as_object().is_some_and(|filter| !filter.is_empty());
-    if is_filtered == !args.ids.is_empty() {
+    if is_filtered != args.ids.is_empty() {
         return Err(CliError::usage("say which sagas: by filters, or each by `--id`, not both")
             .help(format!("for example `amends bulk {action} --state STUCK --saga place-order --reason '...'`")));
     }
