@@ -2,7 +2,7 @@
 -- after `amends migrate`; not part of the migrations. Repeat the grants after each upgrade that adds a table.
 --
 --   amends_runtime   what `amends serve` needs: no DDL, no DELETE; history, audit, definitions and deprecations are insert-only
---   amends_reader    for people and dashboards: reads everything but the keys that sign tokens
+--   amends_reader    for people and dashboards: reads everything but the keys that sign tokens and the wrapped data keys
 --
 -- `amends migrate` runs as the owner of the tables. Give the roles to the users that log in:
 --
@@ -16,7 +16,7 @@ revoke create on schema public from public;
 grant usage on schema public to amends_runtime, amends_reader;
 
 grant select on amends_migration to amends_runtime, amends_reader;
-grant select, insert, update on saga, outbox to amends_runtime;
+grant select, insert, update on saga, outbox, data_key to amends_runtime;
 grant select, insert on definition, deprecation, history, audit, token_key to amends_runtime;
 grant select on archived_key to amends_runtime;
 grant select on definition, deprecation, saga, outbox, history, audit, archived_key to amends_reader;

@@ -26,6 +26,7 @@ mod overview;
 mod participants;
 mod problem;
 mod query;
+pub(crate) mod redact;
 mod routes;
 pub(crate) mod saga_view;
 pub(crate) mod sagas;

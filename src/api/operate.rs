@@ -10,6 +10,7 @@ use crate::api::auth::Caller;
 use crate::api::body::{Fields, Json};
 use crate::api::problem::{IF_MATCH_INVALID, Problem, QUERY_INVALID, REASON_REQUIRED, ROUTE_UNKNOWN};
 use crate::api::query::Query;
+use crate::api::redact::{Redact, secrets_of};
 use crate::api::saga_view::saga_view;
 use crate::api::sagas::{Id, etag};
 use crate::api::{App, sagas};
@@ -79,7 +80,7 @@ async fn dry_run(
         closes: view(&found.closes),
         ends: found.ends.map(str::to_owned),
     };
-    Ok((etag(saga), Answer(answer)).into_response())
+    Ok((etag(saga), Answer(answer.without(&secrets_of(&definition, &record)))).into_response())
 }
 
 fn planned_view(planned: &Planned) -> PlannedView {

@@ -44,6 +44,8 @@ kinds! {
     DEFINITION_INVALID = 422 "the definition has errors";
     DEFINITION_UNKNOWN = 404 "there is no such definition";
     DURATION_INVALID = 422 "the duration is negative or too long";
+    ENCRYPTION_KEY_MISSING = 500 "a key that payloads were encrypted with is missing";
+    FIELD_ENCRYPTED = 422 "payloads are encrypted and cannot be searched";
     FIELD_INVALID = 400 "a field of the body is not what it should be";
     FIELD_MISSING = 400 "a field of the body is missing";
     FIELD_UNKNOWN = 400 "a field of the body is not known";
@@ -277,6 +279,8 @@ impl From<StoreError> for Problem {
             StoreError::SchemaBehind { .. } | StoreError::SchemaAhead { .. } => {
                 unavailable("the store's schema is not this program's: run `amends doctor`")
             }
+            StoreError::KeyMissing { .. } => Self::new(ENCRYPTION_KEY_MISSING, cause.clone()),
+            StoreError::FieldEncrypted => Self::new(FIELD_ENCRYPTED, cause.clone()),
             StoreError::Address { .. } | StoreError::Corrupt(_) | StoreError::Refused(_) => {
                 Self::new(STORE_REFUSED, "the store said no; the server's log has the cause under this request's id")
             }
@@ -334,6 +338,8 @@ mod tests {
             CoordinatorError::Stopping,
             CoordinatorError::Store(StoreError::Unavailable("gone".to_owned())),
             CoordinatorError::Store(StoreError::Refused("no".to_owned())),
+            CoordinatorError::Store(StoreError::KeyMissing { key: "old".to_owned() }),
+            CoordinatorError::Store(StoreError::FieldEncrypted),
         ];
         for error in errors {
             let code = error.code();

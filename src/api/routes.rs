@@ -76,6 +76,11 @@ impl Route {
         self
     }
 
+    /// Whether it shows what is sensitive to who asks for it and may see it.
+    pub(super) fn can_reveal(&self) -> bool {
+        self.query.contains(&"reveal")
+    }
+
     const fn open(mut self) -> Self {
         self.right = Right::Open;
         self
@@ -229,14 +234,22 @@ pub(super) const ROUTES: &[Route] = &[
     },
     read("/v1/sagas", "Lists sagas, newest first", &[(200, Gives::Json("SagaPage"))], &[422], || get(sagas::list))
         .asking(&["saga", "state", "key", "since", "limit", "cursor"]),
-    read("/v1/sagas/{id}", "Shows a saga; its ETag is its revision", SAGA, &[404], || get(sagas::show)),
+    read(
+        "/v1/sagas/{id}",
+        "Shows a saga; its ETag is its revision. With reveal=true, for admins and audited: with what is sensitive",
+        SAGA,
+        &[404],
+        || get(sagas::show),
+    )
+    .asking(&["reveal", "reason"]),
     read(
         "/v1/sagas/{id}/history",
         "Tells what happened to a saga, in order",
         &[(200, Gives::Json("HistoryView"))],
         &[404],
         || get(sagas::history),
-    ),
+    )
+    .asking(&["reveal", "reason"]),
     read(
         "/v1/sagas/{id}/graph.svg",
         "Draws the steps of a saga with their states",
@@ -275,7 +288,7 @@ pub(super) const ROUTES: &[Route] = &[
     read("/v1/outbox", "Lists commands, oldest saga first", &[(200, Gives::Json("OutboxPage"))], &[], || {
         get(outbox::list)
     })
-    .asking(&["state", "limit", "cursor"]),
+    .asking(&["state", "limit", "cursor", "reveal", "reason"]),
     read(
         "/v1/participants",
         "Lists the participants of all definitions: queue, backlog, oldest unanswered command, circuit",

@@ -93,6 +93,7 @@ enum LogFormat {
 /// Serves until SIGTERM or SIGINT; a second one ends the process at once.
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let auth = connect::auth(&context.settings.tokens)?;
+    let masters = context.settings.encryption.read()?;
     let listener = listen(context).await?;
     log(args.log_format)?;
     let stop = CancellationToken::new();
@@ -103,6 +104,9 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let url = context.settings.store_or_default()?;
     let store = patiently(&stop, StoreError::is_transient, async || store::open(&url).await).await?;
     patiently(&stop, StoreError::is_transient, async || prepare_schema(&*store, &url, args.migrate).await).await?;
+    let sealed = connect::encrypted(store, masters)?;
+    patiently(&stop, StoreError::is_transient, async || sealed.check().await).await?;
+    let store = sealed.store;
     if broker.is_volatile() {
         output::note(
             "the broker is inside this process: only participants in the same process are reached; \

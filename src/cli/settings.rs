@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::error::CliError;
+use crate::store::sealed::MasterKeys;
 
 /// Where `serve` listens unless told otherwise.
 pub const DEFAULT_HTTP: &str = "127.0.0.1:7070";
 
 /// The keys of the settings file.
-const KEYS: &[&str] = &["store", "broker", "http", "url", "tokens"];
+const KEYS: &[&str] = &["store", "broker", "http", "url", "tokens", "encryption"];
 /// The keys of one entry of `tokens`.
 const TOKEN_KEYS: &[&str] = &["name", "role", "sha256"];
 
@@ -33,7 +34,7 @@ pub struct SettingsArgs {
     /// The token to show to the server; better set in the environment than on a command line others can see
     #[arg(long, global = true, value_name = "TOKEN", env = "AMENDS_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// A settings file in TOML: store, broker, http, url, [[tokens]] with name, role, sha256
+    /// A settings file in TOML: store, broker, http, url, [[tokens]] with name, role, sha256, [encryption]
     #[arg(long, global = true, value_name = "FILE", env = "AMENDS_CONFIG", hide_env_values = true)]
     config: Option<PathBuf>,
 }
@@ -53,6 +54,58 @@ pub struct Settings {
     pub token: Option<String>,
     /// Who may use the server that `serve` runs. From the file only.
     pub tokens: Vec<TokenEntry>,
+    /// What payloads are encrypted with. From the file only.
+    pub encryption: Encryption,
+}
+
+/// What payloads are encrypted with, if they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Encryption {
+    /// The name of the key that wraps what is written with from now on; without it nothing more is encrypted.
+    pub active: Option<String>,
+    /// Where each master key is, by name.
+    pub keys: std::collections::BTreeMap<String, KeyPlace>,
+}
+
+/// Where a master key is: one of the two.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KeyPlace {
+    /// A file that holds it.
+    pub file: Option<PathBuf>,
+    /// A variable of the environment that holds it.
+    pub env: Option<String>,
+}
+
+impl Encryption {
+    /// The keys, read from where they are; `None` when there are none.
+    ///
+    /// # Errors
+    /// Which of them cannot be read, and why.
+    pub fn read(&self) -> Result<Option<MasterKeys>, CliError> {
+        if self.keys.is_empty() && self.active.is_none() {
+            return Ok(None);
+        }
+        let mut keys = Vec::new();
+        for (name, place) in &self.keys {
+            let wrong = |problem: String| {
+                let name = super::output::escape(name);
+                CliError::usage(format!("encryption key `{name}`: {problem}"))
+                    .help("see [encryption] in deploy/amends.sample.toml and docs/secrets.md")
+            };
+            let text = match (&place.file, &place.env) {
+                (Some(file), None) => std::fs::read_to_string(file)
+                    .map_err(|error| wrong(format!("`{}` cannot be read: {error}", file.display())))?,
+                (None, Some(env)) => std::env::var(env).map_err(|_| wrong(format!("{env} is not set")))?,
+                _ => return Err(wrong("say where it is, by `file` or by `env`".to_owned())),
+            };
+            keys.push((name.clone(), MasterKeys::parse(&text).map_err(wrong)?));
+        }
+        let masters = MasterKeys::new(self.active.clone(), keys)
+            .map_err(|problem| CliError::usage(problem).help("name one of [encryption.keys], or leave `active` out"))?;
+        Ok(Some(masters))
+    }
 }
 
 /// One token that the server accepts. The file holds its hash, so that reading the file does not give it away.
@@ -75,6 +128,7 @@ struct File {
     http: Option<String>,
     url: Option<String>,
     tokens: Vec<TokenEntry>,
+    encryption: Encryption,
 }
 
 impl Settings {
@@ -96,6 +150,7 @@ impl Settings {
             url: over(args.url, file.url),
             token: over(args.token, None),
             tokens: file.tokens,
+            encryption: file.encryption,
         })
     }
 
@@ -104,8 +159,8 @@ impl Settings {
     /// # Errors
     /// What is wrong, with line and column, and the way out.
     pub fn from_file_text(text: &str) -> Result<Self, (String, String)> {
-        let File { store, broker, http, url, tokens } = parse_file(text)?;
-        Ok(Self { store, broker, http, url, token: None, tokens })
+        let File { store, broker, http, url, tokens, encryption } = parse_file(text)?;
+        Ok(Self { store, broker, http, url, token: None, tokens, encryption })
     }
 
     /// The store to use: the one set, or SQLite under the user's data folder, which is made if need be.

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::console::secrets::{HIDDEN, Secrets};
+use crate::definition::sensitive::{HIDDEN, Secrets};
 
 /// Members of one object and items of one list that are shown, at most.
 const MOST: usize = 200;
@@ -43,6 +43,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
 
 /// The tree of a JSON text, open at its top.
 pub(super) fn tree(text: &str, secrets: &Secrets) -> Markup {
+    if secrets.hides_everything() {
+        return html! { div.json { (leaf(None, html! { span.hidden-value { (HIDDEN) } })) } };
+    }
     html! { div.json { (node(None, text.trim(), secrets, 0)) } }
 }
 

@@ -30,7 +30,6 @@ mod query;
 mod routes;
 mod saga;
 mod sagas;
-mod secrets;
 mod selection;
 mod session;
 mod visit;

@@ -4,6 +4,7 @@ use axum::extract::State;
 use chrono::{DateTime, TimeDelta, Utc};
 use maud::{Markup, html};
 
+use crate::api::redact::must_be_whole;
 use crate::api::saga_view::summary;
 use crate::client::views::SagaSummaryView;
 use crate::clock::Timestamp;
@@ -150,8 +151,8 @@ pub(super) async fn show(State(house): State<House>, visit: Visit, pairs: Pairs)
 
 async fn row(house: &House, saga: crate::saga::Saga) -> Result<Option<Row>, Failure> {
     let Ok(definition) = house.coordinator().definition(&saga.definition).await else { return Ok(None) };
-    let (saga, definition) = if definition.has_loops() {
-        // Which steps it has depends on its input, which lists come without.
+    let (saga, definition) = if definition.has_loops() || must_be_whole(&definition, &saga) {
+        // Which steps it has, and what of it is sensitive, depends on its input, which lists come without.
         let Some(record) = house.store().saga(saga.id).await? else { return Ok(None) };
         let Some(expanded) = record.saga.expand(&definition) else { return Ok(None) };
         (record.saga, expanded)

@@ -3,6 +3,7 @@
 use axum::extract::State;
 use maud::{Markup, html};
 
+use crate::api::redact::{must_be_whole, secrets_of};
 use crate::console::House;
 use crate::console::failure::Failure;
 use crate::console::form::Signed;
@@ -13,6 +14,7 @@ use crate::console::visit::Visit;
 use crate::console::words::{badge, command_line, number, sentence, short, up_to};
 use crate::coordinator::overview::MOST;
 use crate::id::SagaId;
+use crate::saga::SagaState;
 use crate::store::{Page, SagaSummary};
 
 /// Sagas that are shown as samples.
@@ -24,6 +26,7 @@ pub(super) async fn show(State(house): State<House>, visit: Visit, Signed(pairs)
     let is_all = pairs.get("scope") == Some("all");
     let (count, samples, lines) = if is_all { all(&house, &pairs).await? } else { some(&house, &pairs).await? };
     let address = pairs.get("filter").unwrap_or_default();
+    let samples = redacted(&house, samples).await?;
     let body = html! {
         h1 { "Selection" }
         @if count == 0 {
@@ -41,6 +44,25 @@ pub(super) async fn show(State(house): State<House>, visit: Visit, Signed(pairs)
         p.buttons { a.button href=(visit.to(&format!("sagas?{address}"))) { "Back to the list" } }
     };
     Ok(page(&visit, "Selection", body))
+}
+
+/// The sagas without what is sensitive in what a sample shows.
+async fn redacted(house: &House, samples: Vec<SagaSummary>) -> Result<Vec<SagaSummary>, Failure> {
+    let mut shown = Vec::with_capacity(samples.len());
+    for SagaSummary { mut saga } in samples {
+        let definition = house.coordinator().definition(&saga.definition).await?;
+        if must_be_whole(&definition, &saga)
+            && let Some(record) = house.store().saga(saga.id).await?
+        {
+            let secrets = secrets_of(&definition, &record);
+            saga.key = saga.key.map(|key| secrets.text(&key));
+            if let SagaState::Stuck(stuck) = &mut saga.state {
+                stuck.problem = stuck.problem.clone().redacted(&secrets);
+            }
+        }
+        shown.push(SagaSummary { saga });
+    }
+    Ok(shown)
 }
 
 type Chosen = (u64, Vec<SagaSummary>, Vec<String>);

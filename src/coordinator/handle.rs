@@ -233,8 +233,7 @@ impl CoordinatorError {
             Self::Moved { .. } => "SAGA_MOVED",
             Self::Busy { .. } => "BUSY",
             Self::Stopping => "STOPPING",
-            Self::Store(error) if error.is_transient() => "STORE_UNAVAILABLE",
-            Self::Store(_) => "STORE_REFUSED",
+            Self::Store(error) => error.code(),
         }
     }
 

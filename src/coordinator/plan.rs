@@ -517,11 +517,18 @@ impl Planner<'_> {
         SettledCommand { saga: saga.id, settled, revision: saga.revision, at: self.now }
     }
 
+    /// What is told to the log and to listeners is without what the definition marks as sensitive.
     fn note(&mut self, definition: &Arc<Definition>, saga: &Saga, note: Note) {
+        let (mut key, mut note) = (saga.key.clone(), note);
+        if !definition.sensitive.is_empty() {
+            let secrets = saga.secrets(definition);
+            key.iter_mut().for_each(|key| secrets.redact(key));
+            note = note.redacted(&secrets);
+        }
         self.plan.notes.push(Noted {
             saga: saga.id,
             definition: definition.clone(),
-            key: saga.key.clone(),
+            key,
             revision: saga.revision,
             at: self.now,
             since: saga.created_at,

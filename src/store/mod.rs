@@ -5,6 +5,7 @@
 
 pub mod archive;
 mod counter;
+pub mod data_keys;
 mod error;
 pub mod memory;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
@@ -14,6 +15,7 @@ pub mod overview;
 pub mod postgres;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod row;
+pub mod sealed;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
@@ -30,6 +32,8 @@ use crate::payload::Payload;
 use crate::saga::{CommandState, Direction, EventKind, Figures, Outcome, Phase, Problem, Saga, Settled};
 pub use error::StoreError;
 use overview::{FieldIs, Lifetime, Service, StateCount, StuckGroup};
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+use row::latest;
 
 /// The store at an address: `postgres://…`, `sqlite://FILE`, or `memory:` for tests.
 ///
@@ -145,6 +149,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// Where finished sagas are moved out, and back; `None` in memory.
     fn archive(&self) -> Option<&dyn archive::ArchiveStore> {
+        None
+    }
+
+    /// Where the keys are kept that encrypt payloads; `None` in memory, which is not encrypted.
+    fn data_keys(&self) -> Option<&dyn data_keys::DataKeyStore> {
         None
     }
 
@@ -586,12 +595,4 @@ fn put_outputs(saga: &mut Saga, commands: &[OutboxEntry]) {
             saga.outputs.insert(crate::id::StepIndex(entry.step_index), output);
         }
     }
-}
-
-/// One per command: one that is settled twice in a batch, as unknown and then by a late reply, counts as it was last.
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
-fn latest<'s>(settled: impl Iterator<Item = &'s SettledCommand>) -> Vec<&'s SettledCommand> {
-    let latest: std::collections::BTreeMap<_, _> =
-        settled.map(|settled| ((settled.saga, settled.settled.seq), settled)).collect();
-    latest.into_values().collect()
 }

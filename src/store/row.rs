@@ -13,7 +13,9 @@ use crate::payload::Payload;
 use crate::saga::figures::{CommandCount, Figures, Latency, Undone};
 use crate::saga::{Direction, Outcome, Saga, SagaState, StepState};
 use crate::store::overview::StuckGroup;
-use crate::store::{Deprecation, HistoryRecord, InFlight, NewSaga, OutboxEntry, Started, StoreError, Verified};
+use crate::store::{
+    Deprecation, HistoryRecord, InFlight, NewSaga, OutboxEntry, SettledCommand, Started, StoreError, Verified,
+};
 
 /// A row of `saga`, each column as the database gives it.
 pub(super) struct SagaRow {
@@ -269,6 +271,12 @@ pub(super) fn started(starts: &[NewSaga], new: &HashSet<SagaId>, taken: &Taken) 
         }
     };
     starts.iter().map(outcome).collect()
+}
+
+/// One per command: one that is settled twice in a batch, as unknown and then by a late reply, counts as it was last.
+pub(super) fn latest<'s>(settled: impl Iterator<Item = &'s SettledCommand>) -> Vec<&'s SettledCommand> {
+    let latest: BTreeMap<_, _> = settled.map(|settled| ((settled.saga, settled.settled.seq), settled)).collect();
+    latest.into_values().collect()
 }
 
 /// JSON text of a value of ours, whose keys are all strings: it cannot fail.

@@ -2,6 +2,7 @@
 //! arbiter.
 
 mod archive;
+mod data_keys;
 mod figures;
 mod overview;
 mod read;
@@ -38,6 +39,7 @@ const MIGRATIONS: &[Known] = &[
     Known { version: 3, name: "deprecations", sql: include_str!("../../../migrations/postgres/0003_deprecations.sql") },
     Known { version: 4, name: "archive", sql: include_str!("../../../migrations/postgres/0004_archive.sql") },
     Known { version: 5, name: "due_slot", sql: include_str!("../../../migrations/postgres/0005_due_slot.sql") },
+    Known { version: 9, name: "data_keys", sql: include_str!("../../../migrations/postgres/0009_data_keys.sql") },
 ];
 
 /// Connections to the database: batches need few.
@@ -218,6 +220,10 @@ fn refused(error: sqlx::Error) -> StoreError {
 #[async_trait]
 impl Store for PostgresStore {
     fn archive(&self) -> Option<&dyn crate::store::archive::ArchiveStore> {
+        Some(self)
+    }
+
+    fn data_keys(&self) -> Option<&dyn crate::store::data_keys::DataKeyStore> {
         Some(self)
     }
 
