@@ -33,6 +33,7 @@ mod serve;
 mod signal;
 mod start;
 mod versions;
+mod webhooks;
 
 pub use auth::{AuthConfig, Right, Role, TokenEntry, check_bind};
 pub use graph::look;

@@ -16,6 +16,8 @@ use crate::client::views;
     views::DefinitionList,
     views::DefinitionVersions,
     views::DefinitionView,
+    views::DeliveryItem,
+    views::DeliveryPage,
     views::HealthView,
     views::HistoryView,
     views::MigrateRequest,
@@ -114,7 +116,8 @@ fn parameters(route: &Route) -> Vec<Value> {
         };
         json!({ "name": name, "in": "query", "schema": schema })
     });
-    let if_match = (route.right == Right::Operate).then(|| {
+    let is_about_saga = route.right == Right::Operate && route.path.starts_with("/v1/sagas");
+    let if_match = is_about_saga.then(|| {
         json!({
             "name": "If-Match", "in": "header", "schema": { "type": "string" },
             "description": "The saga's ETag as it was seen; refused with 412 when the saga has moved since.",

@@ -43,6 +43,7 @@ kinds! {
     CURSOR_INVALID = 400 "the cursor is not one that this list gave";
     DEFINITION_INVALID = 422 "the definition has errors";
     DEFINITION_UNKNOWN = 404 "there is no such definition";
+    DELIVERY_UNKNOWN = 404 "there is no such message to a webhook";
     DURATION_INVALID = 422 "the duration is negative or too long";
     FIELD_INVALID = 400 "a field of the body is not what it should be";
     FIELD_MISSING = 400 "a field of the body is missing";

@@ -14,7 +14,7 @@ use crate::api::auth::{AuthConfig, Right};
 use crate::api::problem::{METHOD_NOT_ALLOWED, Problem, ROUTE_UNKNOWN};
 use crate::api::{
     App, advice, definitions, guard, health, openapi, operate, outbox, overview, participants, sagas, signal, start,
-    versions,
+    versions, webhooks,
 };
 use crate::clock::Clock;
 use crate::coordinator::Coordinator;
@@ -139,6 +139,20 @@ const fn deprecation(path: &'static str, summary: &'static str, handler: fn() ->
         gives: &[(200, Gives::Json("DefinitionView"))],
         problems: &[404, 413, 415, 422],
         handler,
+    }
+}
+
+const fn delivery(path: &'static str, summary: &'static str) -> Route {
+    Route {
+        method: Method::POST,
+        path,
+        right: Right::Operate,
+        query: &[],
+        summary,
+        takes: Takes::Json("ReasonRequest"),
+        gives: &[(200, Gives::Json("DeliveryItem"))],
+        problems: &[404, 413, 415, 422],
+        handler: || post(webhooks::see_to),
     }
 }
 
@@ -272,6 +286,16 @@ pub(super) const ROUTES: &[Route] = &[
     signalling("/v1/signals", "Tells a saga, named by its id or by its key, of a signal", "SignalBody", || {
         post(signal::to_any)
     }),
+    read(
+        "/v1/webhooks/deliveries",
+        "Lists what webhooks are still to be told, and what they did not take",
+        &[(200, Gives::Json("DeliveryPage"))],
+        &[],
+        || get(webhooks::list),
+    )
+    .asking(&["state", "limit", "cursor"]),
+    delivery("/v1/webhooks/deliveries/{id}/retry", "Tries a message again, from its first attempt"),
+    delivery("/v1/webhooks/deliveries/{id}/drop", "Drops a message for good: the webhook is not told"),
     read("/v1/outbox", "Lists commands, oldest saga first", &[(200, Gives::Json("OutboxPage"))], &[], || {
         get(outbox::list)
     })

@@ -6,10 +6,10 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::error::CliError;
-use super::settings::TokenEntry;
+use super::settings::{ConsoleSettings, TokenEntry};
 use crate::api::{self, AuthConfig};
 use crate::broker::{self, Broker};
-use crate::console;
+use crate::console::{self, Links};
 use crate::coordinator::Coordinator;
 use crate::store::{self, Store};
 
@@ -48,9 +48,11 @@ pub async fn serve(
     listener: TcpListener,
     coordinator: Coordinator,
     auth: AuthConfig,
+    settings: ConsoleSettings,
     stop: CancellationToken,
 ) -> Result<(), CliError> {
-    let console = console::router(coordinator.clone(), auth.clone(), stop.clone());
+    let links = Links { trace: settings.trace_url };
+    let console = console::router_with(coordinator.clone(), auth.clone(), links, stop.clone());
     api::serve(listener, api::router(coordinator, auth).merge(console), stop)
         .await
         .map_err(|error| CliError::failed(format!("the HTTP interface has failed: {error}")))

@@ -11,12 +11,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::{CliError, Exit};
 use super::settings::masked;
-use super::{Context, connect, output};
+use super::{Context, connect, output, webhook_settings};
 use crate::coordinator::{Coordinator, CoordinatorError, CoordinatorOptions, Limits};
 use crate::store::{self, Store, StoreError};
+use crate::webhook::{self, Endpoint};
 
 /// How long a stop waits for what is under way.
 const DRAIN: Duration = Duration::from_secs(30);
+/// How long it waits for the collector after that.
+const TRACES_DRAIN: Duration = Duration::from_secs(5);
 /// How long a start waits for its store before it gives up, and how often it looks.
 const STORE_PATIENCE: Duration = Duration::from_secs(60);
 const STORE_PAUSE: Duration = Duration::from_secs(1);
@@ -39,6 +42,8 @@ pub struct Args {
     log_format: LogFormat,
     #[command(flatten)]
     limits: LimitArgs,
+    #[command(flatten)]
+    traces: super::traces::TraceArgs,
     #[command(flatten)]
     retention: super::archive::Retention,
     /// Register these definition files, or every file of these folders, at the start
@@ -95,6 +100,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let auth = connect::auth(&context.settings.tokens)?;
     let listener = listen(context).await?;
     log(args.log_format)?;
+    let endpoints = webhook_settings::endpoints(&context.settings.webhooks)?;
+    let traces = args.traces.start(&context.settings.traces)?;
     let stop = CancellationToken::new();
     let signals = tokio::spawn(stop_on_signals(stop.clone()));
 
@@ -109,7 +116,13 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
              for services of their own set AMENDS_BROKER to amqp://...",
         );
     }
-    let options = CoordinatorOptions { limits: args.limits.limits(), ..CoordinatorOptions::default() };
+    let hooks = endpoints.iter().map(Endpoint::hook).collect();
+    let options = CoordinatorOptions {
+        limits: args.limits.limits(),
+        traces: traces.as_ref().map(|(recorder, _)| recorder.clone()),
+        hooks,
+        ..CoordinatorOptions::default()
+    };
     let launch = async || Coordinator::launch(store.clone(), broker.clone(), options.clone()).await;
     let coordinator = patiently(&stop, CoordinatorError::is_transient, launch).await?;
     for file in definition_files(&args.definitions)? {
@@ -118,15 +131,22 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
 
     let retention = args.retention.start(store.clone(), stop.clone());
 
+    let webhooks = webhook::launch(&coordinator, endpoints, stop.clone());
+
     let address = listener.local_addr().map_err(|error| CliError::failed(format!("no address: {error}")))?;
     if context.settings.tokens.is_empty() {
         output::note("no tokens are set: everybody on this machine may do everything");
     }
     output::note(format!("amends is ready at http://{address} (state in {})", masked(&url)));
-    let served = connect::serve(listener, coordinator.clone(), auth, stop.clone()).await;
+    let served =
+        connect::serve(listener, coordinator.clone(), auth, context.settings.console.clone(), stop.clone()).await;
 
     let drained = tokio::time::timeout(DRAIN, async {
         coordinator.stop().await;
+        if let Some(webhooks) = webhooks {
+            // What it was at is tried again by the next one.
+            drop(webhooks.await);
+        }
         broker.close().await;
         store.close().await;
     });
@@ -135,6 +155,9 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         retention.abort();
     }
     let is_drained = drained.await.is_ok();
+    if let Some((_, exporting)) = traces {
+        exporting.finish(TRACES_DRAIN).await;
+    }
     signals.abort();
     served?;
     if !is_drained {
@@ -183,7 +206,8 @@ fn log(format: LogFormat) -> Result<(), CliError> {
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match format {
         LogFormat::Text => builder.with_ansi(output::is_lively()).try_init(),
-        LogFormat::Json => builder.json().try_init(),
+        // Fields at the top, and of the spans around a line the innermost: a line is read by programs one by one.
+        LogFormat::Json => builder.json().flatten_event(true).with_span_list(false).try_init(),
     };
     // Only a program that embeds this one can have set up a log of its own, which then serves.
     drop(started);

@@ -5,14 +5,30 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::error::CliError;
+use super::webhook_settings::WebhookEntry;
 
 /// Where `serve` listens unless told otherwise.
 pub const DEFAULT_HTTP: &str = "127.0.0.1:7070";
 
 /// The keys of the settings file.
-const KEYS: &[&str] = &["store", "broker", "http", "url", "tokens"];
+const KEYS: &[&str] = &["store", "broker", "http", "url", "tokens", "traces", "console", "webhooks"];
 /// The keys of one entry of `tokens`.
 const TOKEN_KEYS: &[&str] = &["name", "role", "sha256"];
+
+/// The keys of `traces`.
+const TRACE_KEYS: &[&str] = &["endpoint", "ratio"];
+/// The keys of `console`.
+const CONSOLE_KEYS: &[&str] = &["trace_url"];
+
+/// The keys of the tables below a key.
+fn keys_below(key: &str) -> &'static [&'static str] {
+    match key {
+        "traces" => TRACE_KEYS,
+        "console" => CONSOLE_KEYS,
+        "webhooks" => super::webhook_settings::KEYS,
+        _ => TOKEN_KEYS,
+    }
+}
 
 /// The options that every command takes.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -33,13 +49,13 @@ pub struct SettingsArgs {
     /// The token to show to the server; better set in the environment than on a command line others can see
     #[arg(long, global = true, value_name = "TOKEN", env = "AMENDS_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// A settings file in TOML: store, broker, http, url, [[tokens]] with name, role, sha256
+    /// A settings file in TOML: store, broker, http, url, [[tokens]], [traces], [console], [[webhooks]]
     #[arg(long, global = true, value_name = "FILE", env = "AMENDS_CONFIG", hide_env_values = true)]
     config: Option<PathBuf>,
 }
 
 /// What applies to one run of the program.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Settings {
     /// Where state lives.
     pub store: Option<String>,
@@ -53,6 +69,30 @@ pub struct Settings {
     pub token: Option<String>,
     /// Who may use the server that `serve` runs. From the file only.
     pub tokens: Vec<TokenEntry>,
+    /// Where traces go. From the file only; flags and environment win.
+    pub traces: TraceSettings,
+    /// What the console is told. From the file only.
+    pub console: ConsoleSettings,
+    /// Who is told of sagas that get stuck. From the file only.
+    pub webhooks: Vec<WebhookEntry>,
+}
+
+/// Where traces go.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TraceSettings {
+    /// The collector's address.
+    pub endpoint: Option<String>,
+    /// The share of sagas whose traces are sent.
+    pub ratio: Option<f64>,
+}
+
+/// What the console is told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ConsoleSettings {
+    /// Where a trace is looked at: an address with `{traceId}` in it.
+    pub trace_url: Option<String>,
 }
 
 /// One token that the server accepts. The file holds its hash, so that reading the file does not give it away.
@@ -75,6 +115,9 @@ struct File {
     http: Option<String>,
     url: Option<String>,
     tokens: Vec<TokenEntry>,
+    traces: TraceSettings,
+    console: ConsoleSettings,
+    webhooks: Vec<WebhookEntry>,
 }
 
 impl Settings {
@@ -96,6 +139,9 @@ impl Settings {
             url: over(args.url, file.url),
             token: over(args.token, None),
             tokens: file.tokens,
+            traces: file.traces,
+            console: file.console,
+            webhooks: file.webhooks,
         })
     }
 
@@ -104,8 +150,8 @@ impl Settings {
     /// # Errors
     /// What is wrong, with line and column, and the way out.
     pub fn from_file_text(text: &str) -> Result<Self, (String, String)> {
-        let File { store, broker, http, url, tokens } = parse_file(text)?;
-        Ok(Self { store, broker, http, url, token: None, tokens })
+        let File { store, broker, http, url, tokens, traces, console, webhooks } = parse_file(text)?;
+        Ok(Self { store, broker, http, url, token: None, tokens, traces, console, webhooks })
     }
 
     /// The store to use: the one set, or SQLite under the user's data folder, which is made if need be.
@@ -162,12 +208,14 @@ fn parse_file(text: &str) -> Result<File, (String, String)> {
     let table = DeTable::parse(text).map_err(wrong)?;
     for (key, value) in table.get_ref() {
         known(text, key.get_ref(), key.span().start, KEYS)?;
-        if let DeValue::Array(tokens) = value.get_ref() {
-            for token in tokens.iter().filter_map(|token| token.get_ref().as_table()) {
-                for key in token.keys() {
-                    known(text, key.get_ref(), key.span().start, TOKEN_KEYS)?;
-                }
-            }
+        let tables: Vec<&DeTable<'_>> = match value.get_ref() {
+            DeValue::Array(items) => items.iter().filter_map(|item| item.get_ref().as_table()).collect(),
+            DeValue::Table(table) => vec![table],
+            _ => Vec::new(),
+        };
+        let keys = keys_below(key.get_ref());
+        for key in tables.into_iter().flat_map(|table| table.keys()) {
+            known(text, key.get_ref(), key.span().start, keys)?;
         }
     }
     toml::from_str(text).map_err(wrong)

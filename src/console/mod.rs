@@ -47,7 +47,7 @@ use crate::clock::Clock;
 use crate::coordinator::Coordinator;
 use crate::store::Store;
 
-pub use routes::{ConsoleRoute, route_table, router};
+pub use routes::{ConsoleRoute, route_table, router, router_with};
 
 /// What handlers work with.
 #[derive(Clone)]
@@ -60,8 +60,16 @@ struct Inner {
     clock: Clock,
     /// What signs sessions, once it was read from the store.
     key: OnceCell<[u8; 32]>,
+    links: Links,
     /// Ends the streams of changes.
     stop: CancellationToken,
+}
+
+/// Where else things can be looked at.
+#[derive(Clone, Debug, Default)]
+pub struct Links {
+    /// A trace: an address with `{traceId}` in it.
+    pub trace: Option<String>,
 }
 
 impl House {
@@ -71,6 +79,13 @@ impl House {
 
     fn store(&self) -> &dyn Store {
         &**self.0.coordinator.store()
+    }
+
+    /// Where the trace of a saga can be looked at.
+    fn trace_url(&self, saga: &crate::saga::Saga) -> Option<String> {
+        let given = saga.trace.as_ref().map(|given| given.trace_id);
+        let id = given.unwrap_or_else(|| crate::trace::trace_id(saga.id));
+        self.0.links.trace.as_ref().map(|template| template.replace("{traceId}", &format!("{id:032x}")))
     }
 
     fn now(&self) -> crate::clock::Timestamp {

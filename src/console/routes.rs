@@ -12,7 +12,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::api::{AuthConfig, Right};
 use crate::clock::Clock;
 use crate::console::{
-    House, Inner, actions, assets, audit, dead, definitions, failure, guard, home, live, login, saga, sagas, selection,
+    House, Inner, Links, actions, assets, audit, dead, definitions, failure, guard, home, live, login, saga, sagas,
+    selection,
 };
 use crate::coordinator::Coordinator;
 
@@ -86,7 +87,13 @@ pub(super) fn find(method: &Method, path: &str) -> Option<&'static Route> {
 
 /// The console, ready to be merged with the HTTP interface. Its streams of changes end with `stop`.
 pub fn router(coordinator: Coordinator, auth: AuthConfig, stop: CancellationToken) -> Router {
-    let house = House(Arc::new(Inner { coordinator, auth, clock: Clock::System, key: OnceCell::new(), stop }));
+    router_with(coordinator, auth, Links::default(), stop)
+}
+
+/// The same with links to elsewhere.
+pub fn router_with(coordinator: Coordinator, auth: AuthConfig, links: Links, stop: CancellationToken) -> Router {
+    let (clock, key) = (Clock::System, OnceCell::new());
+    let house = House(Arc::new(Inner { coordinator, auth, clock, key, links, stop }));
     let routes = ROUTES.iter().fold(Router::new(), |router, route| router.route(route.path, (route.handler)()));
     routes
         .layer(CatchPanicLayer::custom(failure::panicked))

@@ -110,7 +110,7 @@ pub(super) async fn show(
     let title = saga.key.clone().unwrap_or_else(|| format!("…{}", short(&view.id)));
     let body = html! {
         div data-live="saga" data-id=(view.id) data-rev=(view.revision) {
-            (headline(&visit, &dossier, &view, &title, now))
+            (headline(&visit, &dossier, &view, (title.as_str(), house.trace_url(saga)), now))
             (asked(&pairs, &view, &items))
             (reason(&dossier, &view))
             (actions::bar(&visit, &dossier, now))
@@ -148,7 +148,13 @@ fn redacted_look(view: &SagaView, secrets: &Secrets) -> SagaView {
     view
 }
 
-fn headline(visit: &Visit, dossier: &Dossier, view: &SagaView, title: &str, now: Timestamp) -> Markup {
+fn headline(
+    visit: &Visit,
+    dossier: &Dossier,
+    view: &SagaView,
+    (title, trace): (&str, Option<String>),
+    now: Timestamp,
+) -> Markup {
     let saga = &dossier.record.saga;
     let definition = format!("definitions/{}/{}", encode(&view.saga), view.version);
     html! {
@@ -170,6 +176,7 @@ fn headline(visit: &Visit, dossier: &Dossier, view: &SagaView, title: &str, now:
             }
             @if let Some(owner) = &dossier.definition.owner { div { dt { "Owner" } dd { (owner) } } }
             @if let Some(runbook) = &dossier.definition.runbook { div { dt { "Runbook" } dd { (link(runbook)) } } }
+            @if let Some(trace) = &trace { div { dt { "Trace" } dd { (link(trace)) } } }
         }
     }
 }

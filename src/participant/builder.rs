@@ -15,6 +15,7 @@ use super::rules::{Handler, erase};
 use super::runner::RunningParticipant;
 use super::work::Work;
 use crate::broker::Broker;
+use crate::telemetry::Recorder;
 
 /// A service that takes part in sagas, before it is connected: its name, handlers and limits.
 pub struct Participant<DB: Inbox> {
@@ -24,6 +25,7 @@ pub struct Participant<DB: Inbox> {
     /// The first action of another participant that it was given.
     foreign: Option<String>,
     pub(crate) limits: Limits,
+    recorder: Option<Recorder>,
 }
 
 /// How much at once, and for how long.
@@ -43,6 +45,7 @@ impl<DB: Inbox> Participant<DB> {
             duplicate: None,
             foreign: None,
             limits: Limits { concurrency: 16, heartbeat: None, grace: Duration::from_secs(30) },
+            recorder: None,
         }
     }
 
@@ -141,6 +144,14 @@ impl<DB: Inbox> Participant<DB> {
         self
     }
 
+    /// Gives the spans of what it does to a recorder, such as [`telemetry::otlp`](crate::telemetry) makes. Each is a child
+    /// of the coordinator's attempt, and what a handler finds as its command's trace context.
+    #[must_use]
+    pub fn traces(mut self, recorder: Recorder) -> Self {
+        self.recorder = Some(recorder);
+        self
+    }
+
     /// Its name and handlers, for whoever runs them without a broker.
     #[cfg(feature = "testkit")]
     pub(crate) fn into_handlers(self) -> (String, HashMap<String, Handler<DB>>) {
@@ -169,7 +180,7 @@ impl<DB: Inbox> Participant<DB> {
         if self.limits.concurrency == 0 || self.limits.heartbeat.is_some_and(|every| every.is_zero()) {
             return Err(InvalidParticipant::Zero);
         }
-        Ok(RunningParticipant::new(self.name, self.handlers, self.limits, pool, broker))
+        Ok(RunningParticipant::new(self.name, self.handlers, self.limits, pool, broker, self.recorder))
     }
 }
 

@@ -258,7 +258,9 @@ struct Plan {
 
 impl Plan {
     fn of(changes: Changes, outcomes: &[Started]) -> Self {
-        let Changes { starts, updates, commands, settled, history, audits, migrations, deprecations } = changes;
+        // Nobody delivers from here.
+        let Changes { starts, updates, commands, settled, history, audits, migrations, deprecations, webhooks: _ } =
+            changes;
         let (mut new, mut first_commands, mut first_history) = (Vec::new(), Vec::new(), Vec::new());
         let mut first_settled = Vec::new();
         for (mut start, _) in starts.into_iter().zip(outcomes).filter(|(_, outcome)| **outcome == Started::New) {

@@ -18,6 +18,7 @@ mod row;
 pub mod sqlite;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod task;
+pub mod webhooks;
 
 use std::sync::Arc;
 
@@ -30,6 +31,8 @@ use crate::payload::Payload;
 use crate::saga::{CommandState, Direction, EventKind, Figures, Outcome, Phase, Problem, Saga, Settled};
 pub use error::StoreError;
 use overview::{FieldIs, Lifetime, Service, StateCount, StuckGroup};
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+use row::latest;
 
 /// The store at an address: `postgres://…`, `sqlite://FILE`, or `memory:` for tests.
 ///
@@ -148,6 +151,11 @@ pub trait Store: Send + Sync + 'static {
         None
     }
 
+    /// Where what webhooks are to be told is kept; `None` in memory.
+    fn webhooks(&self) -> Option<&dyn webhooks::WebhookStore> {
+        None
+    }
+
     /// Ends all connections in good order.
     async fn close(&self);
 }
@@ -189,6 +197,8 @@ pub struct Changes {
     pub migrations: Vec<SagaMigration>,
     /// Definition versions that are deprecated from now on, or no longer.
     pub deprecations: Vec<DeprecationChange>,
+    /// What webhooks are to be told.
+    pub webhooks: Vec<webhooks::NewDelivery>,
 }
 
 /// A saga that moves to another version of its definition, besides its [`SagaUpdate`].
@@ -586,12 +596,4 @@ fn put_outputs(saga: &mut Saga, commands: &[OutboxEntry]) {
             saga.outputs.insert(crate::id::StepIndex(entry.step_index), output);
         }
     }
-}
-
-/// One per command: one that is settled twice in a batch, as unknown and then by a late reply, counts as it was last.
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
-fn latest<'s>(settled: impl Iterator<Item = &'s SettledCommand>) -> Vec<&'s SettledCommand> {
-    let latest: std::collections::BTreeMap<_, _> =
-        settled.map(|settled| ((settled.saga, settled.settled.seq), settled)).collect();
-    latest.into_values().collect()
 }

@@ -16,3 +16,4 @@ mod schema;
 mod sqlite;
 mod starts;
 mod versions;
+mod webhooks;

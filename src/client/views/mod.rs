@@ -14,6 +14,7 @@ mod problem;
 mod sagas;
 mod signals;
 mod versions;
+mod webhooks;
 
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +35,7 @@ pub use sagas::{
 };
 pub use signals::{SignalBody, SignalRequest, SignalResult};
 pub use versions::{DeprecationView, MigrateRequest, MigrationItem, MigrationPage, MigrationReason, ReasonRequest};
+pub use webhooks::{DeliveryItem, DeliveryPage};
 
 /// The answer of `/healthz` and `/readyz` when all is well.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,6 +5,7 @@ mod archive;
 mod figures;
 mod overview;
 mod read;
+mod webhooks;
 mod write;
 
 use std::str::FromStr;
@@ -38,6 +39,7 @@ const MIGRATIONS: &[Known] = &[
     Known { version: 3, name: "deprecations", sql: include_str!("../../../migrations/postgres/0003_deprecations.sql") },
     Known { version: 4, name: "archive", sql: include_str!("../../../migrations/postgres/0004_archive.sql") },
     Known { version: 5, name: "due_slot", sql: include_str!("../../../migrations/postgres/0005_due_slot.sql") },
+    Known { version: 10, name: "webhooks", sql: include_str!("../../../migrations/postgres/0010_webhooks.sql") },
 ];
 
 /// Connections to the database: batches need few.
@@ -218,6 +220,10 @@ fn refused(error: sqlx::Error) -> StoreError {
 #[async_trait]
 impl Store for PostgresStore {
     fn archive(&self) -> Option<&dyn crate::store::archive::ArchiveStore> {
+        Some(self)
+    }
+
+    fn webhooks(&self) -> Option<&dyn crate::store::webhooks::WebhookStore> {
         Some(self)
     }
 

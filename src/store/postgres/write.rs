@@ -110,6 +110,7 @@ pub(super) async fn write(connection: &mut PgConnection, changes: &Changes) -> R
     insert_audit(connection, &changes.audits).await?;
     migrate(connection, &changes.migrations).await?;
     deprecate(connection, &changes.deprecations).await?;
+    super::webhooks::insert(connection, changes, &new).await?;
     Ok(Committed { starts })
 }
 
@@ -267,7 +268,7 @@ async fn insert_history(connection: &mut PgConnection, history: &[&HistoryRecord
     Ok(())
 }
 
-async fn insert_audit(connection: &mut PgConnection, audits: &[AuditRecord]) -> Result<(), StoreError> {
+pub(super) async fn insert_audit(connection: &mut PgConnection, audits: &[AuditRecord]) -> Result<(), StoreError> {
     if audits.is_empty() {
         return Ok(());
     }

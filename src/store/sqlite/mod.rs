@@ -6,6 +6,7 @@ mod figures;
 mod overview;
 mod read;
 mod rows;
+mod webhooks;
 mod write;
 mod writer;
 
@@ -43,6 +44,7 @@ const MIGRATIONS: &[Known] = &[
     Known { version: 3, name: "deprecations", sql: include_str!("../../../migrations/sqlite/0003_deprecations.sql") },
     Known { version: 4, name: "archive", sql: include_str!("../../../migrations/sqlite/0004_archive.sql") },
     Known { version: 5, name: "due_slot", sql: include_str!("../../../migrations/sqlite/0005_due_slot.sql") },
+    Known { version: 10, name: "webhooks", sql: include_str!("../../../migrations/sqlite/0010_webhooks.sql") },
 ];
 
 /// How long to wait for another process that holds the file.
@@ -249,6 +251,10 @@ fn time(micros: i64) -> Result<Timestamp, StoreError> {
 #[async_trait]
 impl Store for SqliteStore {
     fn archive(&self) -> Option<&dyn crate::store::archive::ArchiveStore> {
+        Some(self)
+    }
+
+    fn webhooks(&self) -> Option<&dyn crate::store::webhooks::WebhookStore> {
         Some(self)
     }
 
