@@ -7,6 +7,7 @@
 //!                                     transaction)
 //! ```
 
+mod backlog;
 mod children;
 mod committer;
 mod confirms;
@@ -18,6 +19,7 @@ mod declare;
 mod gates;
 pub mod handle;
 mod hooks;
+mod lanes;
 mod latencies;
 mod listeners;
 mod metrics;
