@@ -182,7 +182,7 @@ impl Default for Metrics {
                 inner.webhooks.clone(),
             );
             for kind in ["delivered", "failed", "parked"] {
-                inner.webhooks.get_or_create(&labelled(kind));
+                inner.webhooks.get_or_create(&labelled(kind)).inc_by(0);
             }
             inner.gauges.register(&mut registry);
         }
