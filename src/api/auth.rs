@@ -9,12 +9,21 @@ use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::api::problem::{FORBIDDEN, HOST_NOT_ALLOWED, ORIGIN_NOT_ALLOWED, Problem, UNAUTHENTICATED};
+use crate::api::problem::{
+    FORBIDDEN, HOST_NOT_ALLOWED, NAMESPACE_UNKNOWN, ORIGIN_NOT_ALLOWED, Problem, UNAUTHENTICATED,
+};
+use crate::id::Namespace;
+
+/// The header that says which namespace is meant, where there is a choice.
+pub(crate) const NAMESPACE: &str = "amends-namespace";
 
 /// The tokens that a server accepts. Empty: no token is needed.
 #[derive(Clone, Debug, Default)]
 pub struct AuthConfig {
     tokens: Vec<TokenEntry>,
+    /// Whether a token is asked for although there is none that is accepted.
+    is_closed: bool,
+    namespace: Namespace,
 }
 
 /// One token that a server accepts, known by its hash alone.
@@ -147,6 +156,12 @@ impl TokenEntry {
         self.sha256
     }
 
+    /// Whether `token` is it. Takes as long if it is not.
+    pub(crate) fn is(&self, token: &str) -> bool {
+        let hash: [u8; 32] = Sha256::digest(token).into();
+        self.sha256.ct_eq(&hash).into()
+    }
+
     /// The token itself.
     pub fn plain(name: impl Into<String>, role: Role, token: &str) -> Self {
         Self { name: name.into(), role, sha256: Sha256::digest(token).into() }
@@ -156,12 +171,40 @@ impl TokenEntry {
 impl AuthConfig {
     /// A server that accepts these tokens and no others; with none at all, everybody.
     pub fn new(tokens: Vec<TokenEntry>) -> Self {
-        Self { tokens }
+        Self { tokens, ..Self::default() }
+    }
+
+    /// The same for one namespace of several.
+    #[must_use]
+    pub fn within(self, namespace: Namespace) -> Self {
+        Self { namespace, ..self }
+    }
+
+    /// The same, where a token is asked for even if there are none: others have some, and nobody comes past them.
+    #[must_use]
+    pub fn closed(self) -> Self {
+        Self { is_closed: true, ..self }
+    }
+
+    /// The namespace that it lets into.
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
     }
 
     /// Whether everybody may do everything.
     pub fn is_open(&self) -> bool {
-        self.tokens.is_empty()
+        self.tokens.is_empty() && !self.is_closed
+    }
+
+    /// Refuses who means another namespace. Whether there is one of that name is not said.
+    pub(super) fn check_namespace(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        match headers.get(NAMESPACE) {
+            Some(named) if named.as_bytes() != self.namespace.as_str().as_bytes() => {
+                let named: String = String::from_utf8_lossy(named.as_bytes()).chars().take(60).collect();
+                Err(Problem::new(NAMESPACE_UNKNOWN, format!("there is no namespace `{named}` for you")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Lets the caller through if it may do what the route asks for.

@@ -10,6 +10,7 @@
 //! Every route is one row of `routes::ROUTES`: its right, its query parameters, its handler and its documentation.
 //! What is not in the table is not served, and what is in it cannot be forgotten.
 
+pub(crate) mod access;
 mod advice;
 pub(crate) mod auth;
 mod body;
@@ -34,9 +35,12 @@ mod signal;
 mod start;
 mod versions;
 
+pub use access::{Access, Reach};
 pub use auth::{AuthConfig, Right, Role, TokenEntry, check_bind};
 pub use graph::look;
+pub(crate) use health::{NamespaceState, health};
 pub use routes::{RouteInfo, route_table, router};
+pub(crate) use routes::{away, front};
 pub use serve::serve;
 
 use crate::clock::Clock;

@@ -3,12 +3,14 @@
 #[cfg(feature = "amqp")]
 pub mod amqp;
 pub mod in_process;
+mod namespaced;
 pub mod topology;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
+pub use namespaced::within;
 pub use topology::{Queue, Topology};
 
 use crate::message::Envelope;

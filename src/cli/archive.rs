@@ -14,7 +14,7 @@ use super::error::{CliError, Exit};
 use super::{Context, connect, output};
 use crate::archive::{self, ArchiveError, Manifest, Options, Progress, Reader};
 use crate::definition::parse_duration;
-use crate::id::SagaId;
+use crate::id::{Namespace, SagaId};
 use crate::store::Store;
 use crate::store::archive::ArchivedSaga;
 
@@ -98,6 +98,15 @@ pub struct Retention {
 }
 
 impl Retention {
+    /// The same for a namespace, whose files are in a folder of its own.
+    pub fn of(&self, namespace: &Namespace) -> Self {
+        let archive = match namespace.is_default() {
+            true => self.archive.clone(),
+            false => self.archive.join(namespace.as_str()),
+        };
+        Self { archive, ..self.clone() }
+    }
+
     /// Archives now and then until `stop`; nothing when it is off.
     pub fn start(self, store: Arc<dyn Store>, stop: CancellationToken) -> Option<JoinHandle<()>> {
         let options = Options::new(self.retention?, self.archive);
@@ -137,7 +146,8 @@ async fn on_the_store(
     context: &Context,
     work: impl AsyncFnOnce(&Arc<dyn Store>) -> Result<Exit, CliError>,
 ) -> Result<Exit, CliError> {
-    let store = connect::store(&context.settings.store_or_default()?).await?;
+    let place = context.settings.place()?;
+    let store = connect::store_of(&place).await?;
     let outcome = match store.check_schema().await {
         Ok(()) => work(&store).await,
         Err(error) => Err(error.into()),

@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::error::CliError;
-use super::settings::TokenEntry;
+use super::namespaces::Place;
 use crate::api::{self, AuthConfig};
 use crate::broker::{self, Broker};
 use crate::console;
@@ -18,26 +18,19 @@ pub async fn store(url: &str) -> Result<Arc<dyn Store>, CliError> {
     Ok(store::open(url).await?)
 }
 
+/// The same for a namespace.
+pub async fn store_of(place: &Place) -> Result<Arc<dyn Store>, CliError> {
+    Ok(store::open_within(&place.store, &place.namespace).await?)
+}
+
 /// Opens the broker at `url`.
 pub async fn broker(url: &str) -> Result<Arc<dyn Broker>, CliError> {
     Ok(broker::open(url).await?)
 }
 
-/// Who is let in, as the settings say.
-///
-/// # Errors
-/// When a token's role or hash makes no sense.
-pub fn auth(tokens: &[TokenEntry]) -> Result<AuthConfig, CliError> {
-    let mut entries = Vec::with_capacity(tokens.len());
-    for token in tokens {
-        let wrong = |problem: String| {
-            CliError::usage(format!("token `{}`: {problem}", super::output::escape(&token.name)))
-                .help("see [[tokens]] in the settings file: name, role, sha256")
-        };
-        let role = token.role.parse().map_err(wrong)?;
-        entries.push(api::TokenEntry::hashed(&token.name, role, &token.sha256).map_err(wrong)?);
-    }
-    Ok(AuthConfig::new(entries))
+/// The same as the namespace sees it.
+pub async fn broker_of(place: &Place) -> Result<Arc<dyn Broker>, CliError> {
+    Ok(broker::within(broker(&place.broker).await?, &place.namespace))
 }
 
 /// Serves HTTP until `stop`.

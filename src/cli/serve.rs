@@ -5,14 +5,20 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::error::{CliError, Exit};
+use super::houses::{self, Manner, Opened};
+use super::namespaces::Place;
 use super::settings::masked;
 use super::{Context, connect, output};
+use crate::api::{self, Access};
 use crate::coordinator::{Coordinator, CoordinatorError, CoordinatorOptions, Limits};
+use crate::id::Namespace;
+use crate::namespaces::Namespaces;
 use crate::store::{self, Store, StoreError};
 
 /// How long a stop waits for what is under way.
@@ -92,12 +98,18 @@ enum LogFormat {
 
 /// Serves until SIGTERM or SIGINT; a second one ends the process at once.
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
-    let auth = connect::auth(&context.settings.tokens)?;
+    let (access, places) = (context.settings.access()?, context.settings.places()?);
     let listener = listen(context).await?;
     log(args.log_format)?;
     let stop = CancellationToken::new();
     let signals = tokio::spawn(stop_on_signals(stop.clone()));
 
+    if places.len() > 1 {
+        let manner = Manner { migrate: args.migrate, limits: args.limits.limits(), retention: args.retention };
+        let served = several(context, places, access, &manner, (listener, &stop)).await;
+        signals.abort();
+        return served;
+    }
     // First, since it only looks at the address: a wrong one leaves the store as it is.
     let broker = connect::broker(context.settings.broker_or_default()).await?;
     let url = context.settings.store_or_default()?;
@@ -119,10 +131,9 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let retention = args.retention.start(store.clone(), stop.clone());
 
     let address = listener.local_addr().map_err(|error| CliError::failed(format!("no address: {error}")))?;
-    if context.settings.tokens.is_empty() {
-        output::note("no tokens are set: everybody on this machine may do everything");
-    }
+    tell_if_open(context);
     output::note(format!("amends is ready at http://{address} (state in {})", masked(&url)));
+    let auth = access.auth(&Namespace::default());
     let served = connect::serve(listener, coordinator.clone(), auth, stop.clone()).await;
 
     let drained = tokio::time::timeout(DRAIN, async {
@@ -137,6 +148,41 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let is_drained = drained.await.is_ok();
     signals.abort();
     served?;
+    ended(is_drained)
+}
+
+/// The same with several namespaces.
+async fn several(
+    context: &Context,
+    places: Vec<Place>,
+    access: Access,
+    manner: &Manner,
+    (listener, stop): (TcpListener, &CancellationToken),
+) -> Result<Exit, CliError> {
+    let address = listener.local_addr().map_err(|error| CliError::failed(format!("no address: {error}")))?;
+    let namespaces = Namespaces::new(access, stop.clone());
+    let tasks = houses::open_all(places, manner, &namespaces, stop).await;
+    tell_if_open(context);
+    houses::tell(&address.to_string(), &namespaces);
+    let served = api::serve(listener, namespaces.router(), stop.clone()).await;
+    // Also when it was no signal that ended it.
+    stop.cancel();
+    let drained = tokio::time::timeout(DRAIN, async {
+        let opened = join_all(tasks).await.into_iter().filter_map(|task| task.ok().flatten());
+        join_all(opened.map(Opened::close)).await;
+    });
+    let is_drained = drained.await.is_ok();
+    served.map_err(|error| CliError::failed(format!("the HTTP interface has failed: {error}")))?;
+    ended(is_drained)
+}
+
+fn tell_if_open(context: &Context) {
+    if context.settings.tokens.is_empty() {
+        output::note("no tokens are set: everybody on this machine may do everything");
+    }
+}
+
+fn ended(is_drained: bool) -> Result<Exit, CliError> {
     if !is_drained {
         return Err(CliError::failed(format!("not everything was done within {} s of the stop", DRAIN.as_secs()))
             .help("nothing is lost: the next start goes on with it"));
@@ -214,7 +260,7 @@ async fn patiently<T, E: Display>(
 
 /// SQLite belongs to this process alone and is brought up to date; a PostgreSQL server is shared, so that somebody
 /// has to say so.
-async fn prepare_schema(store: &dyn Store, url: &str, migrate: bool) -> Result<(), StoreError> {
+pub async fn prepare_schema(store: &dyn Store, url: &str, migrate: bool) -> Result<(), StoreError> {
     if migrate || url.starts_with("sqlite:") {
         for migration in store.migrate().await? {
             tracing::info!(version = migration.version, name = migration.name, "migrated");

@@ -82,12 +82,19 @@ impl House {
             (Some(_), Some(session)) => self.csrf(session).await?,
             _ => self.csrf(if is_open { "open" } else { "login" }).await?,
         };
+        let is_in = is_open || token.is_some();
+        let namespaces = match is_in {
+            true => self.0.doors.open_to(token.map(TokenEntry::sha256)),
+            false => Vec::new(),
+        };
         Ok(Visit {
             root,
             here,
+            namespace: self.namespace().clone(),
+            namespaces,
             name: token.map_or("anonymous", TokenEntry::name).to_owned(),
             role: token.map(TokenEntry::role),
-            is_in: is_open || token.is_some(),
+            is_in,
             csrf,
             theme: theme(headers),
         })

@@ -9,6 +9,7 @@ mod error;
 pub mod memory;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod migrations;
+mod open;
 pub mod overview;
 #[cfg(feature = "postgres")]
 pub mod postgres;
@@ -29,26 +30,8 @@ use crate::message::TokenKey;
 use crate::payload::Payload;
 use crate::saga::{CommandState, Direction, EventKind, Figures, Outcome, Phase, Problem, Saga, Settled};
 pub use error::StoreError;
+pub use open::{open, open_within};
 use overview::{FieldIs, Lifetime, Service, StateCount, StuckGroup};
-
-/// The store at an address: `postgres://…`, `sqlite://FILE`, or `memory:` for tests.
-///
-/// # Errors
-/// [`StoreError::Address`] when the address cannot be understood, [`StoreError::Unavailable`] when nothing answers there.
-pub async fn open(url: &str) -> Result<Arc<dyn Store>, StoreError> {
-    match url.split_once(':').map(|(scheme, _)| scheme) {
-        #[cfg(feature = "postgres")]
-        Some("postgres" | "postgresql") => Ok(Arc::new(postgres::PostgresStore::connect(url).await?)),
-        #[cfg(feature = "sqlite")]
-        Some("sqlite") => Ok(Arc::new(sqlite::SqliteStore::connect(url).await?)),
-        Some("memory") => Ok(Arc::new(memory::MemoryStore::new(crate::clock::Clock::System))),
-        scheme => Err(StoreError::Address {
-            // What cannot be understood may hold a password anywhere.
-            address: scheme.unwrap_or("(not a URL)").to_owned(),
-            problem: "expected postgres://…, sqlite://FILE or memory:".to_owned(),
-        }),
-    }
-}
 
 /// Decides, given the locked sagas, what to write. Runs inside the transaction; pure and quick.
 pub type Decide = Box<dyn FnOnce(Loaded) -> Changes + Send>;

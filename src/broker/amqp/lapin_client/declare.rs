@@ -7,12 +7,12 @@ use lapin::{Channel, Connection, ErrorKind};
 
 use crate::broker::amqp::address::Address;
 use crate::broker::amqp::lapin_client::convert::short;
-use crate::broker::topology::{DEAD_EXCHANGE, DELIVERY_LIMIT, EXCHANGES, ExchangeKind};
+use crate::broker::topology::{DELIVERY_LIMIT, ExchangeKind};
 use crate::broker::{BrokerError, Queue, Topology};
 
 /// Declares all of it on one channel, which the broker closes at the first thing it refuses.
 pub(super) async fn declare(address: &Address, channel: &Channel, topology: &Topology) -> Result<(), BrokerError> {
-    declare_exchanges(address, channel).await?;
+    declare_exchanges(address, channel, topology).await?;
     for queue in &topology.queues {
         declare_queue(address, channel, queue).await?;
     }
@@ -27,7 +27,7 @@ pub(super) async fn declare_again(
 ) -> Result<(), BrokerError> {
     let open = || async { connection.create_channel().await.map_err(|error| address.unreachable(error)) };
     let mut channel = open().await?;
-    let exchanges = declare_exchanges(address, &channel).await;
+    let exchanges = declare_exchanges(address, &channel, topology).await;
     log_refusal(exchanges)?;
     for queue in &topology.queues {
         if !channel.status().connected() {
@@ -51,15 +51,17 @@ fn log_refusal(outcome: Result<(), BrokerError>) -> Result<(), BrokerError> {
     }
 }
 
-async fn declare_exchanges(address: &Address, channel: &Channel) -> Result<(), BrokerError> {
+async fn declare_exchanges(address: &Address, channel: &Channel, topology: &Topology) -> Result<(), BrokerError> {
     let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-    for (name, kind) in EXCHANGES {
+    for (name, kind) in topology.exchanges() {
+        let what = format!("exchange `{name}`");
+        let name = short("exchange", &name).map_err(BrokerError::Refused)?;
         let kind = match kind {
             ExchangeKind::Topic => lapin::ExchangeKind::Topic,
             ExchangeKind::Direct => lapin::ExchangeKind::Direct,
         };
-        let declared = channel.exchange_declare(name.into(), kind, durable, FieldTable::default()).await;
-        declared.map_err(|error| said(address, &format!("exchange `{name}`"), &error))?;
+        let declared = channel.exchange_declare(name, kind, durable, FieldTable::default()).await;
+        declared.map_err(|error| said(address, &what, &error))?;
     }
     Ok(())
 }
@@ -84,9 +86,9 @@ fn arguments(queue: &Queue) -> FieldTable {
     let mut arguments = FieldTable::default();
     let text = |text: &str| AMQPValue::LongString(text.into());
     arguments.insert("x-queue-type".into(), text("quorum"));
-    if queue.dead_letters {
-        arguments.insert("x-dead-letter-exchange".into(), text(DEAD_EXCHANGE));
-        arguments.insert("x-dead-letter-routing-key".into(), text(&queue.name));
+    if let Some((exchange, key)) = queue.dead_letter() {
+        arguments.insert("x-dead-letter-exchange".into(), text(&exchange));
+        arguments.insert("x-dead-letter-routing-key".into(), text(key));
         arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(DELIVERY_LIMIT));
     }
     arguments
