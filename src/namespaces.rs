@@ -59,9 +59,14 @@ impl Namespaces {
         let doors = Doors::new(access.clone());
         Self(Arc::new_cyclic(|this: &std::sync::Weak<Inner>| {
             let this = this.clone();
-            let ready = get(async move |headers: HeaderMap| match this.upgrade() {
-                Some(inner) => Self(inner).ready(&headers).await,
-                None => api::health(Vec::new(), false).await,
+            let ready = get(move |headers: HeaderMap| {
+                let this = this.clone();
+                async move {
+                    match this.upgrade() {
+                        Some(inner) => Self(inner).ready(&headers).await,
+                        None => api::health(Vec::new(), false).await,
+                    }
+                }
             });
             // Only what asks for no token comes here.
             let front = api::front(access.auth(&Namespace::default()), ready);

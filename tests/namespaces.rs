@@ -540,6 +540,73 @@ async fn first_of_stream(router: &Router, request: Request<Body>) -> String {
     }
 }
 
+/// The settings of a server with a namespace that works and one that does not.
+fn settings(folder: &std::path::Path, port: u16) -> std::path::PathBuf {
+    use sha2::{Digest, Sha256};
+    let token = |name: &str, more: &str| {
+        let hash = hex::encode(Sha256::digest(format!("token-of-{name}")));
+        format!("[[tokens]]\nname = \"{name}\"\nrole = \"admin\"\nsha256 = \"{hash}\"\n{more}\n")
+    };
+    let text = [
+        format!("store = \"sqlite://{}\"\nhttp = \"127.0.0.1:{port}\"", folder.join("amends.db").display()),
+        "[[namespaces]]\nname = \"acme\"".to_owned(),
+        "[[namespaces]]\nname = \"broken\"\nstore = \"sqlite:///nowhere/at/all.db\"".to_owned(),
+        token("anna", "namespace = \"acme\""),
+        token("olga", "namespaces = [\"*\"]"),
+    ];
+    let file = folder.join("amends.toml");
+    std::fs::write(&file, text.join("\n")).expect("the settings are written");
+    file
+}
+
+#[tokio::test]
+async fn a_process_serves_those_that_can_be_opened() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let port = support::processes::free_port();
+    let settings = settings(folder.path(), port);
+    let run = async |arguments: &[&str]| {
+        let mut command = tokio::process::Command::new(assert_cmd::cargo::cargo_bin!("amends"));
+        command.env_clear().env("HOME", folder.path()).current_dir(folder.path());
+        let output = command.arg("--config").arg(&settings).args(arguments).output().await.expect("amends runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, said) = run(&["migrate", "--namespace", "acme"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(folder.path().join("amends.acme.db").exists() && !folder.path().join("amends.db").exists());
+    let (code, said) = run(&["migrate", "--all"]).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("broken") && folder.path().join("amends.db").exists(), "the others all the same: {said}");
+    assert_eq!(run(&["migrate", "--namespace", "Not-A-Name"]).await.0, Some(2));
+
+    let mut serve = std::process::Command::new(assert_cmd::cargo::cargo_bin!("amends"));
+    serve.arg("serve").arg("--config").arg(&settings);
+    let mut serve = support::processes::Process::start("amends", &mut serve, folder.path().join("log"));
+    let readyz = eventually("the server answers", async || {
+        let answer = reqwest::get(format!("http://127.0.0.1:{port}/readyz")).await.ok()?;
+        answer.json::<Value>().await.ok().filter(|answer| answer["status"] == "degraded")
+    })
+    .await;
+    assert_eq!(readyz["notReady"], Value::Null, "who shows no token is told no names");
+    for (token, namespace, expected) in [
+        ("token-of-anna", None, 0),
+        ("token-of-anna", Some("acme"), 0),
+        ("token-of-anna", Some("default"), 1),
+        ("token-of-anna", Some("broken"), 1),
+        ("token-of-olga", Some("default"), 0),
+        ("token-of-olga", Some("acme"), 0),
+        ("token-of-olga", Some("broken"), 1),
+        ("token-of-nobody", Some("acme"), 4),
+    ] {
+        let mut arguments = vec!["--token", token, "definitions", "list"];
+        arguments.extend(namespace.iter().flat_map(|namespace| ["--namespace", *namespace]));
+        let (code, said) = run(&arguments).await;
+        assert_eq!(code, Some(expected), "{token} {namespace:?}: {said}");
+    }
+    let told = std::process::Command::new("kill").args(["-TERM", &serve.id().to_string()]).status();
+    assert!(told.expect("it is told to stop").success());
+    assert_eq!(serve.wait().code(), Some(0), "{}", serve.tail());
+}
+
 /// Every claim, on SQLite with the broker in the process and on PostgreSQL with RabbitMQ.
 macro_rules! on_both {
     ($($claim:ident)*) => {

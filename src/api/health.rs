@@ -17,7 +17,7 @@ use crate::id::Namespace;
 /// How long store and broker may take to answer.
 const READY_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(crate) async fn alive() -> Answer<HealthView> {
+pub(super) async fn alive() -> Answer<HealthView> {
     healthy("alive")
 }
 
@@ -31,12 +31,9 @@ async fn is_ready(coordinator: &Coordinator) -> Result<(), String> {
     tokio::time::timeout(READY_TIMEOUT, coordinator.ready()).await.unwrap_or_else(late)
 }
 
-/// One namespace of several: its coordinator, or why there is none yet.
-pub(crate) type NamespaceState = (Namespace, Result<Coordinator, String>);
-
-/// Whether a server with several namespaces is ready. It is as long as one of them is: what one tenant's database does
+/// Whether a server with several namespaces is ready, given each one's coordinator, or why there is none yet. It is as long as one of them is: what one tenant's database does
 /// must not take the server from the others. Which are not is told to those who may know which there are.
-pub(crate) async fn health(namespaces: Vec<NamespaceState>, may_know: bool) -> Response {
+pub(crate) async fn health(namespaces: Vec<(Namespace, Result<Coordinator, String>)>, may_know: bool) -> Response {
     let count = namespaces.len();
     let asked = namespaces.into_iter().map(|(namespace, coordinator)| async move {
         let outcome = match coordinator {

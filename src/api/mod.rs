@@ -10,7 +10,7 @@
 //! Every route is one row of `routes::ROUTES`: its right, its query parameters, its handler and its documentation.
 //! What is not in the table is not served, and what is in it cannot be forgotten.
 
-pub(crate) mod access;
+mod access;
 mod advice;
 pub(crate) mod auth;
 mod body;
@@ -38,7 +38,7 @@ mod versions;
 pub use access::{Access, Reach};
 pub use auth::{AuthConfig, Right, Role, TokenEntry, check_bind};
 pub use graph::look;
-pub(crate) use health::{NamespaceState, health};
+pub(crate) use health::health;
 pub use routes::{RouteInfo, route_table, router};
 pub(crate) use routes::{away, front};
 pub use serve::serve;

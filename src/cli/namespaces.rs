@@ -107,7 +107,7 @@ impl Settings {
 /// # Errors
 /// What is wrong with the name.
 fn named(name: &str) -> Result<Namespace, CliError> {
-    name.parse().map_err(|error| {
+    name.parse::<Namespace>().map_err(|error| {
         CliError::usage(format!("namespace `{}`: {error}", escape(name))).help("for example `acme` or `acme-eu`")
     })
 }
@@ -121,8 +121,9 @@ fn read(token: &TokenEntry, others: &[Namespace]) -> Result<(api::TokenEntry, Re
     let role = token.role.parse().map_err(|problem| wrong(token, problem))?;
     let entry = api::TokenEntry::hashed(&token.name, role, &token.sha256).map_err(|problem| wrong(token, problem))?;
     let there_is = |name: &String| {
-        let namespace: Namespace =
-            name.parse().map_err(|error| wrong(token, format!("namespace `{}`: {error}", escape(name))))?;
+        let namespace = name
+            .parse::<Namespace>()
+            .map_err(|error| wrong(token, format!("namespace `{}`: {error}", escape(name))))?;
         if namespace.is_default() || others.contains(&namespace) {
             return Ok(namespace);
         }

@@ -200,7 +200,8 @@ fn parse_file(text: &str) -> Result<File, (String, String)> {
     let table = DeTable::parse(text).map_err(wrong)?;
     for (key, value) in table.get_ref() {
         known(text, key.get_ref(), key.span().start, KEYS)?;
-        let entry_keys = ENTRY_KEYS.iter().find(|(list, _)| *list == key.get_ref().as_ref());
+        let name: &str = key.get_ref();
+        let entry_keys = ENTRY_KEYS.iter().find(|(list, _)| *list == name);
         if let (DeValue::Array(entries), Some((_, keys))) = (value.get_ref(), entry_keys) {
             for entry in entries.iter().filter_map(|entry| entry.get_ref().as_table()) {
                 for key in entry.keys() {

@@ -40,7 +40,7 @@ pub(super) async fn show(State(house): State<House>, visit: Visit) -> Result<Pag
                 tbody {
                     @for (name, told) in &found {
                         tr {
-                            th scope="row" { code { (name) } }
+                            th scope="row" { code { (house.namespace().prefix(name)) } }
                             td.number {
                                 @match told {
                                     Ok(Ok(Some(status))) => (number(u64::from(status.messages))),

@@ -20,8 +20,6 @@ pub mod sqlite;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod task;
 
-use std::sync::Arc;
-
 use async_trait::async_trait;
 
 use crate::clock::Timestamp;

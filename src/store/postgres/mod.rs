@@ -144,13 +144,11 @@ impl PostgresStore {
             sqlx::query(statement).execute(&mut *transaction).await.map_err(refused)?;
         }
         self.make_schema(&mut transaction).await?;
-        for statement in ["create table if not exists amends_migration (
-                 version    bigint      not null primary key,
-                 name       text        not null,
-                 applied_at timestamptz not null default clock_timestamp())"]
-        {
-            sqlx::query(statement).execute(&mut *transaction).await.map_err(refused)?;
-        }
+        let table = "create table if not exists amends_migration (
+             version    bigint      not null primary key,
+             name       text        not null,
+             applied_at timestamptz not null default clock_timestamp())";
+        sqlx::query(table).execute(&mut *transaction).await.map_err(refused)?;
         let applied: Option<i64> = sqlx::query_scalar("select max(version) from amends_migration")
             .fetch_one(&mut *transaction)
             .await
