@@ -386,7 +386,7 @@ async fn the_header_says_no_more_than_the_token_allows(server: Server) {
         let asked = [server.two.namespace.as_str()];
         assert_eq!(told(&foreign, &asked), told(&nothing, &[other]), "{other}");
     }
-    for wrong in ["made-up", &format!("amends_{}_made-up", server.two.namespace), "amends_nowhere_made-up"] {
+    for wrong in ["made-up", &*format!("amends_{}_made-up", server.two.namespace), "amends_nowhere_made-up"] {
         let answer = self::ask(&server.router, as_of(get("/v1/sagas"), wrong)).await;
         assert_eq!((answer.status, answer.code()), (StatusCode::UNAUTHORIZED, "UNAUTHENTICATED".to_owned()));
         assert!(answer.text.contains("not accepted"), "{}", answer.text);
