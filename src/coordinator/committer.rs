@@ -10,7 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Delivery, DeliveryTag, Settlement, Settler};
 use crate::clock::Timestamp;
+use crate::coordinator::backlog::Backlog;
 use crate::coordinator::confirms;
+use crate::coordinator::lanes::WeakLanes;
 use crate::coordinator::latencies::Latencies;
 use crate::coordinator::listeners::Listeners;
 use crate::coordinator::metrics::Metrics;
@@ -20,26 +22,32 @@ use crate::coordinator::plan::{Plan, Sources, Verdict, plan};
 use crate::coordinator::publisher::Publisher;
 use crate::coordinator::replies::DeadLetters;
 use crate::coordinator::telling::tell;
-use crate::coordinator::timer::Timer;
+use crate::coordinator::timer::SharedTimer;
 use crate::coordinator::work::{Item, ReplyItem, TellItem, Waiting, Work};
 use crate::coordinator::{CoordinatorError, Ended, StartOutcome, relatives};
 use crate::failpoint::{self, Point};
 use crate::id::{CommandId, SagaId};
 use crate::message::Envelope;
 use crate::saga::{Note, Outcome, Parent, ReplyOutcome};
-use crate::store::{Committed, OutboxEntry, Started, Store, StoreError, Wants};
+use crate::store::{Committed, Locking, OutboxEntry, Started, Store, StoreError, Wants};
 
-/// How many replies, starts and operator actions one transaction takes at most. A bound for memory and lock time, far
-/// above what arrives while one commit runs.
-const MAX_BATCH: usize = 1_024;
+/// What is taken out of the channel at once.
+const RECEIVED: usize = 1_024;
+/// What waits here at most, besides what is still in the channel.
+const MAX_BACKLOG: usize = 4_096;
 /// How many due sagas one transaction claims at most.
 const MAX_DUE: u32 = 256;
 /// The longest wait between two tries while the store is away.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// Confirms written down with one commit at most.
 const MAX_RIPE: usize = 256;
+/// So many transactions lock their sagas after a conflict: another coordinator hears of the same ones, and to be refused
+/// once more would cost more than to wait.
+const CONTENDED: u32 = 64;
 
 pub(super) struct Committer {
+    /// Which sagas are its own. The first of the committers looks for what is due, of all.
+    pub(super) lane: usize,
     pub(super) store: Arc<dyn Store>,
     pub(super) sources: Arc<Sources>,
     pub(super) publisher: Publisher,
@@ -49,14 +57,16 @@ pub(super) struct Committer {
     pub(super) settler: watch::Receiver<Option<Arc<dyn Settler>>>,
     pub(super) work: mpsc::Receiver<Work>,
     /// For what a commit makes necessary by itself. Weak, so that the loop ends when everybody else is done.
-    pub(super) again: mpsc::WeakSender<Work>,
+    pub(super) again: WeakLanes,
     pub(super) stop: CancellationToken,
     /// Who listens to lifecycle events, unless there are to be none.
     pub(super) listeners: Option<Listeners>,
     pub(super) ended: Option<mpsc::UnboundedSender<Ended>>,
-    pub(super) timer: Timer,
+    pub(super) timer: SharedTimer,
     /// Told when the store's clock was set back.
     pub(super) set_back: Arc<Notify>,
+    /// How many of the next transactions lock their sagas.
+    pub(super) contended: u32,
     /// The acknowledgements that are being sent.
     pub(super) settling: Option<tokio::task::JoinHandle<()>>,
 }
@@ -64,28 +74,43 @@ pub(super) struct Committer {
 impl Committer {
     /// Commits until the last sender of work is gone.
     pub(super) async fn run(mut self) {
-        let mut waiting: Vec<Work> = Vec::new();
+        let (mut received, mut backlog) = (Vec::new(), Backlog::default());
         loop {
-            let is_due = tokio::select! {
-                biased;
-                received = self.work.recv_many(&mut waiting, MAX_BATCH) => {
-                    if received == 0 {
-                        return self.settled().await;
+            let is_due = if backlog.is_empty() {
+                tokio::select! {
+                    biased;
+                    count = self.work.recv_many(&mut received, RECEIVED) => {
+                        if count == 0 {
+                            return self.settled().await;
+                        }
+                        self.looks_for_due() && self.timer.is_due()
                     }
-                    self.timer.wait().is_zero()
+                    () = self.timer.due(), if self.looks_for_due() && !self.stop.is_cancelled() => true,
                 }
-                () = tokio::time::sleep(self.timer.wait()), if !self.stop.is_cancelled() => true,
+            } else {
+                self.looks_for_due() && self.timer.is_due()
             };
+            received.drain(..).for_each(|work| backlog.push(work));
+            while backlog.len() < MAX_BACKLOG
+                && let Ok(work) = self.work.try_recv()
+            {
+                backlog.push(work);
+            }
             self.sources.gates.intake().backlogged(self.publisher.is_backlogged());
             // While the broker does not keep up, more commands from timers would only be postponed again.
             let due = if is_due && !self.publisher.is_backlogged() { MAX_DUE } else { 0 };
             if is_due {
                 self.timer.looked();
             }
-            if due > 0 || !waiting.is_empty() {
-                self.commit(std::mem::take(&mut waiting), due).await;
+            let batch = backlog.take();
+            if due > 0 || !batch.is_empty() {
+                self.commit(batch, due).await;
             }
         }
+    }
+
+    fn looks_for_due(&self) -> bool {
+        self.lane == 0
     }
 
     /// Commits a batch, however often it takes. A batch that the store refuses is cut up, so that one bad item does not
@@ -97,7 +122,8 @@ impl Committer {
         loop {
             let shared = Arc::new(items);
             let began = Instant::now();
-            let attempt = self.attempt(&shared, due).await;
+            let locking = self.locking();
+            let attempt = self.attempt(&shared, due, locking).await;
             // The store has dropped its half by now; should it not have, a copy does as well.
             items = Arc::unwrap_or_clone(shared);
             let error = match attempt {
@@ -116,7 +142,13 @@ impl Committer {
             if !error.is_transient() {
                 return self.commit_each(items, waiting, error).await;
             }
-            if !matches!(error, StoreError::Conflict(_)) {
+            if matches!(error, StoreError::Conflict(_)) {
+                // Somebody else was quicker: with locks, the next try waits for them and not for a pause.
+                self.contended = CONTENDED;
+                if locking == Locking::Checks {
+                    continue;
+                }
+            } else {
                 (items, waiting) = self.answer_callers(items, waiting, error).await;
                 if items.is_empty() {
                     return;
@@ -131,8 +163,22 @@ impl Committer {
         }
     }
 
-    async fn attempt(&self, items: &Arc<Vec<Item>>, due: u32) -> Result<(Committed, Plan), StoreError> {
-        let ripe = self.sources.confirms.ripe(MAX_RIPE);
+    /// While nobody else writes the same sagas nobody need be kept from them.
+    fn locking(&mut self) -> Locking {
+        if self.contended == 0 {
+            return Locking::Checks;
+        }
+        self.contended -= 1;
+        Locking::Waits
+    }
+
+    async fn attempt(
+        &self,
+        items: &Arc<Vec<Item>>,
+        due: u32,
+        locking: Locking,
+    ) -> Result<(Committed, Plan), StoreError> {
+        let ripe = self.sources.confirms.ripe(self.lane, MAX_RIPE);
         let mut sagas: Vec<SagaId> = items.iter().filter_map(Item::saga).chain(confirms::sagas(&ripe)).collect();
         sagas.sort_unstable();
         sagas.dedup();
@@ -151,7 +197,7 @@ impl Committer {
             }
             changes
         });
-        let committed = match self.store.commit(Wants { sagas, due }, decide).await {
+        let committed = match self.store.commit(Wants { sagas, due, locking }, decide).await {
             Ok(committed) => committed,
             Err(error) => {
                 self.sources.confirms.keep(ripe);
@@ -252,8 +298,7 @@ impl Committer {
             self.metrics.timer_lag(lag);
         }
 
-        self.timer.hear(now, &dues);
-        if self.timer.was_set_back() {
+        if self.timer.hear(now, &dues) {
             self.set_back.notify_one();
         }
         if claimed >= MAX_DUE as usize {

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::coordinator::lanes::{LANES, lane_of};
 use crate::id::{CommandId, SagaId};
 
 /// A confirm this old is written down with the next commit; most commands are settled before.
 const SETTLED_BY_THEN: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Default)]
-pub(super) struct Confirms(Arc<Mutex<State>>);
+pub(super) struct Confirms(Arc<[Mutex<State>; LANES]>);
 
 #[derive(Default)]
 struct State {
@@ -26,8 +27,8 @@ impl Confirms {
     /// These attempts were confirmed just now.
     pub(super) fn add(&self, confirmed: impl IntoIterator<Item = (CommandId, u32)>) {
         let now = Instant::now();
-        if let Ok(mut state) = self.0.lock() {
-            for (command, attempt) in confirmed {
+        for (command, attempt) in confirmed {
+            if let Ok(mut state) = self.of(command).lock() {
                 state.attempts.insert(command, attempt);
                 state.ages.push_back((now, command, attempt));
             }
@@ -36,13 +37,17 @@ impl Confirms {
 
     /// The attempt that was confirmed, which is then forgotten.
     pub(super) fn take(&self, command: CommandId) -> Option<u32> {
-        self.0.lock().ok()?.attempts.remove(&command)
+        self.of(command).lock().ok()?.attempts.remove(&command)
     }
 
-    /// Confirms that have waited long enough to be written, at most `limit`; those that were taken are dropped here.
+    fn of(&self, command: CommandId) -> &Mutex<State> {
+        &self.0[lane_of(command.saga)]
+    }
+
+    /// Confirms of the sagas of a lane that have waited long enough to be written, at most `limit`; those that were taken are dropped here.
     /// They stay until they are taken, or given back to [`Confirms::forget`].
-    pub(super) fn ripe(&self, limit: usize) -> Vec<(CommandId, u32)> {
-        let Ok(mut state) = self.0.lock() else { return Vec::new() };
+    pub(super) fn ripe(&self, lane: usize, limit: usize) -> Vec<(CommandId, u32)> {
+        let Some(Ok(mut state)) = self.0.get(lane).map(Mutex::lock) else { return Vec::new() };
         let mut ripe = Vec::new();
         while ripe.len() < limit
             && let Some((since, command, attempt)) = state.ages.front().copied()
@@ -58,19 +63,19 @@ impl Confirms {
 
     /// After a commit with the sagas of these: what the plan did not take has gone on in the meantime.
     pub(super) fn forget(&self, ripe: &[(CommandId, u32)]) {
-        if let Ok(mut state) = self.0.lock() {
-            for &(command, attempt) in ripe {
-                if state.holds(command, attempt) {
-                    state.attempts.remove(&command);
-                }
+        for &(command, attempt) in ripe {
+            if let Ok(mut state) = self.of(command).lock()
+                && state.holds(command, attempt)
+            {
+                state.attempts.remove(&command);
             }
         }
     }
 
     /// The commit failed: they are ripe again.
     pub(super) fn keep(&self, ripe: Vec<(CommandId, u32)>) {
-        if let Ok(mut state) = self.0.lock() {
-            for (command, attempt) in ripe.into_iter().rev() {
+        for (command, attempt) in ripe.into_iter().rev() {
+            if let Ok(mut state) = self.of(command).lock() {
                 if let Some((since, ..)) = state.ages.front().copied() {
                     state.ages.push_front((since, command, attempt));
                 } else {
@@ -117,8 +122,8 @@ mod tests {
         for seq in 1..=100 {
             confirms.take(command(seq));
         }
-        assert_eq!(confirms.ripe(10), []);
-        let state = confirms.0.lock().expect("unlocked");
+        assert_eq!(confirms.ripe(lane_of(command(1).saga), 10), []);
+        let state = confirms.of(command(1)).lock().expect("unlocked");
         assert!(state.ages.is_empty() && state.attempts.is_empty());
     }
 
@@ -126,7 +131,7 @@ mod tests {
     fn what_is_fresh_is_not_ripe() {
         let confirms = Confirms::default();
         confirms.add([(command(1), 1)]);
-        assert_eq!(confirms.ripe(10), []);
+        assert_eq!(confirms.ripe(lane_of(command(1).saga), 10), []);
         assert_eq!(confirms.take(command(1)), Some(1));
     }
 

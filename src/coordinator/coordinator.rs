@@ -12,6 +12,7 @@ use crate::broker::{Broker, Topology};
 use crate::coordinator::committer::Committer;
 use crate::coordinator::confirms::Confirms;
 use crate::coordinator::gates::{Gates, Keeper, Limits};
+use crate::coordinator::lanes::Lanes;
 use crate::coordinator::latencies::Latencies;
 use crate::coordinator::listeners::Listeners;
 use crate::coordinator::metrics::Metrics;
@@ -20,7 +21,7 @@ use crate::coordinator::plan::Sources;
 use crate::coordinator::publisher::{Publisher, Sinks};
 use crate::coordinator::registry::Registry;
 use crate::coordinator::replies::{DeadLetters, Replies};
-use crate::coordinator::timer::Timer;
+use crate::coordinator::timer::SharedTimer;
 use crate::coordinator::work::{Heard, Item, StartItem, TellItem, Waiting, Work};
 use crate::coordinator::{
     CoordinatorError, Operate, Registered, Start, StartOutcome, children, declare, recovery, requests, set_back,
@@ -95,7 +96,7 @@ pub(super) struct Inner {
     declared: declare::Declared,
     ids: Ids,
     /// Emptied by `stop`, so that the committer sees the end of its work.
-    work: std::sync::Mutex<Option<mpsc::Sender<Work>>>,
+    work: std::sync::Mutex<Option<Lanes>>,
     /// Stops taking in.
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -135,7 +136,7 @@ impl Coordinator {
         let sinks = Sinks { confirms: confirms.clone(), listeners: listeners.clone(), gates: gates.clone() };
         let publisher = Publisher::launch(broker.clone(), sinks, metrics.clone(), &tasks);
         let dead = DeadLetters { broker: broker.clone(), metrics: metrics.clone(), queue: options.replies.clone() };
-        let (work, receiver) = mpsc::channel(MAX_WAITING);
+        let (work, receivers) = Lanes::open(MAX_WAITING);
         let (settler, settlers) = watch::channel(None);
         let noticed = Arc::new(Notify::new());
         let replies = Replies {
@@ -147,23 +148,27 @@ impl Coordinator {
         };
         let to = ReturnAddress { keys: keys.clone(), queue: options.replies };
         let sources = Arc::new(Sources { registry: registry.clone(), to, confirms, gates: gates.clone() });
-        let committer = Committer {
+        let (timer, listeners) = (SharedTimer::default(), options.events.then_some(listeners));
+        let committer = |(lane, receiver)| Committer {
+            lane,
             store: store.clone(),
             sources: sources.clone(),
             publisher: publisher.clone(),
-            dead,
+            dead: dead.clone(),
             metrics: metrics.clone(),
             latencies: Latencies::default(),
-            settler: settlers,
+            settler: settlers.clone(),
             work: receiver,
             again: work.downgrade(),
             stop: stop.clone(),
-            listeners: options.events.then_some(listeners),
-            ended: options.ended,
-            timer: Timer::default(),
+            listeners: listeners.clone(),
+            ended: options.ended.clone(),
+            timer: timer.clone(),
             set_back: noticed.clone(),
+            contended: 0,
             settling: None,
         };
+        let committers: Vec<Committer> = receivers.into_iter().enumerate().map(committer).collect();
         if broker.is_volatile() {
             // What was in its queues went with the last process.
             declared.now().await;
@@ -173,12 +178,12 @@ impl Coordinator {
         gates.expect(definitions.iter().flat_map(|definition| definition.participants()));
         let (again, looks) = (work.downgrade(), broker.clone());
         let keeper = Keeper { gates: gates.clone(), broker: looks, store: store.clone(), work: again };
-        let aborts = vec![
+        let mut aborts = vec![
             tasks.spawn(declared.clone().run(store.clone(), registry.clone())).abort_handle(),
             tasks.spawn(replies.run(settler)).abort_handle(),
-            tasks.spawn(committer.run()).abort_handle(),
             tasks.spawn(keeper.run(stop.clone())).abort_handle(),
         ];
+        aborts.extend(committers.into_iter().map(|committer| tasks.spawn(committer.run()).abort_handle()));
         let work = std::sync::Mutex::new(Some(work));
         let coordinator = Self(Arc::new(Inner {
             store,

@@ -7,6 +7,7 @@
 //!                                     transaction)
 //! ```
 
+mod backlog;
 mod children;
 mod committer;
 mod confirms;
@@ -17,6 +18,7 @@ mod cost;
 mod declare;
 mod gates;
 pub mod handle;
+mod lanes;
 mod latencies;
 mod listeners;
 mod metrics;

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::topology::DEAD_EXCHANGE;
 use crate::broker::{Broker, Consumer, Delivery, Published, Settlement, Settler};
+use crate::coordinator::lanes::Lanes;
 use crate::coordinator::metrics::Metrics;
 use crate::coordinator::work::{Item, ReplyItem, Waiting, Work};
 use crate::failpoint::{self, Point};
@@ -24,7 +24,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(5);
 pub(super) struct Replies {
     pub(super) broker: Arc<dyn Broker>,
     pub(super) keys: TokenKeys,
-    pub(super) work: mpsc::Sender<Work>,
+    pub(super) work: Lanes,
     pub(super) dead: DeadLetters,
     pub(super) stop: CancellationToken,
 }

@@ -2,8 +2,10 @@
 //! too often, or too late.
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::clock::Timestamp;
@@ -17,7 +19,7 @@ const SEEMING: i64 = 5_000;
 
 /// Keeps the due times that this coordinator has written, on the database's clock.
 #[derive(Default)]
-pub(super) struct Timer {
+struct Timer {
     /// The database's time when it was last heard, and how long ago that is.
     heard: Option<(Timestamp, Instant)>,
     /// Due times within the next [`POLL`], in grains, rounded up.
@@ -28,9 +30,59 @@ pub(super) struct Timer {
     was_set_back: bool,
 }
 
+/// The timer of all committers: what one of them has written, another looks for.
+#[derive(Clone, Default)]
+pub(super) struct SharedTimer(Arc<(Mutex<Timer>, Notify)>);
+
+impl SharedTimer {
+    fn with<T>(&self, act: impl FnOnce(&mut Timer) -> T) -> T {
+        act(&mut self.0.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether it is time to look.
+    pub(super) fn is_due(&self) -> bool {
+        self.with(|timer| timer.wait().is_zero())
+    }
+
+    /// Waits until it is time to look.
+    pub(super) async fn due(&self) {
+        loop {
+            let sooner = self.0.1.notified();
+            let wait = self.with(|timer| timer.wait());
+            if tokio::time::timeout(wait, sooner).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// It is being looked now.
+    pub(super) fn looked(&self) {
+        self.with(Timer::looked);
+    }
+
+    /// Looks again at once.
+    pub(super) fn wake(&self) {
+        self.with(Timer::wake);
+        self.0.1.notify_one();
+    }
+
+    /// The database's time, and due times that were just written. Says whether the database's clock went back.
+    pub(super) fn hear(&self, now: Timestamp, dues: &[Timestamp]) -> bool {
+        let (is_sooner, was_set_back) = self.with(|timer| {
+            let before = timer.hints.first().copied();
+            timer.hear(now, dues);
+            (timer.hints.first().copied() != before, timer.was_set_back())
+        });
+        if is_sooner {
+            self.0.1.notify_one();
+        }
+        was_set_back
+    }
+}
+
 impl Timer {
     /// How long to wait before looking.
-    pub(super) fn wait(&self) -> Duration {
+    fn wait(&self) -> Duration {
         let Some(looked) = self.looked else { return Duration::ZERO };
         let poll = POLL.saturating_sub(looked.elapsed());
         let hint = self
@@ -41,7 +93,7 @@ impl Timer {
     }
 
     /// It is being looked now.
-    pub(super) fn looked(&mut self) {
+    fn looked(&mut self) {
         self.looked = Some(Instant::now());
         if let Some(now) = self.now() {
             self.hints = self.hints.split_off(&(now / GRAIN + 1));
@@ -49,12 +101,12 @@ impl Timer {
     }
 
     /// Looks again at once.
-    pub(super) fn wake(&mut self) {
+    fn wake(&mut self) {
         self.looked = None;
     }
 
     /// The database's time, and due times that were just written.
-    pub(super) fn hear(&mut self, now: Timestamp, dues: &[Timestamp]) {
+    fn hear(&mut self, now: Timestamp, dues: &[Timestamp]) {
         self.was_set_back |= self.now().is_some_and(|expected| now.timestamp_millis() < expected - SEEMING);
         self.heard = Some((now, Instant::now()));
         let horizon = now + POLL;
@@ -64,7 +116,7 @@ impl Timer {
     }
 
     /// Whether the database's clock went back since this was asked last.
-    pub(super) fn was_set_back(&mut self) -> bool {
+    fn was_set_back(&mut self) -> bool {
         std::mem::take(&mut self.was_set_back)
     }
 

@@ -94,15 +94,20 @@ pub struct Heard {
 }
 
 impl Item {
-    /// The saga that must be locked for it; a start has none yet.
-    pub(super) fn saga(&self) -> Option<SagaId> {
+    /// The saga that it is about.
+    pub(super) fn place(&self) -> SagaId {
         match self {
-            Self::Reply(reply) => Some(reply.command.saga),
-            Self::Operate(operate) => Some(operate.id),
-            Self::Migrate(migrate) => Some(migrate.id),
-            Self::Tell(tell) => Some(tell.id),
-            Self::Start(_) => None,
+            Self::Start(start) => start.id,
+            Self::Reply(reply) => reply.command.saga,
+            Self::Operate(operate) => operate.id,
+            Self::Migrate(migrate) => migrate.id,
+            Self::Tell(tell) => tell.id,
         }
+    }
+
+    /// The saga that must be loaded for it; a start has none yet.
+    pub(super) fn saga(&self) -> Option<SagaId> {
+        (!matches!(self, Self::Start(_))).then(|| self.place())
     }
 }
 

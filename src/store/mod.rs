@@ -1,7 +1,8 @@
 //! Where state lives. One trait; PostgreSQL, SQLite and memory implement it, and one conformance suite runs on all.
 //!
-//! Everything that changes a saga goes through [`Store::commit`]: it locks the sagas concerned in id order, hands them
-//! to `decide` together with the database's time, and writes what `decide` returns, whole or not at all.
+//! Everything that changes a saga goes through [`Store::commit`]: it reads the sagas concerned, locked in id order or to be
+//! checked by their revisions, hands them to `decide` together with the database's time, and writes what `decide` returns,
+//! whole or not at all.
 
 pub mod archive;
 mod counter;
@@ -37,7 +38,7 @@ pub type Decide = Box<dyn FnOnce(Loaded) -> Changes + Send>;
 /// The one place that keeps sagas.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// One unit of work: lock and load, decide, write, commit. Not cancel-safe inside: implementations run it on a task
+    /// One unit of work: load, decide, write, commit. Not cancel-safe inside: implementations run it on a task
     /// of its own, so that dropping the future neither aborts it nor leaks an open transaction.
     ///
     /// # Errors
@@ -133,16 +134,29 @@ pub trait Store: Send + Sync + 'static {
     async fn close(&self);
 }
 
-/// What a unit of work needs loaded and locked.
+/// What a unit of work needs loaded.
 #[derive(Clone, Debug, Default)]
 pub struct Wants {
     /// These sagas.
     pub sagas: Vec<SagaId>,
     /// Besides them, up to this many whose due time has come and that no other transaction holds.
     pub due: u32,
+    /// Whether others are kept from them.
+    pub locking: Locking,
 }
 
-/// The sagas, locked.
+/// How two units of work that change one saga are kept apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Locking {
+    /// The second one waits for the first one to end.
+    #[default]
+    Waits,
+    /// Whichever writes last is refused, [`StoreError::Conflict`], and may try again. Saves round trips where a store has
+    /// them and two at once are rare; others may wait all the same. Due sagas are locked in any case.
+    Checks,
+}
+
+/// The sagas, locked or to be checked by their revisions.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     /// The database's time.
@@ -170,6 +184,21 @@ pub struct Changes {
     pub migrations: Vec<SagaMigration>,
     /// Definition versions that are deprecated from now on, or no longer.
     pub deprecations: Vec<DeprecationChange>,
+}
+
+impl Changes {
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        let Self { starts, updates, commands, settled, history, audits, migrations, deprecations } = self;
+        starts.is_empty()
+            && updates.is_empty()
+            && commands.is_empty()
+            && settled.is_empty()
+            && history.is_empty()
+            && audits.is_empty()
+            && migrations.is_empty()
+            && deprecations.is_empty()
+    }
 }
 
 /// A saga that moves to another version of its definition, besides its [`SagaUpdate`].

@@ -13,7 +13,7 @@ use crate::rig::Kind::{self, Memory, Postgres, Sqlite};
 use crate::rig::{on, side_by_side};
 
 fn due(limit: u32) -> Wants {
-    Wants { sagas: Vec::new(), due: limit }
+    Wants { due: limit, ..Wants::default() }
 }
 
 #[rstest]
@@ -51,7 +51,7 @@ async fn due_sagas_come_besides_the_wanted_ones(#[values(Memory, Sqlite, Postgre
         rig.write(starts([wanted, other, idle].into_iter().map(bare).collect())).await.expect("a commit");
 
         // The wanted one is due too, and earlier: it must not use up the one place.
-        let loaded = rig.load(Wants { sagas: vec![idle_id, wanted_id, idle_id], due: 1 }).await;
+        let loaded = rig.load(Wants { sagas: vec![idle_id, wanted_id, idle_id], due: 1, ..Wants::default() }).await;
         assert_eq!(loaded.sagas.iter().map(|saga| saga.id).collect::<Vec<_>>(), expected);
     })
     .await;

@@ -156,7 +156,7 @@ pub fn audited(saga: Option<SagaId>, reason: &str) -> AuditRecord {
 
 /// Wants these sagas and no due ones.
 pub fn these(sagas: impl IntoIterator<Item = SagaId>) -> Wants {
-    Wants { sagas: sagas.into_iter().collect(), due: 0 }
+    Wants { sagas: sagas.into_iter().collect(), ..Wants::default() }
 }
 
 /// `at` moved back.

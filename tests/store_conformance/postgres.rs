@@ -4,7 +4,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use amends::clock::Timestamp;
-use amends::store::{Changes, NewSaga, Page, Started, StoreError, Wants, open};
+use amends::id::SagaId;
+use amends::store::{Changes, Locking, NewSaga, Page, Started, StoreError, Wants, open};
 use rstest::rstest;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -49,6 +50,7 @@ async fn every_statement_is_understood() {
 /// A generic plan is one that serves any parameters, as the store's prepared statements soon get.
 #[rstest]
 #[case("load.sql", "array[]::uuid[], 5::bigint", "saga_due")]
+#[case("load_unlocked.sql", "array['00000000-0000-7000-8000-000000000001']::uuid[]", "saga_pkey")]
 #[case("load.sql", "array['00000000-0000-7000-8000-000000000001']::uuid[], 0::bigint", "saga_pkey")]
 #[case("pending.sql", "null, null, null, null, 100::bigint", "saga_live")]
 #[case(
@@ -104,7 +106,7 @@ async fn two_claims_at_the_same_time_are_disjoint() {
         let claim = || {
             let (rig, meet) = (rig.clone(), meet.clone());
             async move {
-                let wants = Wants { sagas: Vec::new(), due: 4 };
+                let wants = Wants { due: 4, ..Wants::default() };
                 let (loaded, _) = rig
                     .decide(wants, move |_| {
                         tokio::task::block_in_place(|| {
@@ -154,6 +156,57 @@ async fn the_time_is_taken_after_the_locks() {
         run(&mut holder, "rollback").await.expect("released");
 
         assert!(waiting.await.expect("no panic") >= released);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_two_that_only_check_one_writes_and_the_other_is_refused_whole() {
+    on(Postgres, async |rig| {
+        let (one, two) = (saga(None), saga(None));
+        rig.write(starts(vec![bare(one.clone()), bare(two.clone())])).await.expect("a commit");
+
+        // Both have looked before either writes.
+        let meet = Arc::new(std::sync::Barrier::new(2));
+        let increment = |own: SagaId| {
+            let (rig, meet, shared) = (rig.clone(), meet.clone(), one.id);
+            async move {
+                let wants = Wants { locking: Locking::Checks, ..these([shared, own]) };
+                let decide = move |loaded: &amends::store::Loaded| {
+                    tokio::task::block_in_place(|| meet.wait());
+                    updates(loaded.sagas.iter().map(next).collect())
+                };
+                rig.decide(wants, decide).await.map(|_| ())
+            }
+        };
+        let other = saga(None);
+        rig.write(starts(vec![bare(other.clone())])).await.expect("a commit");
+        let (first, second) = tokio::join!(tokio::spawn(increment(two.id)), tokio::spawn(increment(other.id)));
+        let outcomes = [first.expect("no panic"), second.expect("no panic")];
+
+        let refused = outcomes.iter().filter(|outcome| matches!(outcome, Err(StoreError::Conflict(_)))).count();
+        assert_eq!((outcomes.iter().filter(|outcome| outcome.is_ok()).count(), refused), (1, 1), "{outcomes:?}");
+        assert_eq!(rig.saga(one.id).await.saga.revision, 2);
+        let own = [rig.saga(two.id).await.saga.revision, rig.saga(other.id).await.saga.revision];
+        assert_eq!(own.iter().sum::<u32>(), 3, "of the one that was refused nothing is written: {own:?}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_was_ended_while_idle_is_no_error() {
+    on(Postgres, async |rig| {
+        let one = saga(None);
+        rig.write(starts(vec![bare(one.clone())])).await.expect("a commit");
+        let mut watcher = connect(&rig).await;
+        let end = "select count(pg_terminate_backend(pid)) from pg_stat_activity
+                   where datname = current_database() and application_name = 'amends'";
+        let ended: i64 = sqlx::query_scalar(end).fetch_one(&mut watcher).await.expect("a count");
+        assert!(ended > 0);
+        let wants = Wants { locking: Locking::Checks, ..these([one.id]) };
+        let increment = |loaded: &amends::store::Loaded| updates(loaded.sagas.iter().map(next).collect());
+        rig.decide(wants, increment).await.expect("another connection serves");
+        assert_eq!(rig.saga(one.id).await.saga.revision, 2);
     })
     .await;
 }
@@ -218,7 +271,14 @@ enum Cut {
     AfterCommit,
     /// In the middle of the transaction.
     AtInsert,
+    /// As the client sends the one statement that commits by itself, before the server learns of it.
+    BeforeWrite,
+    /// After the server has answered that.
+    AfterWrite,
 }
+
+/// A key that nothing else holds: found in what is sent.
+const KEY: &str = "cut-here";
 
 /// A line to PostgreSQL that is cut as `cut` says once it is told to.
 async fn cut_line(cut: Cut, armed: Arc<std::sync::atomic::AtomicBool>, fired: Arc<Notify>) -> u16 {
@@ -242,12 +302,13 @@ async fn cut_line(cut: Cut, armed: Arc<std::sync::atomic::AtomicBool>, fired: Ar
                             let word: &[u8] = match cut {
                                 Cut::AtInsert => b"insert into outbox",
                                 Cut::BeforeCommit | Cut::AfterCommit => b"COMMIT",
+                                Cut::BeforeWrite | Cut::AfterWrite => KEY.as_bytes(),
                             };
                             if armed.load(SeqCst) && sent.windows(word.len()).any(|part| part == word) {
                                 armed.store(false, SeqCst);
                                 fired.notify_one();
                                 cutting = true;
-                                if !matches!(cut, Cut::AfterCommit) {
+                                if !matches!(cut, Cut::AfterCommit | Cut::AfterWrite) {
                                     return;
                                 }
                             }
@@ -269,6 +330,8 @@ async fn cut_line(cut: Cut, armed: Arc<std::sync::atomic::AtomicBool>, fired: Ar
 #[case(Cut::BeforeCommit, true, false)]
 #[case(Cut::AfterCommit, true, true)]
 #[case(Cut::AtInsert, false, false)]
+#[case(Cut::BeforeWrite, true, false)]
+#[case(Cut::AfterWrite, true, true)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_connection_lost_at_commit_is_unknown_and_before_it_nothing(
     #[case] cut: Cut,
@@ -283,15 +346,24 @@ async fn a_connection_lost_at_commit_is_unknown_and_before_it_nothing(
         url.set_port(Some(port)).expect("a port");
         let far = Rig { store: open(url.as_str()).await.expect("the store opens"), ..rig.clone() };
 
-        let one = saga(Some("k"));
+        let one = saga(Some(KEY));
+        let locking = match cut {
+            Cut::BeforeWrite | Cut::AfterWrite => Locking::Checks,
+            Cut::BeforeCommit | Cut::AfterCommit | Cut::AtInsert => Locking::Waits,
+        };
+        // Its statements are prepared: what is sent then is what is carried out.
+        if locking == Locking::Checks {
+            far.write(starts(vec![new(saga(None))])).await.expect("a commit");
+        }
         armed.store(true, std::sync::atomic::Ordering::SeqCst);
-        let outcome = far.write(starts(vec![new(one.clone())])).await;
+        let changes = starts(vec![new(one.clone())]);
+        let outcome = far.store.commit(Wants { locking, ..Wants::default() }, Box::new(move |_| changes)).await;
 
         tokio::time::timeout(Duration::from_secs(1), fired.notified()).await.expect("the line was cut");
         assert_eq!(matches!(outcome, Err(StoreError::Unknown(_))), is_unknown, "{outcome:?}");
         assert_eq!(matches!(outcome, Err(StoreError::Unavailable(_))), !is_unknown, "{outcome:?}");
         // What a caller does next: repeat, and be told by the key. The lost session may hold the key a little longer.
-        let again = far.write(starts(vec![bare(saga(Some("k")))])).await.expect("the line is back");
+        let again = far.write(starts(vec![bare(saga(Some(KEY)))])).await.expect("the line is back");
         match &again.starts[..] {
             [Started::Taken { by, .. }] => assert_eq!((*by, is_written), (one.id, true)),
             [Started::New] => assert!(!is_written),
@@ -395,7 +467,7 @@ async fn run_as(url: String) {
         audits: vec![audited(Some(one.id), "because")],
         ..Changes::default()
     };
-    rig.decide(Wants { sagas: vec![one.id], due: 5 }, move |_| changes).await.expect("a commit");
+    rig.decide(Wants { due: 5, ..these([one.id]) }, move |_| changes).await.expect("a commit");
     assert_eq!(rig.saga(one.id).await.commands.len(), 2);
     assert_eq!(store.history(one.id).await.expect("history").len(), 2);
     assert_eq!(store.audit(None, &Page { after: None, limit: 9 }).await.expect("audit").len(), 1);

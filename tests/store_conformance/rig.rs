@@ -8,7 +8,7 @@ use std::time::Duration;
 use amends::clock::{Clock, Timestamp};
 use amends::id::SagaId;
 use amends::store::memory::MemoryStore;
-use amends::store::{Changes, Committed, Loaded, SagaRecord, Store, StoreError, Wants, open};
+use amends::store::{Changes, Committed, Loaded, Locking, SagaRecord, Store, StoreError, Wants, open};
 use futures_util::FutureExt;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
@@ -106,7 +106,8 @@ impl Rig {
 
     /// Commits what does not depend on what is stored.
     pub async fn write(&self, changes: Changes) -> Result<Committed, StoreError> {
-        self.store.commit(Wants::default(), Box::new(move |_| changes)).await
+        let wants = Wants { locking: Locking::Checks, ..Wants::default() };
+        self.store.commit(wants, Box::new(move |_| changes)).await
     }
 
     /// Loads and writes nothing.

@@ -179,7 +179,7 @@ async fn time_is_the_clock_that_it_was_given() {
         let rig = Rig { url, store: std::sync::Arc::new(store) };
         let one = due_at(later(clock.now()));
         rig.write(starts(vec![bare(one.clone())])).await.expect("a commit");
-        let due = amends::store::Wants { sagas: Vec::new(), due: 1 };
+        let due = amends::store::Wants { due: 1, ..Default::default() };
         assert!(rig.load(due.clone()).await.sagas.is_empty());
         clock.advance(Duration::from_secs(3_600));
         let loaded = rig.load(due).await;

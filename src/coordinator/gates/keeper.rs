@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::{Gates, LaneName};
 use crate::broker::topology::commands_queue;
 use crate::broker::{Broker, BrokerError};
 use crate::coordinator::CoordinatorError;
+use crate::coordinator::lanes::WeakLanes;
 use crate::coordinator::work::{Heard, Item, TellItem, Waiting, Work};
 use crate::id::CommandId;
 use crate::saga::EventKind;
@@ -42,7 +43,7 @@ pub(in crate::coordinator) struct Keeper {
     pub(in crate::coordinator) broker: Arc<dyn Broker>,
     pub(in crate::coordinator) store: Arc<dyn Store>,
     /// Weak, so that the committer ends when everybody else is done.
-    pub(in crate::coordinator) work: mpsc::WeakSender<Work>,
+    pub(in crate::coordinator) work: WeakLanes,
 }
 
 impl Keeper {

@@ -3,6 +3,7 @@
 
 mod archive;
 mod figures;
+mod lines;
 mod overview;
 mod read;
 mod write;
@@ -15,6 +16,8 @@ use async_trait::async_trait;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{Connection, Executor};
 
+use lines::Lines;
+
 use crate::clock::Timestamp;
 use crate::failpoint::{self, Point};
 use crate::id::{CommandId, DefinitionRef, Namespace, SagaId};
@@ -24,8 +27,9 @@ use crate::store::migrations::{self, Known};
 use crate::store::overview::{Lifetime, Service, StateCount, StuckGroup};
 use crate::store::task::to_the_end;
 use crate::store::{
-    AuditRecord, Committed, Decide, DefinitionRecord, HistoryRecord, Migration, OutboxEntry, OutboxFilter, Page,
-    Registration, SagaCount, SagaFilter, SagaRecord, SagaSummary, Store, StoreError, StoreHealth, Wants,
+    AuditRecord, Changes, Committed, Decide, DefinitionRecord, HistoryRecord, Locking, Migration, OutboxEntry,
+    OutboxFilter, Page, Registration, SagaCount, SagaFilter, SagaRecord, SagaSummary, Started, Store, StoreError,
+    StoreHealth, Wants,
 };
 
 const MIGRATIONS: &[Known] = &[
@@ -54,6 +58,7 @@ struct Inner {
     address: String,
     namespace: Namespace,
     pool: PgPool,
+    lines: Lines,
 }
 
 impl PostgresStore {
@@ -98,6 +103,7 @@ impl PostgresStore {
             Some(schema) => options.options([("search_path", quoted(&schema))]),
             None => options,
         };
+        let lines = Lines::new(options.clone());
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
             .acquire_timeout(ACQUIRE)
@@ -112,22 +118,54 @@ impl PostgresStore {
                 })
             })
             .connect_lazy_with(options);
-        Ok(Self(Arc::new(Inner { address: mask(url), namespace, pool })))
+        Ok(Self(Arc::new(Inner { address: mask(url), namespace, pool, lines })))
     }
 
     async fn unit(&self, wants: Wants, decide: Decide) -> Result<Committed, StoreError> {
+        match wants.locking {
+            // Without locks two coordinators would both take what is due.
+            Locking::Checks if wants.due == 0 => self.unit_with_checks(wants, decide).await,
+            _ => self.unit_with_locks(wants, decide).await,
+        }
+    }
+
+    /// Two round trips: look, and write what follows from it, naming the revisions that were seen.
+    async fn unit_with_checks(&self, wants: Wants, decide: Decide) -> Result<Committed, StoreError> {
+        let mut line = self.0.lines.take().await?;
+        let loaded = match write::look(&mut line.connection, &wants.sagas).await {
+            // It was ended while nobody used it.
+            Err(StoreError::Unavailable(_)) if line.was_idle => {
+                line.renew().await?;
+                write::look(&mut line.connection, &wants.sagas).await?
+            }
+            looked => looked?,
+        };
+        let changes = decide(loaded);
+        if changes.is_empty() {
+            line.give_back();
+            return Ok(Committed::default());
+        }
+        failpoint::reached_if(touches_sagas(&changes), Point::BeforeCommit);
+        let committed = if write::write_at_once(&mut line.connection, &changes).await.map_err(unknown)? {
+            Committed { starts: vec![Started::New; changes.starts.len()] }
+        } else {
+            let mut transaction = line.connection.begin().await.map_err(refused)?;
+            let committed = write::write(&mut transaction, &changes).await?;
+            transaction.commit().await.map_err(refused).map_err(unknown)?;
+            committed
+        };
+        line.give_back();
+        Ok(committed)
+    }
+
+    async fn unit_with_locks(&self, wants: Wants, decide: Decide) -> Result<Committed, StoreError> {
         let mut connection = self.0.pool.acquire().await.map_err(refused)?;
         let mut transaction = connection.begin().await.map_err(refused)?;
         let loaded = write::load(&mut transaction, &wants).await?;
         let changes = decide(loaded);
         let committed = write::write(&mut transaction, &changes).await?;
-        let touches_sagas = !changes.updates.is_empty() || !changes.starts.is_empty();
-        failpoint::reached_if(touches_sagas, Point::BeforeCommit);
-        transaction.commit().await.map_err(|error| match refused(error) {
-            // It was sent: nobody knows whether it was carried out.
-            StoreError::Unavailable(why) => StoreError::Unknown(why),
-            error => error,
-        })?;
+        failpoint::reached_if(touches_sagas(&changes), Point::BeforeCommit);
+        transaction.commit().await.map_err(refused).map_err(unknown)?;
         Ok(committed)
     }
 
@@ -218,6 +256,18 @@ impl PostgresStore {
 /// A schema's name as SQL takes it, also with `-` in it.
 fn quoted(schema: &str) -> String {
     format!("\"{schema}\"")
+}
+
+fn touches_sagas(changes: &Changes) -> bool {
+    !changes.updates.is_empty() || !changes.starts.is_empty()
+}
+
+/// What goes wrong when a commit was sent: nobody knows whether it was carried out.
+fn unknown(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Unavailable(why) => StoreError::Unknown(why),
+        error => error,
+    }
 }
 
 /// An address without its password, also where it was not written as it should be.
@@ -469,6 +519,7 @@ impl Store for PostgresStore {
     }
 
     async fn close(&self) {
+        self.0.lines.close().await;
         self.0.pool.close().await;
     }
 }

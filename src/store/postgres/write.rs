@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::refused;
 use crate::clock::Timestamp;
-use crate::id::SagaId;
+use crate::id::{CommandId, SagaId};
 use crate::saga::Saga;
 use crate::store::row::{self, SagaRow, SagaText, Taken, int, started};
 use crate::store::{
@@ -19,16 +19,25 @@ use crate::store::{
 /// The wanted sagas and the due ones that nobody else holds, in the order of their ids; and the time once all are held.
 pub(super) async fn load(connection: &mut PgConnection, wants: &Wants) -> Result<Loaded, StoreError> {
     let ids: Vec<Uuid> = wants.sagas.iter().map(|id| id.0).collect();
-    let rows = sqlx::query(include_str!("sql/load.sql"))
-        .bind(&ids)
-        .bind(i64::from(wants.due))
-        .fetch_all(&mut *connection)
-        .await
-        .map_err(refused)?;
+    let query = sqlx::query(include_str!("sql/load.sql")).bind(&ids).bind(i64::from(wants.due));
+    let rows = query.fetch_all(&mut *connection).await.map_err(refused)?;
+    loaded(connection, &rows).await
+}
+
+/// The wanted sagas as they are, in the order of their ids, and a time after that; nothing is held. What is written from
+/// it names the revisions that were read.
+pub(super) async fn look(connection: &mut PgConnection, sagas: &[SagaId]) -> Result<Loaded, StoreError> {
+    let ids: Vec<Uuid> = sagas.iter().map(|id| id.0).collect();
+    let query = sqlx::query(include_str!("sql/load_unlocked.sql")).bind(&ids);
+    let rows = query.fetch_all(&mut *connection).await.map_err(refused)?;
+    loaded(connection, &rows).await
+}
+
+async fn loaded(connection: &mut PgConnection, rows: &[PgRow]) -> Result<Loaded, StoreError> {
     let Some(first) = rows.first() else { return Err(StoreError::Corrupt("no time was given".to_owned())) };
-    let now: Timestamp = first.try_get("now").map_err(refused)?;
+    let now: Timestamp = first.try_get(0).map_err(refused)?;
     let mut sagas = Vec::with_capacity(rows.len());
-    for row in &rows {
+    for row in rows {
         // The one row that nothing was found for holds the time alone.
         if row.try_get::<Option<Uuid>, _>(1).map_err(refused)?.is_some() {
             sagas.push(saga(row, 1)?);
@@ -98,6 +107,50 @@ impl<'r> Columns<'r> {
     }
 }
 
+/// Writes all of it in one statement, which commits by itself. Says no, and nothing is written, when that cannot be:
+/// when a saga is not as it was read, a key is taken, or a command is settled that is only now being decided. Then
+/// [`write`] finds out which.
+pub(super) async fn write_at_once(connection: &mut PgConnection, changes: &Changes) -> Result<bool, StoreError> {
+    let is_plain = changes.migrations.is_empty()
+        && changes.deprecations.is_empty()
+        && changes.starts.iter().all(|start| start.settled.is_empty());
+    if !is_plain {
+        return Ok(false);
+    }
+    let new: HashSet<CommandId> = changes.commands.iter().map(|command| command.id).collect();
+    let settled = latest(changes.settled.iter());
+    if settled.iter().any(|settled| new.contains(&CommandId { saga: settled.saga, seq: settled.settled.seq })) {
+        return Ok(false);
+    }
+    let starts = Starts::of(&changes.starts);
+    let commands: Vec<&NewCommand> =
+        changes.starts.iter().flat_map(|start| &start.commands).chain(&changes.commands).collect();
+    let texts: Vec<SagaText> = changes.updates.iter().map(|update| SagaText::of(&update.saga)).collect();
+    let history: Vec<&HistoryRecord> =
+        changes.starts.iter().flat_map(|start| &start.history).chain(&changes.history).collect();
+    let query = starts.bind(sqlx::query(include_str!("sql/write.sql")));
+    let query = bind_commands(query, &commands);
+    let query = bind_updates(query, &changes.updates, &texts);
+    let query = bind_settled(query, &settled);
+    let query = bind_audits(bind_history(query, &history), &changes.audits);
+    let outcome = query
+        .bind(count(changes.starts.len()))
+        .bind(count(changes.updates.len()))
+        .bind(count(settled.len()))
+        .execute(&mut *connection)
+        .await;
+    match outcome {
+        Ok(_) => Ok(true),
+        // division_by_zero: as the statement says that it could not write all.
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("22012") => Ok(false),
+        Err(error) => Err(refused(error)),
+    }
+}
+
+fn count(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
 pub(super) async fn write(connection: &mut PgConnection, changes: &Changes) -> Result<Committed, StoreError> {
     let (starts, new) = start(connection, &changes.starts).await?;
     let written = || changes.starts.iter().filter(|start| new.contains(&start.saga.id));
@@ -113,6 +166,51 @@ pub(super) async fn write(connection: &mut PgConnection, changes: &Changes) -> R
     Ok(Committed { starts })
 }
 
+type Bound<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
+
+/// Sagas to start, in the order of keys, so that two batches with the same keys wait for each other instead of locking up.
+struct Starts<'a> {
+    ordered: Vec<&'a NewSaga>,
+    texts: Vec<SagaText>,
+}
+
+impl<'a> Starts<'a> {
+    fn of(starts: &'a [NewSaga]) -> Self {
+        let mut ordered: Vec<&NewSaga> = starts.iter().collect();
+        ordered.sort_by(|a, b| (&a.saga.definition.name, &a.saga.key).cmp(&(&b.saga.definition.name, &b.saga.key)));
+        let texts = ordered.iter().map(|start| SagaText::of(&start.saga)).collect();
+        Self { ordered, texts }
+    }
+
+    fn bind<'q>(&'q self, query: Bound<'q>) -> Bound<'q> {
+        let Self { ordered, texts } = self;
+        let sagas = || ordered.iter().map(|start| &start.saga);
+        query
+            .bind(sagas().map(|saga| saga.id.0).collect::<Vec<_>>())
+            .bind(sagas().map(|saga| saga.definition.name.as_str()).collect::<Vec<_>>())
+            .bind(sagas().map(|saga| int(saga.definition.version)).collect::<Vec<_>>())
+            .bind(sagas().map(|saga| saga.key.as_deref()).collect::<Vec<_>>())
+            .bind(texts.iter().map(|text| text.state).collect::<Vec<_>>())
+            .bind(sagas().map(|saga| saga.paused).collect::<Vec<_>>())
+            .bind(sagas().map(|saga| int(saga.revision)).collect::<Vec<_>>())
+            .bind(sagas().map(|saga| int(saga.next_seq.0)).collect::<Vec<_>>())
+            .bind(texts.iter().map(|text| text.steps.as_str()).collect::<Vec<_>>())
+            .bind(texts.iter().map(|text| text.stuck.as_deref()).collect::<Vec<_>>())
+            .bind(texts.iter().map(|text| text.cause.as_deref()).collect::<Vec<_>>())
+            .bind(sagas().map(|saga| saga.input.text()).collect::<Vec<_>>())
+            .bind(ordered.iter().map(|start| start.input_hash.as_slice()).collect::<Vec<_>>())
+            .bind(sagas().map(|saga| saga.output.as_ref().map(|output| output.text())).collect::<Vec<_>>())
+            .bind(sagas().map(|saga| saga.reads_outputs).collect::<Vec<_>>())
+            .bind(texts.iter().map(|text| text.signals.as_deref()).collect::<Vec<_>>())
+            .bind(texts.iter().map(|text| text.parent.as_deref()).collect::<Vec<_>>())
+            .bind(sagas().map(|saga| saga.deadline).collect::<Vec<_>>())
+            .bind(sagas().map(|saga| saga.due()).collect::<Vec<_>>())
+            .bind(sagas().map(|saga| saga.created_at).collect::<Vec<_>>())
+            .bind(sagas().map(|saga| saga.updated_at).collect::<Vec<_>>())
+            .bind(sagas().map(|saga| saga.ended_at).collect::<Vec<_>>())
+    }
+}
+
 /// Inserts the sagas whose keys are free. Returns what became of each, and the ids of the new ones.
 async fn start(
     connection: &mut PgConnection,
@@ -121,39 +219,14 @@ async fn start(
     if starts.is_empty() {
         return Ok(Default::default());
     }
-    // In the order of keys, so that two batches with the same keys wait for each other instead of locking up.
-    let mut ordered: Vec<&NewSaga> = starts.iter().collect();
-    ordered.sort_by(|a, b| (&a.saga.definition.name, &a.saga.key).cmp(&(&b.saga.definition.name, &b.saga.key)));
-    let column = |of: fn(&Saga) -> String| ordered.iter().map(|start| of(&start.saga)).collect::<Vec<_>>();
-    let texts: Vec<SagaText> = ordered.iter().map(|start| SagaText::of(&start.saga)).collect();
-    let sagas = || ordered.iter().map(|start| &start.saga);
-    let inserted: Vec<Uuid> = sqlx::query_scalar(include_str!("sql/insert_sagas.sql"))
-        .bind(sagas().map(|saga| saga.id.0).collect::<Vec<_>>())
-        .bind(column(|saga| saga.definition.name.clone()))
-        .bind(sagas().map(|saga| int(saga.definition.version)).collect::<Vec<_>>())
-        .bind(sagas().map(|saga| saga.key.clone()).collect::<Vec<_>>())
-        .bind(texts.iter().map(|text| text.state).collect::<Vec<_>>())
-        .bind(sagas().map(|saga| saga.paused).collect::<Vec<_>>())
-        .bind(sagas().map(|saga| int(saga.revision)).collect::<Vec<_>>())
-        .bind(sagas().map(|saga| int(saga.next_seq.0)).collect::<Vec<_>>())
-        .bind(texts.iter().map(|text| text.steps.as_str()).collect::<Vec<_>>())
-        .bind(texts.iter().map(|text| text.stuck.as_deref()).collect::<Vec<_>>())
-        .bind(texts.iter().map(|text| text.cause.as_deref()).collect::<Vec<_>>())
-        .bind(sagas().map(|saga| saga.input.text()).collect::<Vec<_>>())
-        .bind(ordered.iter().map(|start| start.input_hash.as_slice()).collect::<Vec<_>>())
-        .bind(sagas().map(|saga| saga.output.as_ref().map(|output| output.text())).collect::<Vec<_>>())
-        .bind(sagas().map(|saga| saga.reads_outputs).collect::<Vec<_>>())
-        .bind(texts.iter().map(|text| text.signals.as_deref()).collect::<Vec<_>>())
-        .bind(texts.iter().map(|text| text.parent.as_deref()).collect::<Vec<_>>())
-        .bind(sagas().map(|saga| saga.deadline).collect::<Vec<_>>())
-        .bind(sagas().map(|saga| saga.due()).collect::<Vec<_>>())
-        .bind(sagas().map(|saga| saga.created_at).collect::<Vec<_>>())
-        .bind(sagas().map(|saga| saga.updated_at).collect::<Vec<_>>())
-        .bind(sagas().map(|saga| saga.ended_at).collect::<Vec<_>>())
+    let ordered = Starts::of(starts);
+    let inserted = ordered
+        .bind(sqlx::query(include_str!("sql/insert_sagas.sql")))
         .fetch_all(&mut *connection)
         .await
         .map_err(refused)?;
-    let new: HashSet<SagaId> = inserted.into_iter().map(SagaId).collect();
+    let id = |row: &PgRow| row.try_get(0).map(SagaId).map_err(refused);
+    let new: HashSet<SagaId> = inserted.iter().map(id).collect::<Result<_, _>>()?;
     let outcomes = if new.len() == starts.len() {
         vec![Started::New; starts.len()]
     } else {
@@ -178,7 +251,15 @@ async fn insert_commands(connection: &mut PgConnection, commands: &[&NewCommand]
     if commands.is_empty() {
         return Ok(());
     }
-    sqlx::query(include_str!("sql/insert_commands.sql"))
+    bind_commands(sqlx::query(include_str!("sql/insert_commands.sql")), commands)
+        .execute(&mut *connection)
+        .await
+        .map_err(refused)?;
+    Ok(())
+}
+
+fn bind_commands<'q>(query: Bound<'q>, commands: &[&'q NewCommand]) -> Bound<'q> {
+    query
         .bind(commands.iter().map(|command| command.id.saga.0).collect::<Vec<_>>())
         .bind(commands.iter().map(|command| int(command.id.seq.0)).collect::<Vec<_>>())
         .bind(commands.iter().map(|command| command.step.as_str()).collect::<Vec<_>>())
@@ -191,10 +272,6 @@ async fn insert_commands(connection: &mut PgConnection, commands: &[&NewCommand]
         .bind(commands.iter().map(|command| command.body.text()).collect::<Vec<_>>())
         .bind(commands.iter().map(|command| command.at).collect::<Vec<_>>())
         .bind(commands.iter().map(|command| int(command.revision)).collect::<Vec<_>>())
-        .execute(&mut *connection)
-        .await
-        .map_err(refused)?;
-    Ok(())
 }
 
 async fn update(connection: &mut PgConnection, updates: &[SagaUpdate]) -> Result<(), StoreError> {
@@ -202,8 +279,19 @@ async fn update(connection: &mut PgConnection, updates: &[SagaUpdate]) -> Result
         return Ok(());
     }
     let texts: Vec<SagaText> = updates.iter().map(|update| SagaText::of(&update.saga)).collect();
+    let done = bind_updates(sqlx::query(include_str!("sql/update_sagas.sql")), updates, &texts)
+        .execute(&mut *connection)
+        .await
+        .map_err(refused)?;
+    match done.rows_affected() {
+        changed if changed == updates.len() as u64 => Ok(()),
+        changed => Err(StoreError::Conflict(format!("{changed} of {} sagas were as they were read", updates.len()))),
+    }
+}
+
+fn bind_updates<'q>(query: Bound<'q>, updates: &'q [SagaUpdate], texts: &'q [SagaText]) -> Bound<'q> {
     let sagas = || updates.iter().map(|update| &update.saga);
-    let done = sqlx::query(include_str!("sql/update_sagas.sql"))
+    query
         .bind(sagas().map(|saga| saga.id.0).collect::<Vec<_>>())
         .bind(updates.iter().map(|update| int(update.from_revision)).collect::<Vec<_>>())
         .bind(texts.iter().map(|text| text.state).collect::<Vec<_>>())
@@ -220,29 +308,13 @@ async fn update(connection: &mut PgConnection, updates: &[SagaUpdate]) -> Result
         .bind(sagas().map(|saga| saga.due()).collect::<Vec<_>>())
         .bind(sagas().map(|saga| saga.updated_at).collect::<Vec<_>>())
         .bind(sagas().map(|saga| saga.ended_at).collect::<Vec<_>>())
-        .execute(&mut *connection)
-        .await
-        .map_err(refused)?;
-    match done.rows_affected() {
-        changed if changed == updates.len() as u64 => Ok(()),
-        changed => Err(StoreError::Conflict(format!("{changed} of {} sagas were as they were read", updates.len()))),
-    }
 }
 
 async fn settle(connection: &mut PgConnection, settled: &[&SettledCommand]) -> Result<(), StoreError> {
     if settled.is_empty() {
         return Ok(());
     }
-    let each = || settled.iter().map(|settled| &settled.settled);
-    let done = sqlx::query(include_str!("sql/settle_commands.sql"))
-        .bind(settled.iter().map(|settled| settled.saga.0).collect::<Vec<_>>())
-        .bind(each().map(|settled| int(settled.seq.0)).collect::<Vec<_>>())
-        .bind(each().map(|settled| settled.outcome.as_str()).collect::<Vec<_>>())
-        .bind(each().map(|settled| int(settled.attempt)).collect::<Vec<_>>())
-        .bind(each().map(|settled| settled.output.as_ref().map(|output| output.text())).collect::<Vec<_>>())
-        .bind(each().map(|settled| settled.problem.as_ref().map(row::json)).collect::<Vec<_>>())
-        .bind(settled.iter().map(|settled| settled.at).collect::<Vec<_>>())
-        .bind(settled.iter().map(|settled| int(settled.revision)).collect::<Vec<_>>())
+    let done = bind_settled(sqlx::query(include_str!("sql/settle_commands.sql")), settled)
         .execute(&mut *connection)
         .await
         .map_err(refused)?;
@@ -252,36 +324,57 @@ async fn settle(connection: &mut PgConnection, settled: &[&SettledCommand]) -> R
     }
 }
 
+fn bind_settled<'q>(query: Bound<'q>, settled: &[&'q SettledCommand]) -> Bound<'q> {
+    let each = || settled.iter().map(|settled| &settled.settled);
+    query
+        .bind(settled.iter().map(|settled| settled.saga.0).collect::<Vec<_>>())
+        .bind(each().map(|settled| int(settled.seq.0)).collect::<Vec<_>>())
+        .bind(each().map(|settled| settled.outcome.as_str()).collect::<Vec<_>>())
+        .bind(each().map(|settled| int(settled.attempt)).collect::<Vec<_>>())
+        .bind(each().map(|settled| settled.output.as_ref().map(|output| output.text())).collect::<Vec<_>>())
+        .bind(each().map(|settled| settled.problem.as_ref().map(row::json)).collect::<Vec<_>>())
+        .bind(settled.iter().map(|settled| settled.at).collect::<Vec<_>>())
+        .bind(settled.iter().map(|settled| int(settled.revision)).collect::<Vec<_>>())
+}
+
 async fn insert_history(connection: &mut PgConnection, history: &[&HistoryRecord]) -> Result<(), StoreError> {
     if history.is_empty() {
         return Ok(());
     }
-    sqlx::query(include_str!("sql/insert_history.sql"))
-        .bind(history.iter().map(|record| record.saga.0).collect::<Vec<_>>())
-        .bind(history.iter().map(|record| int(record.revision)).collect::<Vec<_>>())
-        .bind(history.iter().map(|record| record.at).collect::<Vec<_>>())
-        .bind(history.iter().map(|record| row::json(&record.event)).collect::<Vec<_>>())
+    bind_history(sqlx::query(include_str!("sql/insert_history.sql")), history)
         .execute(&mut *connection)
         .await
         .map_err(refused)?;
     Ok(())
 }
 
+fn bind_history<'q>(query: Bound<'q>, history: &[&'q HistoryRecord]) -> Bound<'q> {
+    query
+        .bind(history.iter().map(|record| record.saga.0).collect::<Vec<_>>())
+        .bind(history.iter().map(|record| int(record.revision)).collect::<Vec<_>>())
+        .bind(history.iter().map(|record| record.at).collect::<Vec<_>>())
+        .bind(history.iter().map(|record| row::json(&record.event)).collect::<Vec<_>>())
+}
+
 async fn insert_audit(connection: &mut PgConnection, audits: &[AuditRecord]) -> Result<(), StoreError> {
     if audits.is_empty() {
         return Ok(());
     }
-    sqlx::query(include_str!("sql/insert_audit.sql"))
+    bind_audits(sqlx::query(include_str!("sql/insert_audit.sql")), audits)
+        .execute(&mut *connection)
+        .await
+        .map_err(refused)?;
+    Ok(())
+}
+
+fn bind_audits<'q>(query: Bound<'q>, audits: &'q [AuditRecord]) -> Bound<'q> {
+    query
         .bind(audits.iter().map(|record| record.at).collect::<Vec<_>>())
         .bind(audits.iter().map(|record| record.actor.as_str()).collect::<Vec<_>>())
         .bind(audits.iter().map(|record| record.saga.map(|id| id.0)).collect::<Vec<_>>())
         .bind(audits.iter().map(|record| record.action.as_str()).collect::<Vec<_>>())
         .bind(audits.iter().map(|record| record.reason.as_str()).collect::<Vec<_>>())
         .bind(audits.iter().map(|record| record.detail.text()).collect::<Vec<_>>())
-        .execute(&mut *connection)
-        .await
-        .map_err(refused)?;
-    Ok(())
 }
 
 async fn migrate(connection: &mut PgConnection, migrations: &[SagaMigration]) -> Result<(), StoreError> {
@@ -324,4 +417,41 @@ async fn deprecate(connection: &mut PgConnection, changes: &[DeprecationChange])
         .await
         .map_err(refused)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    /// A statement in one line, its parameters counted from `first` on; and how many it has.
+    fn renumbered(sql: &str, first: usize) -> (String, usize) {
+        let (mut text, mut most) = (String::new(), 0);
+        let words = sql.split_whitespace().collect::<Vec<_>>().join(" ");
+        let mut parts = words.split('$');
+        text.extend(parts.next());
+        for part in parts {
+            let end = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
+            let number: usize = part[..end].parse().expect("a parameter has a number");
+            most = most.max(number);
+            text.push_str(&format!("${}{}", number + first - 1, &part[end..]));
+        }
+        (text, most)
+    }
+
+    #[test]
+    fn the_statement_that_writes_at_once_is_made_of_those_for_each_table() {
+        let (whole, all) = renumbered(include_str!("sql/write.sql"), 1);
+        let mut first = 1;
+        for part in [
+            include_str!("sql/insert_sagas.sql"),
+            include_str!("sql/insert_commands.sql"),
+            include_str!("sql/update_sagas.sql"),
+            include_str!("sql/settle_commands.sql"),
+            include_str!("sql/insert_history.sql"),
+            include_str!("sql/insert_audit.sql"),
+        ] {
+            let (part, count) = renumbered(part, first);
+            assert!(whole.contains(&part), "not in write.sql: {part}");
+            first += count;
+        }
+        assert_eq!(all, first + 2, "and three counts");
+    }
 }

@@ -18,6 +18,10 @@ use crate::broker::{BrokerError, Consumer, Delivery, DeliveryTag, Settlement, Se
 
 /// After so long without a message the broker is asked whether it still knows the consumer.
 const SILENCE: Duration = Duration::from_secs(3);
+/// With a prefetch like this acknowledgements may be held back a moment, as none of the messages is long in work.
+const MANY: u16 = 1_024;
+/// How often they are held back at most, should what came before them take long after all.
+const MOST_WAITS: u32 = 16;
 
 pub(in crate::broker::amqp) struct FrameConsumer {
     /// What arrives at once, with the connection that it came over. No more than the prefetch is ever in it.
@@ -31,14 +35,20 @@ pub(in crate::broker::amqp) struct FrameConsumer {
 
 struct FrameSettler {
     current: Mutex<Option<Current>>,
+    /// How many acknowledgements may be held back for the sake of ranges.
+    most_held: usize,
 }
 
 /// The connection that deliveries come from at the moment.
 struct Current {
     generation: u64,
     session: Arc<Session>,
-    /// Delivered and not settled.
+    /// Delivered, and the broker was told nothing yet.
     unsettled: BTreeSet<u64>,
+    /// Of these, what may be acknowledged once what came before it is.
+    held: BTreeSet<u64>,
+    /// How often since a range was acknowledged some were held back.
+    waited: u32,
 }
 
 /// Starts consuming; fails when the first try does.
@@ -51,7 +61,8 @@ pub(in crate::broker::amqp) async fn consume(
     // AMQP's 0 is "no limit": there always is one here.
     let prefetch = prefetch.max(1);
     let (sender, arrived) = mpsc::unbounded_channel();
-    let settler = Arc::new(FrameSettler { current: Mutex::new(None) });
+    let most_held = if prefetch < MANY { 0 } else { usize::from(prefetch / 8) };
+    let settler = Arc::new(FrameSettler { current: Mutex::new(None), most_held });
     let end = closed.child_token();
     let task =
         Task { link, queue: queue.to_owned(), prefetch, settler: settler.clone(), sender, end, tasks: tasks.clone() };
@@ -211,7 +222,10 @@ impl FrameSettler {
     }
 
     fn begin(&self, generation: u64, session: Arc<Session>) {
-        self.with(|current| *current = Some(Current { generation, session, unsettled: BTreeSet::new() }));
+        self.with(|current| {
+            *current =
+                Some(Current { generation, session, unsettled: BTreeSet::new(), held: BTreeSet::new(), waited: 0 })
+        });
     }
 
     fn generation(&self) -> Option<u64> {
@@ -234,13 +248,21 @@ impl FrameSettler {
 
 #[async_trait]
 impl Settler for FrameSettler {
-    async fn settle(&self, deliveries: Vec<(DeliveryTag, Settlement)>) {
+    async fn settle(&self, mut deliveries: Vec<(DeliveryTag, Settlement)>) {
         // Planned and handed over under one lock: a range that another call acknowledges must not overtake what this one
         // says about messages inside it. That it is written need not be waited for: if the connection is lost, what it
         // had delivered comes again.
         self.with(|current| {
-            let Some(Current { generation, session, unsettled }) = current.as_mut() else { return };
-            let Plan { refused, up_to, single } = plan(*generation, unsettled, deliveries);
+            let Some(Current { generation, session, unsettled, held, waited }) = current.as_mut() else { return };
+            let again = |tag| (DeliveryTag { generation: *generation, tag }, Settlement::Ack);
+            deliveries.extend(std::mem::take(held).into_iter().map(again));
+            let Plan { refused, up_to, mut single } = plan(*generation, unsettled, deliveries);
+            *waited = if up_to.is_some() { 0 } else { *waited + 1 };
+            // A range costs the broker as much as one message. What others are about to settle closes the gap.
+            if single.len() <= self.most_held && *waited < MOST_WAITS {
+                *held = std::mem::take(&mut single);
+                unsettled.extend(held.iter());
+            }
             session.send(|encoder| {
                 // Refusals first: a range that is acknowledged later must not swallow them.
                 refused.into_iter().for_each(|(tag, requeue)| encoder.reject(tag, requeue));
