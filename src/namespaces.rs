@@ -128,7 +128,7 @@ impl Namespaces {
         let access = &self.0.access;
         let chosen = console::chosen(headers, access.is_open()).and_then(|name| access.named(name));
         chosen.unwrap_or_else(|| {
-            let namespace = access.is_open().then(|| access.namespace_of(headers)).unwrap_or_default();
+            let namespace = if access.is_open() { access.namespace_of(headers) } else { Namespace::default() };
             let is_here = |namespace: &&Namespace| self.house(namespace).is_some_and(|house| house.coordinator.is_ok());
             let first = std::iter::once(&namespace).chain(access.namespaces()).find(is_here);
             first.cloned().unwrap_or_default()
