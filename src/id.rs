@@ -43,6 +43,33 @@ impl FromStr for SagaId {
     }
 }
 
+/// One bulk job. A UUIDv7, so that jobs sort by when they were made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct BulkId(pub Uuid);
+
+impl BulkId {
+    /// A fresh id, later than every id made before it in this process.
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that makes ids of bulk jobs")]
+    pub fn fresh() -> Self {
+        Self(Uuid::now_v7())
+    }
+}
+
+impl fmt::Display for BulkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for BulkId {
+    type Err = uuid::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Uuid::parse_str(text).map(Self)
+    }
+}
+
 /// A fresh id for one HTTP request, to be found again in the log.
 #[expect(clippy::disallowed_methods, reason = "this is the one place that makes request ids")]
 pub fn fresh_request_id() -> Uuid {

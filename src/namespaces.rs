@@ -23,7 +23,7 @@ use axum::routing::get;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use crate::api::{self, Access};
+use crate::api::{self, Access, AuthConfig};
 use crate::console::{self, Doors};
 use crate::coordinator::Coordinator;
 use crate::id::Namespace;
@@ -44,16 +44,23 @@ struct Inner {
 /// What serves one namespace.
 #[derive(Clone)]
 struct House {
+    auth: AuthConfig,
     router: Router,
     coordinator: Result<Coordinator, String>,
+}
+
+impl House {
+    fn away(access: &Access, namespace: &Namespace, reason: String) -> Self {
+        let auth = access.auth(namespace).away();
+        Self { router: api::away(auth.clone()), auth, coordinator: Err(reason) }
+    }
 }
 
 impl Namespaces {
     /// All of `access`, of which none is there yet. The consoles' streams of changes end with `stop`.
     pub fn new(access: Access, stop: CancellationToken) -> Self {
         let away = |namespace: &Namespace| {
-            let router = api::away(access.auth(namespace));
-            (namespace.clone(), RwLock::new(House { router, coordinator: Err("it is being opened".to_owned()) }))
+            (namespace.clone(), RwLock::new(House::away(&access, namespace, "it is being opened".to_owned())))
         };
         let houses = access.namespaces().iter().map(away).collect();
         let doors = Doors::new(access.clone());
@@ -74,19 +81,23 @@ impl Namespaces {
         }))
     }
 
-    /// From now on `namespace` is served by this coordinator.
-    pub fn open(&self, namespace: &Namespace, coordinator: Coordinator) {
-        let auth = self.0.access.auth(namespace);
+    /// From now on `namespace` is served by this coordinator, also to whom tokens of its store let in. Where it ever had one,
+    /// no namespace of this server is open to everybody any more.
+    pub async fn open(&self, namespace: &Namespace, coordinator: Coordinator) {
+        let auth = self.0.access.auth(namespace).with_store(coordinator.store().clone());
+        if let Err(error) = auth.is_open().await {
+            // The first request asks again, and is answered once the store is.
+            tracing::warn!(%namespace, %error, "whether the store has tokens is not known yet");
+        }
         let (stop, doors) = (self.0.stop.clone(), self.0.doors.clone());
         let console = console::router_among(coordinator.clone(), auth.clone(), stop, doors);
-        let router = api::router(coordinator.clone(), auth).merge(console);
-        self.set(namespace, House { router, coordinator: Ok(coordinator) });
+        let router = api::router(coordinator.clone(), auth.clone()).merge(console);
+        self.set(namespace, House { auth, router, coordinator: Ok(coordinator) });
     }
 
     /// Why `namespace` is not there.
     pub fn fail(&self, namespace: &Namespace, reason: String) {
-        let router = api::away(self.0.access.auth(namespace));
-        self.set(namespace, House { router, coordinator: Err(reason) });
+        self.set(namespace, House::away(&self.0.access, namespace, reason));
     }
 
     /// The coordinators of those that are there.
@@ -139,12 +150,26 @@ impl Namespaces {
         self.0.houses.get(namespace).map(house_of)
     }
 
+    /// The namespaces that whoever holds this token may know of.
+    async fn known_to(&self, token: &str) -> Vec<Namespace> {
+        let known = self.0.access.known_to(token);
+        if !known.is_empty() {
+            return known;
+        }
+        // Not one of the settings: the namespace that it names has to say whether it is good.
+        let Some(namespace) = self.0.access.opened_by(token).pop() else { return Vec::new() };
+        match self.house(&namespace) {
+            Some(house) if house.auth.identify(token).await.is_ok() => vec![namespace],
+            _ => Vec::new(),
+        }
+    }
+
     /// Whether those namespaces that the caller may know of are ready; without a token, all of them, unnamed.
     async fn ready(&self, headers: &HeaderMap) -> Response {
         let access = &self.0.access;
         let token = headers.get(AUTHORIZATION).and_then(|header| header.to_str().ok()?.split_once(' '));
         let known = match token {
-            Some((_, token)) => access.known_to(token.trim()),
+            Some((_, token)) => self.known_to(token.trim()).await,
             None if access.is_open() => access.namespaces().to_vec(),
             None => Vec::new(),
         };

@@ -52,6 +52,58 @@ impl Payload {
     }
 }
 
+/// How a value differs at one place from another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// Where, as a JSON pointer.
+    pub pointer: String,
+    /// What was there.
+    pub before: Option<Value>,
+    /// What is there now.
+    pub after: Option<Value>,
+}
+
+impl Difference {
+    /// `added`, `removed` or `changed`.
+    pub fn kind(&self) -> &'static str {
+        match (&self.before, &self.after) {
+            (None, _) => "added",
+            (_, None) => "removed",
+            _ => "changed",
+        }
+    }
+}
+
+/// Where `after` differs from `before`, the smallest parts that do, at most `most` of them.
+pub fn differences(before: &Value, after: &Value, most: usize) -> Vec<Difference> {
+    let mut found = Vec::new();
+    compare(String::new(), Some(before), Some(after), most, &mut found);
+    found
+}
+
+fn compare(pointer: String, before: Option<&Value>, after: Option<&Value>, most: usize, found: &mut Vec<Difference>) {
+    if found.len() >= most || before == after {
+        return;
+    }
+    match (before, after) {
+        (Some(Value::Object(a)), Some(Value::Object(b))) => {
+            let names: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+            for name in names {
+                let at = format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"));
+                compare(at, a.get(name), b.get(name), most, found);
+            }
+        }
+        (Some(Value::Array(a)), Some(Value::Array(b))) => {
+            for index in 0..a.len().max(b.len()) {
+                compare(format!("{pointer}/{index}"), a.get(index), b.get(index), most, found);
+            }
+        }
+        (before, after) => {
+            found.push(Difference { pointer, before: before.cloned(), after: after.cloned() });
+        }
+    }
+}
+
 /// Prints with sorted keys, whatever order some crate in the tree makes serde_json's map keep.
 fn write_canonical(value: &Value, out: &mut String) {
     match value {
@@ -95,6 +147,8 @@ impl PartialEq for Payload {
     }
 }
 
+impl Eq for Payload {}
+
 impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.text())
@@ -130,5 +184,24 @@ mod tests {
         let payload = Payload::parse(b" {\"b\": 1.50, \"a\": [] } ").expect("JSON");
         assert_eq!(payload.text(), "{\"b\": 1.50, \"a\": [] }");
         assert_eq!(payload.value()["b"], 1.5);
+    }
+
+    #[test]
+    fn differences_are_told_by_the_smallest_parts() {
+        let before = serde_json::json!({ "a/b": 1, "same": [1, 2], "gone": true, "list": [{ "n": 1 }, 2] });
+        let after = serde_json::json!({ "a/b": 2, "same": [1, 2], "list": [{ "n": 1.5 }], "new": null });
+        let found = differences(&before, &after, 10);
+        let told: Vec<_> = found.iter().map(|found| (found.pointer.as_str(), found.kind())).collect();
+        let wanted = [
+            ("/a~1b", "changed"),
+            ("/gone", "removed"),
+            ("/list/0/n", "changed"),
+            ("/list/1", "removed"),
+            ("/new", "added"),
+        ];
+        assert_eq!(told, wanted);
+        assert_eq!(differences(&before, &before, 10), []);
+        assert_eq!(differences(&before, &after, 2).len(), 2);
+        assert_eq!(differences(&1.into(), &"1".into(), 10)[0].pointer, "");
     }
 }

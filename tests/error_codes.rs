@@ -7,6 +7,7 @@ use std::path::Path;
 const FAMILIES: &[(&str, &str)] = &[
     ("DEF_", "src/definition"),
     ("ARCHIVE_", "src/archive"),
+    ("BULK_", "src/coordinator/bulk"),
     ("REPLY_", "src/message"),
     ("REPLY_", "src/coordinator"),
     ("REQUEST_", "src/coordinator/requests.rs"),

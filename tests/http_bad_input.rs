@@ -152,6 +152,12 @@ async fn queries_and_paths_that_name_nothing() {
         ("a time that is none", get("/v1/sagas?since=yesterday")),
         ("a negative duration", get("/v1/sagas?since=-1h")),
         ("an overflowing duration", get("/v1/sagas?since=99999999999999999999d")),
+        ("a status that is none", get("/v1/sagas?status=faild")),
+        ("a version that is none", get("/v1/sagas?version=0")),
+        ("an end that is no time", get("/v1/sagas?until=tomorrow")),
+        ("a pause that is neither", get("/v1/sagas?paused=maybe")),
+        ("a field without a value", get("/v1/sagas?field=customer.id")),
+        ("a place that is no number", get("/v1/sagas?at=first")),
         ("a NUL in a parameter", get("/v1/sagas?key=%00")),
         ("a parameter that is not UTF-8", get("/v1/sagas?key=%ff")),
         ("an unknown route", get("/v1/saga")),
@@ -194,6 +200,52 @@ async fn definitions_that_cannot_be_registered() {
         ("over the limit", yaml(&"# x\n".repeat(600_000))),
     ];
     check("definitions", &table(&house, cases).await);
+}
+
+#[tokio::test]
+async fn bulk_jobs_that_cannot_be_made_or_steered() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let house = House::with_place_on_sqlite(folder.path()).await;
+    let bulk = |body: serde_json::Value| post("/v1/bulk", body.to_string());
+    let stuck = json!({ "state": "STUCK" });
+    let with = |more: serde_json::Value| {
+        let mut body = json!({ "action": "retry", "filter": stuck, "reason": "x" });
+        for (name, value) in more.as_object().expect("an object") {
+            body[name] = value.clone();
+        }
+        bulk(body)
+    };
+    let cases = vec![
+        ("nothing at all", bulk(json!({}))),
+        ("an unknown action", with(json!({ "action": "retyr" }))),
+        ("a step where none is taken", with(json!({ "action": "pause", "step": "pay" }))),
+        ("an unknown field", with(json!({ "rate": 5 }))),
+        ("no sagas", with(json!({ "filter": null }))),
+        ("sagas in two ways", with(json!({ "sagas": [NOBODY] }))),
+        ("a filter that is a list", with(json!({ "filter": [] }))),
+        ("a filter of nothing", with(json!({ "filter": {} }))),
+        ("an unknown filter", with(json!({ "filter": { "stat": "STUCK" } }))),
+        ("a filter that makes no sense", with(json!({ "filter": { "state": "STUKC" } }))),
+        ("a filter's value that is an object", with(json!({ "filter": { "key": {} } }))),
+        ("an empty list of sagas", with(json!({ "filter": null, "sagas": [] }))),
+        ("too long a list of sagas", with(json!({ "filter": null, "sagas": vec![NOBODY; 1_001] }))),
+        ("an id that is none", with(json!({ "filter": null, "sagas": ["1"] }))),
+        ("sagas that are no list", with(json!({ "filter": null, "sagas": "all" }))),
+        ("no reason", with(json!({ "reason": " " }))),
+        ("a rate of nothing", with(json!({ "ratePerSecond": 0 }))),
+        ("too high a rate", with(json!({ "ratePerSecond": 1_001 }))),
+        ("a number that is none", with(json!({ "expectedCount": "all" }))),
+        ("a dry run that is neither", with(json!({ "dryRun": "yes" }))),
+        ("nothing that matches", with(json!({}))),
+        ("a job's id that is none", get("/v1/bulk/1")),
+        ("a job that is not there", get(&format!("/v1/bulk/{NOBODY}"))),
+        ("items of a job that is not there", get(&format!("/v1/bulk/{NOBODY}/items"))),
+        ("an outcome that is none", get(&format!("/v1/bulk/{NOBODY}/items?outcome=lost"))),
+        ("a check that is neither", get(&format!("/v1/bulk/{NOBODY}?check=now"))),
+        ("a job to pause that is not there", post(&format!("/v1/bulk/{NOBODY}/pause"), "{}")),
+        ("a forged cursor", get("/v1/bulk?cursor=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")),
+    ];
+    check("bulk", &table(&house, cases).await);
 }
 
 #[tokio::test]

@@ -68,6 +68,12 @@ async fn every_metric_that_is_emitted_is_documented_and_the_other_way_round() {
     let house =
         House::within(Limits { windows: BTreeMap::from([("orders".to_owned(), 1)]), ..Limits::default() }).await;
     house.coordinator.register(MIXED, "test").await.expect("registered");
+    for change in ["pause", "resume"] {
+        let answer = house
+            .post(&format!("/v1/participants/orders/{change}"), &json!({ "reason": "x", "action": "cancel" }))
+            .await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+    }
     let _orders = Scripted::start(&house.broker, "orders", |command| {
         let is_refused = command.is_compensation && command.body.value()["stuck"] == true;
         vec![if is_refused { refusal("not-to-be-undone") } else { done() }]
@@ -113,6 +119,7 @@ async fn every_metric_that_is_emitted_is_documented_and_the_other_way_round() {
         "amends_store_up 1",
         "amends_broker_up 1",
         r#"amends_sagas_live{state="STUCK"} 1"#,
+        r#"amends_participant_paused{participant="orders",action="cancel"} 0"#,
         r#"amends_queue_consumers{queue="orders.commands"} 1"#,
         r#"amends_step_seconds_count{saga="mixed",participant="payments",action="pay",outcome="failure"} 2"#,
         r#"amends_step_seconds_count{saga="mixed",participant="orders",action="create",outcome="success"} 4"#,

@@ -97,8 +97,8 @@ impl Server {
         let one = House::open("ns-one", &url("one"), plain.clone()).await;
         let two = House::open("ns-two", &url("two"), plain.clone()).await;
         let default = House::open("default", &url("default"), plain).await;
-        let server = Self::of(one, two, None);
-        server.namespaces.open(&Namespace::default(), default.coordinator);
+        let server = Self::of(one, two, None).await;
+        server.namespaces.open(&Namespace::default(), default.coordinator).await;
         server
     }
 
@@ -110,12 +110,12 @@ impl Server {
         let plain = broker::open(&broker_url).await.expect("an address");
         let one = House::open(&name("one"), &url, plain.clone()).await;
         let two = House::open(&name("two"), &url, plain).await;
-        let server = Self::of(one, two, Some(broker_url));
+        let server = Self::of(one, two, Some(broker_url)).await;
         server.namespaces.fail(&Namespace::default(), "it has no store".to_owned());
         server
     }
 
-    fn of(one: House, two: House, leave: Option<String>) -> Self {
+    async fn of(one: House, two: House, leave: Option<String>) -> Self {
         let names = vec![one.namespace.clone(), two.namespace.clone()];
         let token = |name: &str, token: &str, reach| (TokenEntry::plain(name, Role::Admin, token), reach);
         let only = |house: &House| Reach::Only(vec![house.namespace.clone()]);
@@ -126,8 +126,8 @@ impl Server {
         ];
         let stop = CancellationToken::new();
         let namespaces = Namespaces::new(Access::new(names, tokens), stop.clone());
-        namespaces.open(&one.namespace, one.coordinator.clone());
-        namespaces.open(&two.namespace, two.coordinator.clone());
+        namespaces.open(&one.namespace, one.coordinator.clone()).await;
+        namespaces.open(&two.namespace, two.coordinator.clone()).await;
         Self { router: namespaces.router(), namespaces, one, two, leave, stop }
     }
 
@@ -410,7 +410,7 @@ async fn events_of_one_reach_no_queue_of_the_other(server: Server) {
         house.coordinator.register(&definition(OWN, "own-vault"), "test").await.expect("registered");
         let bindings = vec![("amends.events".to_owned(), "#".to_owned())];
         let queue = Queue { name: "events".to_owned(), bindings, dead_letters: false, namespace: Namespace::default() };
-        house.broker.declare(&Topology { queues: vec![queue] }).await.expect("declared");
+        house.broker.declare(&Topology { queues: vec![queue], ..Topology::default() }).await.expect("declared");
     }
     server.one.start(&server.router, OWN, "k-1").await;
     eventually("the event of the one arrives", async || server.one.depth("events").await.filter(|depth| *depth > 0))
@@ -517,7 +517,7 @@ async fn one_that_is_away_does_not_stop_the_others(server: Server) {
     assert_eq!(ask(&server.router, as_of(get("/v1/sagas"), &server.one.token)).await.status, 200);
     let away = ask(&server.router, as_of(get("/v1/sagas"), &server.two.token)).await;
     assert_eq!((away.status, away.code()), (StatusCode::SERVICE_UNAVAILABLE, "NOT_READY".to_owned()));
-    server.namespaces.open(&server.two.namespace, server.two.coordinator.clone());
+    server.namespaces.open(&server.two.namespace, server.two.coordinator.clone()).await;
     assert_eq!(ask(&server.router, as_of(get("/v1/sagas"), &server.two.token)).await.status, 200);
     server.end().await;
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use amends::clock::after;
 use amends::definition::Template;
 use amends::id::StepIndex;
+use amends::payload::Payload;
 use amends::saga::{
     Direction, Effect, EventKind, Note, Operation, Outcome, PUBLISH_GRACE, Phase, Problem, ReplyOutcome, SagaState,
     StepState, StepStatus,
@@ -98,6 +99,70 @@ fn failed_compensation_is_stuck_and_retry_uses_a_new_generation() {
     assert_eq!(saga.saga.state, SagaState::Compensating);
     saga.undone("a");
     assert_eq!(saga.saga.state, SagaState::Compensated);
+}
+
+/// The body of the command that the effects decide.
+fn decided(effects: &[Effect]) -> Payload {
+    let body = effects.iter().find_map(|effect| match effect {
+        Effect::Decide { body, .. } => Some(body.clone()),
+        _ => None,
+    });
+    body.expect("a command is decided")
+}
+
+#[test]
+fn what_was_refused_is_sent_with_another_input_as_a_new_generation_and_replays() {
+    let definition = definition(&line(), None);
+    let mut saga = Driven::start(&definition);
+    for name in ["a", "b", "p"] {
+        saga.succeed(name);
+    }
+    let c = StepIndex(3);
+    let edited = Payload::from(json!({ "qty": 3 }));
+    let edit = || Operation::Edit { step: c, input: edited.clone() };
+    assert!(saga.refused(edit()).contains("step `c` is pending, and only what was refused"), "it may yet be done");
+    saga.refuse("c");
+    assert!(saga.saga.state.stuck().is_some(), "beyond the pivot there is no way back");
+    assert!(saga.refused(Operation::Edit { step: StepIndex(0), input: edited.clone() }).contains("`a` is verified"));
+    let effects = saga.operate(edit());
+    assert_eq!(sent(&definition, &effects), ["do c#2"], "its inbox would answer the old key from memory");
+    assert_eq!(decided(&effects), edited);
+    assert_eq!(saga.replayed(), saga.saga, "the input is part of the event");
+    saga.refuse("c");
+    let effects = saga.operate(Operation::Retry { step: None });
+    assert_eq!(sent(&definition, &effects), ["do c#3"]);
+    assert_ne!(decided(&effects), edited, "a retry sends what the definition says");
+    saga.succeed("c");
+    assert_eq!(saga.saga.state, SagaState::Completed);
+}
+
+#[test]
+fn a_refused_compensation_is_sent_with_another_input_and_an_unknown_one_is_not() {
+    let definition = definition(&line(), None);
+    let edit = Operation::Edit { step: StepIndex(0), input: Payload::from(json!({ "id": "a-1" })) };
+    let mut saga = Driven::start(&definition);
+    saga.succeed("a");
+    saga.refuse("b");
+    saga.reply_undo("a", failure());
+    let effects = saga.operate(edit.clone());
+    assert_eq!(
+        (sent(&definition, &effects), decided(&effects).text()),
+        (vec!["undo a#2".to_owned()], r#"{"id":"a-1"}"#)
+    );
+    saga.undone("a");
+    assert_eq!((saga.saga.state.as_str(), saga.replayed()), ("COMPENSATED", saga.saga.clone()));
+    assert!(saga.refused(edit.clone()).contains("final"));
+
+    let mut unknown = Driven::start(&definition);
+    unknown.succeed("a");
+    unknown.refuse("b");
+    unknown.exhaust("a", Direction::Compensation);
+    assert!(
+        unknown.refused(edit.clone()).contains("only what was refused"),
+        "it may have been done with the old input"
+    );
+    unknown.operate(Operation::Pause);
+    assert!(unknown.refused(edit).contains("resume it first"));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 
 use amends::definition::Definition;
 use amends::id::{Seq, StepIndex};
+use amends::payload::Payload;
 use amends::saga::{
     Direction, Effect, EventKind, Note, Operation, Problem, ReplyOutcome, StepState, Told, allowed, replay,
 };
@@ -191,6 +192,8 @@ fn events(saga: &Driven<'_>) -> Vec<(String, EventKind)> {
         events.push((format!("skip {name}"), EventKind::Operated { operation }));
         let operation = Operation::Retry { step: Some(index) };
         events.push((format!("retry {name}"), EventKind::Operated { operation }));
+        let operation = Operation::Edit { step: index, input: Payload::trusted("{}") };
+        events.push((format!("edit {name}"), EventKind::Operated { operation }));
     }
     events
 }

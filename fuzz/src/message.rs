@@ -89,7 +89,7 @@ pub fn harms_no_coordinator(bytes: &[u8]) {
         let coordinator = Coordinator::launch(store, broker.clone(), options).await.expect("it launches");
         coordinator.register(NOTE, "fuzz").await.expect("a sound definition");
         let answers = Queue { name: "answers".to_owned(), bindings: Vec::new(), dead_letters: false };
-        broker.declare(&Topology { queues: vec![answers] }).await.expect("declared");
+        broker.declare(&Topology { queues: vec![answers], ..Topology::default() }).await.expect("declared");
         let mut consumer = broker.consume("answers", 10).await.expect("consumed");
 
         let mut message = envelope(bytes);

@@ -1,15 +1,15 @@
 //! Which namespaces there are, and whose tokens lead into which.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 
+use crate::api::auth::oidc::{Oidc, is_jwt};
+use crate::api::auth::text::token_namespace;
 use crate::api::auth::{AuthConfig, NAMESPACE, TokenEntry};
 use crate::id::Namespace;
-
-/// What the tokens that live in a store begin with; the namespace follows, and another `_`.
-const TOKEN_PREFIX: &str = "amends_";
 
 /// Which namespaces the holder of a token may use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,11 +24,23 @@ pub enum Reach {
 #[derive(Clone, Debug)]
 pub struct Access(Arc<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     /// The default one first.
     namespaces: Vec<Namespace>,
     tokens: Vec<(TokenEntry, Reach)>,
+    /// Whose tokens lead into the default namespace, too.
+    issuer: Option<Arc<Oidc>>,
+    /// Whether the store of one of them is known to have had a token.
+    is_closed: Arc<AtomicBool>,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Access")
+            .field("namespaces", &self.namespaces)
+            .field("tokens", &self.tokens)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Access {
@@ -36,7 +48,15 @@ impl Access {
     pub fn new(others: Vec<Namespace>, tokens: Vec<(TokenEntry, Reach)>) -> Self {
         let others = others.into_iter().filter(|namespace| !namespace.is_default());
         let namespaces = std::iter::once(Namespace::default()).chain(others).collect();
-        Self(Arc::new(Inner { namespaces, tokens }))
+        Self(Arc::new(Inner { namespaces, tokens, issuer: None, is_closed: Arc::default() }))
+    }
+
+    /// And with an issuer, whose tokens are for the default namespace.
+    #[must_use]
+    pub fn with_issuer(self, issuer: Oidc) -> Self {
+        let (namespaces, tokens) = (self.0.namespaces.clone(), self.0.tokens.clone());
+        let is_closed = self.0.is_closed.clone();
+        Self(Arc::new(Inner { namespaces, tokens, issuer: Some(Arc::new(issuer)), is_closed }))
     }
 
     /// Every namespace, the default one first.
@@ -44,28 +64,40 @@ impl Access {
         &self.0.namespaces
     }
 
-    /// Whether everybody may do everything.
+    /// Whether everybody may do everything, as far as is known: a token in one of the stores closes all of them, once that
+    /// store was asked for its tokens.
     pub fn is_open(&self) -> bool {
-        self.0.tokens.is_empty()
+        self.is_open_but_for_the_stores() && !self.0.is_closed.load(Ordering::Relaxed)
+    }
+
+    /// Whether the settings alone let nobody in.
+    pub(crate) fn is_open_but_for_the_stores(&self) -> bool {
+        self.0.tokens.is_empty() && self.0.issuer.is_none()
     }
 
     /// Who is let into `namespace`: those whose tokens lead there, and nobody else.
     pub fn auth(&self, namespace: &Namespace) -> AuthConfig {
         let leads_there = |(_, reach): &&(TokenEntry, Reach)| reach.has(namespace);
         let tokens = self.0.tokens.iter().filter(leads_there).map(|(token, _)| token.clone()).collect();
-        let auth = AuthConfig::new(tokens).within(namespace.clone());
-        if self.is_open() { auth } else { auth.closed() }
+        if !self.is_open_but_for_the_stores() {
+            self.0.is_closed.store(true, Ordering::Relaxed);
+        }
+        let auth = AuthConfig::new(tokens).within(namespace.clone(), self.0.is_closed.clone());
+        match &self.0.issuer {
+            Some(issuer) if namespace.is_default() => auth.with_issuer(issuer.clone()),
+            _ => auth,
+        }
     }
 
     /// The namespace that a request is for. It is only looked for here: whether the caller may go there is found out there.
     pub(crate) fn namespace_of(&self, headers: &HeaderMap) -> Namespace {
         let named = headers.get(NAMESPACE).and_then(|name| name.to_str().ok()).and_then(|name| self.named(name));
-        if self.is_open() {
-            return named.unwrap_or_default();
-        }
         let header = headers.get(AUTHORIZATION).and_then(|header| header.to_str().ok()).unwrap_or_default();
         let token = header.split_once(' ').map_or("", |(_, token)| token.trim());
         let open = self.opened_by(token);
+        if self.is_open() {
+            return named.or_else(|| open.first().cloned()).unwrap_or_default();
+        }
         named.filter(|named| open.contains(named)).or_else(|| open.first().cloned()).unwrap_or_default()
     }
 
@@ -75,8 +107,9 @@ impl Access {
             Some(reach) => self.within(reach),
             // One that lives in a store says in which; whether it does is known there alone.
             None => {
-                let name = token.strip_prefix(TOKEN_PREFIX).and_then(|rest| rest.split_once('_'));
-                name.and_then(|(name, _)| self.named(name)).into_iter().collect()
+                let of_issuer = || (self.0.issuer.is_some() && is_jwt(token)).then(Namespace::default);
+                let named = token_namespace(token).and_then(|name| self.named(name));
+                named.or_else(of_issuer).into_iter().collect()
             }
         }
     }
@@ -153,6 +186,7 @@ mod tests {
             }
             access().namespace_of(&headers).to_string()
         };
+        let stored = |namespace: &str| crate::api::auth::text::token_text(namespace, &[7; 32]);
         for (token, header, expected) in [
             ("acme-token", None, "acme"),
             ("acme-token", Some("beta"), "acme"),
@@ -162,9 +196,10 @@ mod tests {
             ("all-token", None, "default"),
             ("all-token", Some("beta"), "beta"),
             ("all-token", Some("nope"), "default"),
-            ("amends_acme_0123", None, "acme"),
-            ("amends_acme_0123", Some("beta"), "acme"),
-            ("amends_nope_0123", None, "default"),
+            (&*stored("acme"), None, "acme"),
+            (&*stored("acme"), Some("beta"), "acme"),
+            (&*stored("nope"), None, "default"),
+            ("amends_acme_0123", None, "default"),
             ("gone-token", None, "default"),
             ("unknown", Some("acme"), "default"),
             ("", Some("acme"), "default"),
@@ -173,24 +208,34 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_namespace_lets_in_nobody_elses_tokens_and_is_never_open_beside_others() {
+    #[tokio::test]
+    async fn a_namespace_lets_in_nobody_elses_tokens_and_is_never_open_beside_others() {
         let access = access();
-        let lets_in = |name: &str, token: &str| access.auth(&namespace(name)).find(token).is_some();
-        assert!(lets_in("acme", "acme-token") && lets_in("acme", "both-token") && lets_in("acme", "all-token"));
-        assert!(!lets_in("beta", "acme-token") && !lets_in("default", "both-token"));
+        for (name, token, is_let_in) in [
+            ("acme", "acme-token", true),
+            ("acme", "both-token", true),
+            ("acme", "all-token", true),
+            ("beta", "acme-token", false),
+            ("default", "both-token", false),
+        ] {
+            let found = access.auth(&namespace(name)).identify(token).await;
+            assert_eq!(found.is_ok(), is_let_in, "{token} in {name}");
+        }
         let only_acme = access.0.tokens[..1].to_vec();
         let lonely = Access::new(vec![namespace("acme")], only_acme).auth(&Namespace::default());
-        assert!(!lonely.is_open(), "no token leads there, which does not mean that none is asked for");
+        assert!(
+            !lonely.is_open().await.expect("it needs no store"),
+            "no token leads there, which does not mean that none is asked for"
+        );
     }
 
-    #[test]
-    fn without_tokens_the_header_chooses_freely() {
+    #[tokio::test]
+    async fn without_tokens_the_header_chooses_freely() {
         let open = Access::new(vec![namespace("acme")], Vec::new());
         let mut headers = HeaderMap::new();
         assert_eq!(open.namespace_of(&headers), Namespace::default());
         headers.insert(NAMESPACE, "acme".parse().expect("a header"));
         assert_eq!(open.namespace_of(&headers), namespace("acme"));
-        assert!(open.auth(&namespace("acme")).is_open());
+        assert!(open.auth(&namespace("acme")).is_open().await.expect("it needs no store"));
     }
 }

@@ -1,8 +1,17 @@
 //! Who may do what: bearer tokens with roles. Without tokens everybody may do everything, which is why that is only
 //! for loopback addresses.
+//!
+//! A token is looked for among those of the settings, then among those of the store ([`stored`]); what neither knows and
+//! looks like a JWT is shown to the issuer's keys, where there is one ([`oidc`]).
+
+pub(crate) mod oidc;
+mod stored;
+pub(crate) mod text;
 
 use std::net::SocketAddr;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::http::HeaderMap;
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
@@ -10,20 +19,30 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::api::problem::{
-    FORBIDDEN, HOST_NOT_ALLOWED, NAMESPACE_UNKNOWN, ORIGIN_NOT_ALLOWED, Problem, UNAUTHENTICATED,
+    FORBIDDEN, HOST_NOT_ALLOWED, ISSUER_UNAVAILABLE, NAMESPACE_UNKNOWN, ORIGIN_NOT_ALLOWED, Problem, UNAUTHENTICATED,
 };
+use crate::clock::Timestamp;
 use crate::id::Namespace;
+use crate::store::{Store, StoreError};
+use oidc::Oidc;
+use stored::StoredTokens;
 
 /// The header that says which namespace is meant, where there is a choice.
 pub(crate) const NAMESPACE: &str = "amends-namespace";
 
-/// The tokens that a server accepts. Empty: no token is needed.
-#[derive(Clone, Debug, Default)]
+pub use stored::MOST_STALE;
+
+/// Who is let in. With nothing set: everybody.
+#[derive(Clone, Default)]
 pub struct AuthConfig {
-    tokens: Vec<TokenEntry>,
-    /// Whether a token is asked for although there is none that is accepted.
-    is_closed: bool,
+    tokens: Arc<[TokenEntry]>,
+    stored: Option<Arc<StoredTokens>>,
+    oidc: Option<Arc<Oidc>>,
     namespace: Namespace,
+    /// Whether the namespace is still to be opened, so that nobody knows its store's tokens.
+    is_away: bool,
+    /// Whether a token is asked for although there is none that is accepted: another namespace of the server has some.
+    is_closed: Arc<AtomicBool>,
 }
 
 /// One token that a server accepts, known by its hash alone.
@@ -70,6 +89,36 @@ pub enum Right {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Caller {
     pub(super) name: String,
+}
+
+/// Whom a token names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) name: String,
+    pub(crate) role: Role,
+    pub(crate) proof: Proof,
+}
+
+/// What an identity was shown with, which is what a session of the console rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Proof {
+    /// A token of this SHA-256, good as long as it is found.
+    Token([u8; 32]),
+    /// An issuer's word, which holds until then.
+    Issuer(Timestamp),
+}
+
+/// Why a token names nobody who may do anything.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    /// It is not accepted; why not.
+    Unknown(String),
+    /// It is good, and its holder has no role here.
+    NoRole(String),
+    /// Nobody can say at the moment: the issuer's keys cannot be had.
+    Issuer(String),
+    /// Nobody can say at the moment: the store does not answer.
+    Store(StoreError),
 }
 
 impl Role {
@@ -141,16 +190,6 @@ impl TokenEntry {
         Ok(Self { name, role, sha256: hash })
     }
 
-    /// Whose it is.
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// What it may do.
-    pub(crate) fn role(&self) -> Role {
-        self.role
-    }
-
     /// Its SHA-256.
     pub(crate) fn sha256(&self) -> [u8; 32] {
         self.sha256
@@ -168,32 +207,56 @@ impl TokenEntry {
     }
 }
 
+impl std::fmt::Debug for AuthConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (has_store, has_issuer) = (self.stored.is_some(), self.oidc.is_some());
+        f.debug_struct("AuthConfig")
+            .field("tokens", &self.tokens)
+            .field("store", &has_store)
+            .field("oidc", &has_issuer)
+            .finish()
+    }
+}
+
+impl From<TokenEntry> for Identity {
+    fn from(entry: TokenEntry) -> Self {
+        Self { name: entry.name, role: entry.role, proof: Proof::Token(entry.sha256) }
+    }
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Unknown(why) => Self::new(UNAUTHENTICATED, why),
+            Refused::NoRole(why) => Self::new(FORBIDDEN, why),
+            Refused::Issuer(why) => Self::new(ISSUER_UNAVAILABLE, why),
+            Refused::Store(error) => error.into(),
+        }
+    }
+}
+
 impl AuthConfig {
     /// A server that accepts these tokens and no others; with none at all, everybody.
     pub fn new(tokens: Vec<TokenEntry>) -> Self {
-        Self { tokens, ..Self::default() }
+        Self { tokens: tokens.into(), ..Self::default() }
     }
 
-    /// The same for one namespace of several.
+    /// The same for one namespace of several, of which all are closed, by the same flag, once one has tokens: nobody comes
+    /// past them.
     #[must_use]
-    pub fn within(self, namespace: Namespace) -> Self {
-        Self { namespace, ..self }
+    pub(crate) fn within(self, namespace: Namespace, is_closed: Arc<AtomicBool>) -> Self {
+        Self { namespace, is_closed, ..self }
     }
 
-    /// The same, where a token is asked for even if there are none: others have some, and nobody comes past them.
+    /// The same while its store is away: nobody can say whether a token of it is good.
     #[must_use]
-    pub fn closed(self) -> Self {
-        Self { is_closed: true, ..self }
+    pub(crate) fn away(self) -> Self {
+        Self { is_away: true, ..self }
     }
 
     /// The namespace that it lets into.
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
-    }
-
-    /// Whether everybody may do everything.
-    pub fn is_open(&self) -> bool {
-        self.tokens.is_empty() && !self.is_closed
     }
 
     /// Refuses who means another namespace. Whether there is one of that name is not said.
@@ -207,16 +270,79 @@ impl AuthConfig {
         }
     }
 
+    /// And those of the store. What is known of them is [`MOST_STALE`] old at most.
+    #[must_use]
+    pub fn with_store(self, store: Arc<dyn Store>) -> Self {
+        Self { stored: Some(Arc::new(StoredTokens::new(store))), ..self }
+    }
+
+    /// And those that an issuer has signed.
+    #[must_use]
+    pub fn with_issuer(self, oidc: impl Into<Arc<Oidc>>) -> Self {
+        Self { oidc: Some(oidc.into()), ..self }
+    }
+
+    /// Whether everybody may do everything: no token is set, no issuer is, and the store never had one either.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn is_open(&self) -> Result<bool, StoreError> {
+        if !self.is_open_as_known() {
+            return Ok(false);
+        }
+        let is_closed = match &self.stored {
+            Some(stored) => stored.any_ever().await?,
+            None => false,
+        };
+        if is_closed {
+            self.is_closed.store(true, Ordering::Relaxed);
+        }
+        Ok(!is_closed)
+    }
+
+    /// The same as far as is known without asking anybody.
+    fn is_open_as_known(&self) -> bool {
+        let is_closed = self.is_closed.load(Ordering::Relaxed);
+        let any_known = self.stored.as_ref().is_some_and(|stored| stored.any_known());
+        self.is_open_but_for_the_store() && !is_closed && !any_known
+    }
+
+    /// Whether tokens of an issuer are accepted.
+    pub(crate) fn has_issuer(&self) -> bool {
+        self.oidc.is_some()
+    }
+
+    /// Whether the settings alone let nobody in.
+    pub(crate) fn is_open_but_for_the_store(&self) -> bool {
+        self.tokens.is_empty() && self.oidc.is_none()
+    }
+
+    /// Whether anybody could be let in with what there is now.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn lets_somebody_in(&self) -> Result<bool, StoreError> {
+        if !self.is_open_but_for_the_store() {
+            return Ok(true);
+        }
+        match &self.stored {
+            Some(stored) => Ok(stored.count().await? > 0),
+            None => Ok(false),
+        }
+    }
+
     /// Lets the caller through if it may do what the route asks for.
-    pub(super) fn admit(&self, headers: &HeaderMap, right: Right, is_change: bool) -> Result<Caller, Problem> {
-        if self.is_open() {
+    pub(super) async fn admit(&self, headers: &HeaderMap, right: Right, is_change: bool) -> Result<Caller, Problem> {
+        // What asks for nothing is answered also while the store is away.
+        let is_open = if right == Right::Open { self.is_open_as_known() } else { self.is_open().await? };
+        if is_open {
             same_machine(headers)?;
         }
         if is_change {
             same_origin(headers)?;
         }
         let anonymous = Caller { name: "anonymous".to_owned() };
-        if self.is_open() || right == Right::Open {
+        if is_open || right == Right::Open {
             return Ok(anonymous);
         }
         let refused = |detail: &str| Problem::new(UNAUTHENTICATED, detail);
@@ -227,24 +353,52 @@ impl AuthConfig {
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Err(refused("the Authorization header must be `Bearer ...`"));
         }
-        let Some(entry) = self.find(token.trim()) else { return Err(refused("this token is not accepted here")) };
-        if !entry.role.may(right) {
-            let (name, role, needed) = (&entry.name, entry.role.as_str(), right.least_role());
+        let found = self.identify(token.trim()).await?;
+        if !found.role.may(right) {
+            let (name, role, needed) = (&found.name, found.role.as_str(), right.least_role());
             let detail = format!("token `{name}` has the role {role}; this needs {needed}");
             return Err(Problem::new(FORBIDDEN, detail));
         }
-        Ok(Caller { name: entry.name.clone() })
+        Ok(Caller { name: found.name })
     }
 
-    /// The token with its name and role, if it is one that is accepted here.
-    pub(crate) fn find(&self, token: &str) -> Option<&TokenEntry> {
-        self.find_hash(Sha256::digest(token).into())
+    /// Whom the token names.
+    pub(crate) async fn identify(&self, token: &str) -> Result<Identity, Refused> {
+        let hash = Sha256::digest(token).into();
+        if let Some(entry) = self.find_set(hash) {
+            return Ok(entry.clone().into());
+        }
+        match (text::token_namespace(token), &self.stored, &self.oidc) {
+            (Some(named), Some(stored), _) if named == self.namespace.as_str() => {
+                if let Some(entry) = stored.find(hash).await.map_err(Refused::Store)? {
+                    return Ok(entry.into());
+                }
+            }
+            (Some(named), None, _) if self.is_away && named == self.namespace.as_str() => {
+                let why = "the namespace is not ready yet; the server goes on trying";
+                return Err(Refused::Store(StoreError::Unavailable(why.to_owned())));
+            }
+            (None, _, Some(oidc)) if oidc::is_jwt(token) => return oidc.identify(token).await,
+            _ => {}
+        }
+        Err(Refused::Unknown("this token is not accepted here".to_owned()))
     }
 
-    /// The token whose SHA-256 is `hash`. Compares with every token, so that the time taken tells nothing.
-    pub(crate) fn find_hash(&self, hash: [u8; 32]) -> Option<&TokenEntry> {
+    /// Whom the token of this SHA-256 names, if it is accepted still.
+    pub(crate) async fn find_hash(&self, hash: [u8; 32]) -> Result<Option<Identity>, StoreError> {
+        if let Some(entry) = self.find_set(hash) {
+            return Ok(Some(entry.clone().into()));
+        }
+        match &self.stored {
+            Some(stored) => Ok(stored.find(hash).await?.map(Identity::from)),
+            None => Ok(None),
+        }
+    }
+
+    /// The token of the settings whose SHA-256 is `hash`. Compares with every one, so that the time taken tells nothing.
+    fn find_set(&self, hash: [u8; 32]) -> Option<&TokenEntry> {
         let mut found = None;
-        for entry in &self.tokens {
+        for entry in self.tokens.iter() {
             if bool::from(entry.sha256.ct_eq(&hash)) {
                 found = Some(entry);
             }
@@ -256,14 +410,15 @@ impl AuthConfig {
 /// Whether a server may listen on `address` with these tokens.
 ///
 /// # Errors
-/// When others than this machine's users could reach it and no token is asked for.
-pub fn check_bind(address: SocketAddr, auth: &AuthConfig) -> Result<(), String> {
-    if auth.is_open() && !address.ip().to_canonical().is_loopback() {
-        return Err(format!(
-            "{address} can be reached from other machines, and no tokens are set: listen on 127.0.0.1, or set tokens"
-        ));
+/// When others than this machine's users could reach it and no token is asked for, or there is none that is good; or when
+/// nobody can say, since the store does not answer.
+pub async fn check_bind(address: SocketAddr, auth: &AuthConfig) -> Result<(), String> {
+    if address.ip().to_canonical().is_loopback() || auth.lets_somebody_in().await.map_err(|error| error.to_string())? {
+        return Ok(());
     }
-    Ok(())
+    Err(format!(
+        "{address} can be reached from other machines, and no tokens are set: listen on 127.0.0.1, or set tokens"
+    ))
 }
 
 /// A page in the user's browser could reach an open server under a name of its own that resolves to loopback (DNS
@@ -315,15 +470,17 @@ mod tests {
         AuthConfig::new(vec![hashed, TokenEntry::plain("eye", Role::Viewer, "look")])
     }
 
-    #[test]
-    fn a_token_is_known_by_its_hash_and_gives_its_name() {
+    #[tokio::test]
+    async fn a_token_is_known_by_its_hash_and_gives_its_name() {
         let bearer = |token: &str| headers(&[("authorization", token)]);
-        let admitted = auth().admit(&bearer("Bearer s3cret"), Right::Operate, true).expect("it is let in");
+        let admitted = auth().admit(&bearer("Bearer s3cret"), Right::Operate, true).await.expect("it is let in");
         assert_eq!(admitted.name, "ops");
-        let code = |token: &str| auth().admit(&bearer(token), Right::Read, false).map_err(|p| p.code().to_owned());
-        assert_eq!(code("bearer look").map(|caller| caller.name).as_deref(), Ok("eye"));
+        let code = async |token: &str| {
+            auth().admit(&bearer(token), Right::Read, false).await.map_err(|problem| problem.code().to_owned())
+        };
+        assert_eq!(code("bearer look").await.map(|caller| caller.name).as_deref(), Ok("eye"));
         for wrong in ["Bearer s3cre", "Bearer ", "Basic s3cret", "s3cret"] {
-            assert_eq!(code(wrong).expect_err(wrong), "UNAUTHENTICATED");
+            assert_eq!(code(wrong).await.expect_err(wrong), "UNAUTHENTICATED");
         }
         assert!(TokenEntry::hashed("x", Role::Viewer, "abc").is_err());
     }
@@ -358,27 +515,28 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_change_from_a_page_of_another_site_is_refused() {
-        let from = |origin: &str| {
+    #[tokio::test]
+    async fn a_change_from_a_page_of_another_site_is_refused() {
+        let from = async |origin: &str| {
             let given = headers(&[("host", "127.0.0.1:7070"), ("origin", origin)]);
-            AuthConfig::default().admit(&given, Right::Start, true).map_err(|problem| problem.code().to_owned())
+            let admitted = AuthConfig::default().admit(&given, Right::Start, true).await;
+            admitted.map_err(|problem| problem.code().to_owned())
         };
-        assert!(from("http://127.0.0.1:7070").is_ok());
+        assert!(from("http://127.0.0.1:7070").await.is_ok());
         for origin in ["https://evil.example", "null", "http://127.0.0.1:8080"] {
-            assert_eq!(from(origin).expect_err(origin), "ORIGIN_NOT_ALLOWED");
+            assert_eq!(from(origin).await.expect_err(origin), "ORIGIN_NOT_ALLOWED");
         }
     }
 
-    #[test]
-    fn without_tokens_only_loopback_is_listened_on() {
+    #[tokio::test]
+    async fn without_tokens_only_loopback_is_listened_on() {
         let open = AuthConfig::default();
         for (address, is_fine) in
             [("127.0.0.1:1", true), ("[::1]:1", true), ("0.0.0.0:1", false), ("10.1.1.1:1", false)]
         {
             let address = address.parse().expect("an address");
-            assert_eq!(check_bind(address, &open).is_ok(), is_fine, "{address}");
-            assert!(check_bind(address, &auth()).is_ok());
+            assert_eq!(check_bind(address, &open).await.is_ok(), is_fine, "{address}");
+            assert!(check_bind(address, &auth()).await.is_ok());
         }
     }
 }

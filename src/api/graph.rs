@@ -14,6 +14,7 @@ pub(super) const POLICY: (HeaderName, &str) =
 pub fn look(saga: &SagaView) -> SagaLook {
     let note = match (&saga.stuck, &saga.waiting_for) {
         (Some(stuck), _) => Some(format!("{} is stuck: {}", stuck.step, stuck.error.kind)),
+        (None, Some(waiting_for)) if waiting_for.starts_with("attempt ") => Some(waiting_for.clone()),
         (None, Some(waiting_for)) => Some(format!("waits for {waiting_for}")),
         (None, None) => saga.cause.as_ref().map(|cause| format!("because of {}", cause.kind)),
     };

@@ -92,7 +92,7 @@ pub(super) async fn admit(
 ) -> Result<Response, Problem> {
     let route = path.as_ref().and_then(|path| routes::find(request.method(), path.as_str()));
     let right = route.map_or(Right::Read, |route| route.right);
-    let caller = auth.admit(request.headers(), right, !request.method().is_safe())?;
+    let caller = auth.admit(request.headers(), right, !request.method().is_safe()).await?;
     if right != Right::Open {
         auth.check_namespace(request.headers())?;
     }

@@ -6,16 +6,17 @@
 
 use std::sync::Arc;
 
+use crate::api::operate::MOST_CHANGES;
 use crate::api::saga_view::error;
-use crate::client::views::HistoryItem;
+use crate::client::views::{ChangeView, HistoryItem};
 use crate::clock::Timestamp;
 use crate::coordinator::view::command_name;
 use crate::definition::Definition;
 use crate::id::{Seq, StepIndex};
-use crate::payload::Payload;
+use crate::payload::{Payload, differences};
 use crate::saga::{
-    Direction, Effect, Event, EventKind, Note, Outcome, Parent, Problem, ReplyOutcome, Saga, Settled, migrate,
-    transition,
+    Direction, Effect, Event, EventKind, Note, Operation, Outcome, Parent, Problem, ReplyOutcome, Saga, Settled,
+    migrate, transition,
 };
 use crate::store::{AuditRecord, HistoryRecord, OutboxEntry, SagaRecord};
 
@@ -210,6 +211,7 @@ impl Teller<'_> {
             EventKind::ParentEnded => {
                 plain(told, "parent-ended", "the saga that started it has ended, so that it may end too".to_owned())
             }
+            EventKind::Operated { operation: Operation::Edit { step, input } } => self.edited(told, *step, input),
             EventKind::Operated { operation } => {
                 let word = operation.as_str();
                 self.by_operator(told, "operated", word, &format!("asks for `{word}`"))
@@ -220,6 +222,32 @@ impl Teller<'_> {
             }
         };
         self.items.push(item);
+    }
+
+    /// An operator sends what was refused with another input: where it differs, and from which command.
+    fn edited(&self, told: &Told, step: StepIndex, input: &Payload) -> HistoryItem {
+        let of_step = |entry: &&OutboxEntry| entry.step_index == step.0;
+        let mut commands = self.record.commands.iter().filter(of_step);
+        let new = commands.clone().find(|entry| entry.decided_revision == told.revision);
+        let original = commands
+            .rfind(|entry| new.is_some_and(|new| entry.id.seq < new.id.seq && entry.direction == new.direction));
+        let changes: Vec<ChangeView> = original.map_or_else(Vec::new, |original| {
+            let found = differences(original.body.value(), input.value(), MOST_CHANGES);
+            found.into_iter().map(ChangeView::from).collect()
+        });
+        let name = command_name(&self.definition.step(step).name, new.map_or(Direction::Action, |new| new.direction));
+        let of = original.map(|original| format!(" than command {}", original.id.seq)).unwrap_or_default();
+        let places: Vec<String> =
+            changes.iter().take(5).map(|change| format!("`{}` {}", change.pointer, change.change)).collect();
+        let more = if changes.len() > 5 { " and more" } else { "" };
+        let told_places = if places.is_empty() { String::new() } else { format!(" ({}{more})", places.join(", ")) };
+        let what = format!("sends {name} with another input{of}{told_places}");
+        HistoryItem {
+            step: Some(self.definition.step(step).name.clone()),
+            direction: new.map(|new| new.direction.to_string()),
+            changes,
+            ..self.by_operator(told, "edited", "edit", &what)
+        }
     }
 
     fn by_operator(&self, told: &Told, kind: &str, action: &str, what: &str) -> HistoryItem {
@@ -367,6 +395,7 @@ fn plain(told: &Told, kind: &str, text: String) -> HistoryItem {
         error: None,
         actor: None,
         reason: None,
+        changes: Vec::new(),
         text,
     }
 }
@@ -375,7 +404,6 @@ fn plain(told: &Told, kind: &str, text: String) -> HistoryItem {
 mod tests {
     use super::*;
     use crate::id::SagaId;
-    use crate::saga::Operation;
 
     const ONE_STEP: &str =
         "saga: one\nversion: 1\nsteps:\n  - { name: a, participant: p, action: x, compensation: none }\n";

@@ -12,9 +12,13 @@
 
 mod access;
 mod advice;
+mod audit;
 pub(crate) mod auth;
 mod body;
+pub(crate) mod bulk;
+pub(crate) mod dead;
 mod definitions;
+pub(crate) mod filter;
 pub(crate) mod graph;
 mod guard;
 mod health;
@@ -25,8 +29,8 @@ pub(crate) mod operate;
 mod outbox;
 mod overview;
 mod participants;
-mod problem;
-mod query;
+pub(crate) mod problem;
+pub(crate) mod query;
 mod routes;
 pub(crate) mod saga_view;
 pub(crate) mod sagas;
@@ -36,7 +40,8 @@ mod start;
 mod versions;
 
 pub use access::{Access, Reach};
-pub use auth::{AuthConfig, Right, Role, TokenEntry, check_bind};
+pub use auth::oidc::{Oidc, OidcConfig};
+pub use auth::{AuthConfig, MOST_STALE, Right, Role, TokenEntry, check_bind};
 pub use graph::look;
 pub(crate) use health::health;
 pub use routes::{RouteInfo, route_table, router};

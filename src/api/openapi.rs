@@ -11,11 +11,23 @@ use crate::client::views;
 #[derive(OpenApi)]
 #[openapi(components(schemas(
     views::AdviceView,
+    views::AuditPage,
     views::BatchRequest,
     views::BatchResult,
+    views::BulkItemPage,
+    views::BulkPage,
+    views::BulkPreviewView,
+    views::BulkRequestBody,
+    views::BulkSteerBody,
+    views::BulkView,
+    views::DeadLetterPage,
+    views::DeadLetterRequest,
+    views::DeadLetterResult,
+    views::DeadQueueList,
     views::DefinitionList,
     views::DefinitionVersions,
     views::DefinitionView,
+    views::EditRequest,
     views::HealthView,
     views::HistoryView,
     views::MigrateRequest,
@@ -24,6 +36,8 @@ use crate::client::views;
     views::OperateRequest,
     views::OutboxPage,
     views::ParticipantList,
+    views::PauseRequest,
+    views::PauseResult,
     views::OverviewView,
     views::ProblemDocument,
     views::ReasonRequest,
@@ -114,7 +128,8 @@ fn parameters(route: &Route) -> Vec<Value> {
         };
         json!({ "name": name, "in": "query", "schema": schema })
     });
-    let if_match = (route.right == Right::Operate).then(|| {
+    let has_revision = route.right == Right::Operate && route.path.starts_with("/v1/sagas/{id}/");
+    let if_match = has_revision.then(|| {
         json!({
             "name": "If-Match", "in": "header", "schema": { "type": "string" },
             "description": "The saga's ETag as it was seen; refused with 412 when the saga has moved since.",

@@ -13,14 +13,20 @@ use crate::api::query::Query;
 use crate::api::saga_view::saga_view;
 use crate::api::sagas::{Id, etag};
 use crate::api::{App, sagas};
-use crate::client::views::{FieldProblem, PlannedView, PreviewView};
-use crate::coordinator::preview::{Planned, preview};
+use crate::client::views::{ChangeView, FieldProblem, PlannedView, PreviewView};
+use crate::coordinator::handle::{Original, original};
+use crate::coordinator::preview::{Planned, Preview, preview};
 use crate::coordinator::{CoordinatorError, Operate, OperatorAction};
+use crate::definition::Definition;
 use crate::id::SagaId;
+use crate::payload::{Payload, differences};
+use crate::saga::Saga;
 use crate::store::SagaRecord;
 
 /// Characters of a reason, at most.
 pub(crate) const MAX_REASON: usize = 1_000;
+/// Places in which an edited input differs that are told, at most.
+pub(crate) const MOST_CHANGES: usize = 100;
 
 pub(super) async fn operate(
     State(app): State<App>,
@@ -33,13 +39,25 @@ pub(super) async fn operate(
 ) -> Result<Response, Problem> {
     let expected_revision = if_match(&headers)?;
     let word = path.as_str().rsplit('/').next().unwrap_or_default();
-    let takes_step = matches!(word, "retry" | "skip");
-    let known: &[&str] = if takes_step { &["reason", "step"] } else { &["reason"] };
+    let known: &[&str] = match word {
+        "edit" => &["reason", "step", "input"],
+        "retry" | "skip" => &["reason", "step"],
+        _ => &["reason"],
+    };
     let mut fields = Fields::new(body, "", known)?;
     let reason = fields.text("reason");
     let step = fields.text("step");
+    let input = (word == "edit").then(|| Payload::from(fields.required("input")));
     fields.finish()?;
-    let action = action(word, step).ok_or_else(|| Problem::new(ROUTE_UNKNOWN, format!("`{word}` is no action")))?;
+    let (action, expected_revision) = match input {
+        None => (action(word, step), expected_revision),
+        Some(input) => {
+            let (action, seen) = edit(&app, id, step, input).await?;
+            // What the audit log says of the command that was refused is of this revision.
+            (Some(action), expected_revision.or(Some(seen)))
+        }
+    };
+    let action = action.ok_or_else(|| Problem::new(ROUTE_UNKNOWN, format!("`{word}` is no action")))?;
     match query.get("dryRun") {
         None | Some("false") => {}
         Some("true") => return dry_run(&app, id, &action, expected_revision).await,
@@ -55,6 +73,15 @@ pub(super) async fn operate(
     Ok((etag(&record.saga), Answer(saga_view(&definition, &record))).into_response())
 }
 
+/// An edit, with what it is made of, and the revision at which that was seen.
+async fn edit(app: &App, id: SagaId, step: Option<String>, input: Payload) -> Result<(OperatorAction, u32), Problem> {
+    let (definition, record) = sagas::load(app, id).await?;
+    let original = original(&record, &definition, step.as_deref()).map(Original::from);
+    let action = OperatorAction::Edit { step, input, original };
+    app.coordinator.may_do(&action)?;
+    Ok((action, record.saga.revision))
+}
+
 /// What the action would do; nothing is done.
 async fn dry_run(
     app: &App,
@@ -68,9 +95,18 @@ async fn dry_run(
         return Err(CoordinatorError::Moved { id, expected, found: saga.revision }.into());
     }
     let found = preview(&definition, saga, action, app.clock.now())?;
+    Ok((etag(saga), Answer(preview_view(saga, action, &found, changes(&definition, &record, action)))).into_response())
+}
+
+pub(super) fn preview_view(
+    saga: &Saga,
+    action: &OperatorAction,
+    found: &Preview,
+    changes: Vec<ChangeView>,
+) -> PreviewView {
     let view = |planned: &[Planned]| planned.iter().map(planned_view).collect();
-    let answer = PreviewView {
-        id: id.to_string(),
+    PreviewView {
+        id: saga.id.to_string(),
         action: action.as_str().to_owned(),
         revision: saga.revision,
         state: found.after.state.as_str().to_owned(),
@@ -78,8 +114,16 @@ async fn dry_run(
         follows: view(&found.follows),
         closes: view(&found.closes),
         ends: found.ends.map(str::to_owned),
-    };
-    Ok((etag(saga), Answer(answer)).into_response())
+        changes,
+    }
+}
+
+/// How an edited input differs from the one that was refused.
+fn changes(definition: &Definition, record: &SagaRecord, action: &OperatorAction) -> Vec<ChangeView> {
+    let OperatorAction::Edit { step, input, .. } = action else { return Vec::new() };
+    let Some(entry) = original(record, definition, step.as_deref()) else { return Vec::new() };
+    let found = differences(entry.body.value(), input.value(), MOST_CHANGES);
+    found.into_iter().map(ChangeView::from).collect()
 }
 
 fn planned_view(planned: &Planned) -> PlannedView {
@@ -105,16 +149,7 @@ pub(super) fn reason(given: Option<String>) -> Result<String, Problem> {
 }
 
 pub(crate) fn action(word: &str, step: Option<String>) -> Option<OperatorAction> {
-    Some(match word {
-        "retry" => OperatorAction::Retry { step },
-        "skip" => OperatorAction::Skip { step },
-        "compensate" => OperatorAction::Compensate,
-        "pause" => OperatorAction::Pause,
-        "resume" => OperatorAction::Resume,
-        "cancel" => OperatorAction::Cancel,
-        "abandon" => OperatorAction::Abandon,
-        _ => return None,
-    })
+    OperatorAction::of(word, step)
 }
 
 /// The revision that the operator looked at, as the ETag gave it.

@@ -30,6 +30,7 @@ macro_rules! kinds {
 
 kinds! {
     ACTION_NOT_ALLOWED = 409 "the saga's state does not allow this";
+    ACTION_UNKNOWN = 422 "the participant has no such action";
     BATCH_INVALID = 422 "the batch is empty or too long";
     BODY_DUPLICATE_KEY = 400 "an object of the body has a key twice";
     BODY_HAS_NUL = 400 "the request contains a NUL character";
@@ -38,20 +39,34 @@ kinds! {
     BODY_NOT_UTF8 = 400 "the body is not UTF-8";
     BODY_TOO_DEEP = 400 "the body is nested too deeply";
     BODY_TOO_LARGE = 413 "the body is too large";
+    BROKER_UNAVAILABLE = 503 "the broker does not do it at the moment";
+    BULK_COUNT_DIFFERS = 409 "the number of sagas is another than expected";
+    BULK_ID_INVALID = 400 "the id is no bulk job's id";
+    BULK_NOTHING = 422 "no saga is meant";
+    BULK_STATE = 409 "the bulk job's state does not allow this";
+    BULK_UNCONFIRMED = 409 "so many sagas need to be confirmed";
+    BULK_UNKNOWN = 404 "there is no such bulk job";
+    BULK_UNSUPPORTED = 501 "the store keeps no bulk jobs";
     BUSY = 429 "too much is waiting";
     CONTENT_TYPE_UNSUPPORTED = 415 "this route does not read this kind of body";
     CURSOR_INVALID = 400 "the cursor is not one that this list gave";
+    DEAD_LETTERS_UNKNOWN = 404 "there is no such queue of dead letters";
+    DEAD_LETTER_GONE = 409 "the message is not there any more";
+    DEAD_LETTER_NOT_REPLAYABLE = 422 "nobody knows where the message came from";
     DEFINITION_INVALID = 422 "the definition has errors";
     DEFINITION_UNKNOWN = 404 "there is no such definition";
     DURATION_INVALID = 422 "the duration is negative or too long";
+    EDIT_FORBIDDEN = 403 "inputs of commands are not edited on this server";
     FIELD_INVALID = 400 "a field of the body is not what it should be";
     FIELD_MISSING = 400 "a field of the body is missing";
     FIELD_UNKNOWN = 400 "a field of the body is not known";
+    FILTER_INVALID = 422 "the filter makes no sense";
     FORBIDDEN = 403 "the token's role does not allow this";
     HOST_NOT_ALLOWED = 403 "the Host header names another machine";
     IF_MATCH_INVALID = 400 "the If-Match header is no revision";
     INPUT_INVALID = 422 "the input does not satisfy the definition's schema";
     INTERNAL = 500 "something went wrong here";
+    ISSUER_UNAVAILABLE = 503 "the keys of the token's issuer cannot be had at the moment";
     KEY_CONFLICT = 409 "the key belongs to a saga with another input";
     KEY_INVALID = 422 "the key is not usable";
     LIMIT_INVALID = 400 "the limit is out of range";
@@ -61,7 +76,9 @@ kinds! {
     NOT_READY = 503 "the coordinator cannot do its work at the moment";
     NUMBER_INVALID = 422 "a number cannot be kept exactly";
     ORIGIN_NOT_ALLOWED = 403 "the request comes from another site";
+    PARTICIPANT_UNKNOWN = 404 "there is no such participant";
     PATH_INVALID = 400 "the path cannot be read";
+    PAUSE_CONFLICT = 409 "it is paused already, or not";
     QUERY_INVALID = 400 "a query parameter is not what it should be";
     QUERY_UNKNOWN = 400 "a query parameter is not known";
     REASON_REQUIRED = 422 "an operator's action needs a reason";
@@ -119,6 +136,23 @@ impl Problem {
     pub(super) fn suggest<'a>(mut self, given: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
         self.document.suggestion = nearest(given, known);
         self
+    }
+
+    /// Adds how many sagas there are.
+    pub(super) fn counting(mut self, count: u64) -> Self {
+        self.document.count = Some(count);
+        self
+    }
+
+    /// Adds the state that forbids it.
+    pub(super) fn in_state(mut self, state: &str) -> Self {
+        self.document.state = Some(state.to_owned());
+        self
+    }
+
+    /// What is wrong this time.
+    pub(crate) fn detail(&self) -> &str {
+        &self.document.detail
     }
 
     fn retry_after(mut self, after: Duration) -> Self {
@@ -237,6 +271,35 @@ impl From<CoordinatorError> for Problem {
             E::UnknownStep { known, .. } => Self::new(STEP_UNKNOWN, told)
                 .errors(vec![FieldProblem::at("/step", "name one of the steps in `known`")])
                 .known(known),
+            E::UnknownDeadLetters { queue, known } => {
+                Self::new(DEAD_LETTERS_UNKNOWN, format!("{told}; `known` lists those there are"))
+                    .suggest(&queue, known.iter().map(String::as_str))
+                    .known(known)
+            }
+            E::DeadLetterGone { .. } => Self::new(
+                DEAD_LETTER_GONE,
+                format!("{told}; nothing was done: look again, then decide on what you see"),
+            ),
+            E::NotReplayable { .. } => Self::new(
+                DEAD_LETTER_NOT_REPLAYABLE,
+                format!("{told}; nothing was done: drop them, or publish them anew"),
+            ),
+            E::Broker(_) => Self::new(BROKER_UNAVAILABLE, told).retry_after(Duration::from_secs(1)),
+            E::EditForbidden => Self::new(EDIT_FORBIDDEN, told),
+            E::UnknownParticipant { name, known } => {
+                let help =
+                    if known.is_empty() { "no definition is registered yet" } else { "`known` lists those there are" };
+                Self::new(PARTICIPANT_UNKNOWN, format!("{told}; {help}"))
+                    .suggest(&name, known.iter().map(String::as_str))
+                    .known(known)
+            }
+            E::UnknownAction { action, known, .. } => Self::new(ACTION_UNKNOWN, told)
+                .errors(vec![FieldProblem::at("/action", "name one of the actions in `known`")])
+                .suggest(&action, known.iter().map(String::as_str))
+                .known(known),
+            E::PauseConflict { .. } => {
+                Self::new(PAUSE_CONFLICT, format!("{told}; look again with GET /v1/participants"))
+            }
             E::UnknownSignal { signal, known } => {
                 let help = if known.is_empty() {
                     "its definition has no `wait` steps"
@@ -329,6 +392,14 @@ mod tests {
             CoordinatorError::UnknownSaga(id),
             CoordinatorError::UnknownKey { definition: "a".to_owned(), key: "k".to_owned() },
             CoordinatorError::UnknownStep { message: "no".to_owned(), known: Vec::new() },
+            CoordinatorError::EditForbidden,
+            CoordinatorError::UnknownDeadLetters { queue: "a".to_owned(), known: Vec::new() },
+            CoordinatorError::DeadLetterGone { queue: "a".to_owned(), ids: Vec::new() },
+            CoordinatorError::NotReplayable { queue: "a".to_owned(), ids: Vec::new() },
+            CoordinatorError::Broker("gone".to_owned()),
+            CoordinatorError::UnknownParticipant { name: "a".to_owned(), known: Vec::new() },
+            CoordinatorError::UnknownAction { participant: "a".to_owned(), action: "b".to_owned(), known: Vec::new() },
+            CoordinatorError::PauseConflict { why: "it is so".to_owned() },
             CoordinatorError::NotAllowed { id, action: "skip", state: "RUNNING", why: "no".to_owned() },
             CoordinatorError::Moved { id, expected: 1, found: 2 },
             CoordinatorError::Busy { retry_after: Duration::from_millis(1_500) },

@@ -18,9 +18,14 @@ const MAX_LIMIT: u32 = 500;
 
 /// A request's query parameters, known to be ones that its route knows.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Query(Vec<(String, String)>);
+pub(crate) struct Query(Vec<(String, String)>);
 
 impl Query {
+    /// Pairs that came by another way than as the parameters of a route.
+    pub(crate) fn of(pairs: Vec<(String, String)>) -> Self {
+        Self(pairs)
+    }
+
     /// Reads the parameters of `uri`, which may be those of `known`; only `state` may be there more than once.
     pub(super) fn parse(uri: &Uri, known: &[&str]) -> Result<Self, Problem> {
         let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(uri)
@@ -92,9 +97,14 @@ impl Query {
         })
     }
 
-    /// A point in time, given as such or as how long ago.
+    /// The earliest start.
     pub(super) fn since(&self, now: Timestamp) -> Result<Option<Timestamp>, Problem> {
-        let Some(given) = self.get("since") else { return Ok(None) };
+        self.time("since", now)
+    }
+
+    /// A point in time, given as such or as how long ago.
+    pub(super) fn time(&self, name: &str, now: Timestamp) -> Result<Option<Timestamp>, Problem> {
+        let Some(given) = self.get(name) else { return Ok(None) };
         // An unescaped plus sign has become a space.
         let at = match DateTime::parse_from_rfc3339(&given.replace(' ', "+")) {
             Ok(at) => at.with_timezone(&Utc),

@@ -13,8 +13,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::api::auth::{AuthConfig, Right};
 use crate::api::problem::{METHOD_NOT_ALLOWED, Problem, ROUTE_UNKNOWN};
 use crate::api::{
-    App, advice, definitions, guard, health, openapi, operate, outbox, overview, participants, sagas, signal, start,
-    versions,
+    App, advice, audit, bulk, dead, definitions, guard, health, openapi, operate, outbox, overview, participants,
+    sagas, signal, start, versions,
 };
 use crate::clock::Clock;
 use crate::coordinator::Coordinator;
@@ -76,6 +76,11 @@ impl Route {
         self
     }
 
+    const fn needing(mut self, right: Right) -> Self {
+        self.right = right;
+        self
+    }
+
     const fn open(mut self) -> Self {
         self.right = Right::Open;
         self
@@ -128,6 +133,34 @@ const fn operation(path: &'static str, summary: &'static str) -> Route {
     }
 }
 
+const fn pausing(path: &'static str, summary: &'static str) -> Route {
+    Route {
+        method: Method::POST,
+        path,
+        right: Right::Operate,
+        query: &["dryRun"],
+        summary,
+        takes: Takes::Json("PauseRequest"),
+        gives: &[(200, Gives::Json("PauseResult"))],
+        problems: &[404, 409, 413, 415, 422],
+        handler: || post(participants::change),
+    }
+}
+
+const fn burying(path: &'static str, summary: &'static str) -> Route {
+    Route {
+        method: Method::POST,
+        path,
+        right: Right::Operate,
+        query: &["dryRun"],
+        summary,
+        takes: Takes::Json("DeadLetterRequest"),
+        gives: &[(200, Gives::Json("DeadLetterResult"))],
+        problems: &[404, 409, 413, 415, 422],
+        handler: || post(dead::change),
+    }
+}
+
 const fn deprecation(path: &'static str, summary: &'static str, handler: fn() -> MethodRouter<App>) -> Route {
     Route {
         method: Method::POST,
@@ -139,6 +172,20 @@ const fn deprecation(path: &'static str, summary: &'static str, handler: fn() ->
         gives: &[(200, Gives::Json("DefinitionView"))],
         problems: &[404, 413, 415, 422],
         handler,
+    }
+}
+
+const fn steering(path: &'static str, summary: &'static str) -> Route {
+    Route {
+        method: Method::POST,
+        path,
+        right: Right::Operate,
+        query: &[],
+        summary,
+        takes: Takes::Json("BulkSteerBody"),
+        gives: &[(200, Gives::Json("BulkView"))],
+        problems: &[404, 409, 413, 415, 422, 501],
+        handler: || post(bulk::steer),
     }
 }
 
@@ -228,7 +275,10 @@ pub(super) const ROUTES: &[Route] = &[
         handler: || post(start::batch),
     },
     read("/v1/sagas", "Lists sagas, newest first", &[(200, Gives::Json("SagaPage"))], &[422], || get(sagas::list))
-        .asking(&["saga", "state", "key", "since", "limit", "cursor"]),
+        .asking(&[
+            "saga", "state", "key", "since", "until", "paused", "version", "status", "error", "at", "field", "limit",
+            "cursor",
+        ]),
     read("/v1/sagas/{id}", "Shows a saga; its ETag is its revision", SAGA, &[404], || get(sagas::show)),
     read(
         "/v1/sagas/{id}/history",
@@ -261,6 +311,11 @@ pub(super) const ROUTES: &[Route] = &[
     .served_by(Takes::Json("MigrateRequest"), || post(versions::migrate)),
     operation("/v1/sagas/{id}/retry", "Sends again what is stuck or backing off, with a fresh count of attempts"),
     operation("/v1/sagas/{id}/skip", "Passes over a step, or over its compensation"),
+    operation(
+        "/v1/sagas/{id}/edit",
+        "Sends what was refused once more, with another input; off unless the server allows it",
+    )
+    .served_by(Takes::Json("EditRequest"), || post(operate::operate)),
     operation("/v1/sagas/{id}/compensate", "Sends a saga back: what was done is undone"),
     operation("/v1/sagas/{id}/pause", "Sends nothing new until resumed; replies are still applied"),
     operation("/v1/sagas/{id}/resume", "Undoes a pause"),
@@ -272,17 +327,80 @@ pub(super) const ROUTES: &[Route] = &[
     signalling("/v1/signals", "Tells a saga, named by its id or by its key, of a signal", "SignalBody", || {
         post(signal::to_any)
     }),
+    Route {
+        method: Method::POST,
+        path: "/v1/bulk",
+        right: Right::Operate,
+        query: &[],
+        summary: "Does one action to many sagas, as a job: by a filter or by their ids; with dryRun in the body it only tells what it would do",
+        takes: Takes::Json("BulkRequestBody"),
+        gives: &[(201, Gives::Json("BulkView")), (200, Gives::Json("BulkPreviewView"))],
+        problems: &[409, 413, 415, 422, 501],
+        handler: || post(bulk::start),
+    },
+    read("/v1/bulk", "Lists bulk jobs, newest first", &[(200, Gives::Json("BulkPage"))], &[], || get(bulk::list))
+        .asking(&["limit", "cursor"]),
+    read(
+        "/v1/bulk/{id}",
+        "Shows a bulk job; with check=true it looks now how its sagas stand",
+        &[(200, Gives::Json("BulkView"))],
+        &[404, 501],
+        || get(bulk::show),
+    )
+    .asking(&["check"]),
+    read(
+        "/v1/bulk/{id}/items",
+        "Lists the sagas of a bulk job with what became of each: open, applied, refused, failed",
+        &[(200, Gives::Json("BulkItemPage"))],
+        &[404, 501],
+        || get(bulk::items),
+    )
+    .asking(&["outcome", "limit", "cursor"]),
+    steering("/v1/bulk/{id}/pause", "Holds a bulk job until it is resumed"),
+    steering("/v1/bulk/{id}/resume", "Goes on with a bulk job that is paused"),
+    steering("/v1/bulk/{id}/stop", "Ends a bulk job for good; what is not done yet is left as it is"),
     read("/v1/outbox", "Lists commands, oldest saga first", &[(200, Gives::Json("OutboxPage"))], &[], || {
         get(outbox::list)
     })
     .asking(&["state", "limit", "cursor"]),
     read(
+        "/v1/audit",
+        "Tells who did what and why, newest first; `saga` is a saga's id",
+        &[(200, Gives::Json("AuditPage"))],
+        &[422],
+        || get(audit::list),
+    )
+    .asking(&["saga", "actor", "action", "since", "limit", "cursor"]),
+    read(
         "/v1/participants",
-        "Lists the participants of all definitions: queue, backlog, oldest unanswered command, circuit",
+        "Lists the participants of all definitions: queue, backlog, oldest unanswered command, circuit, pauses",
         &[(200, Gives::Json("ParticipantList"))],
         &[],
         || get(participants::list),
     ),
+    pausing(
+        "/v1/participants/{name}/pause",
+        "Holds back the commands for a participant, or for one of its actions, until resumed",
+    ),
+    pausing("/v1/participants/{name}/resume", "Undoes a pause: what was held back goes out bit by bit"),
+    read(
+        "/v1/dead-letters",
+        "Lists the queues of dead letters with how many messages each has",
+        &[(200, Gives::Json("DeadQueueList"))],
+        &[],
+        || get(dead::queues),
+    ),
+    read(
+        "/v1/dead-letters/{queue}",
+        "Shows the oldest messages of a queue of dead letters, which stay where they are",
+        &[(200, Gives::Json("DeadLetterPage"))],
+        &[404],
+        || get(dead::list),
+    )
+    .asking(&["limit"])
+    .needing(Right::Operate),
+    burying("/v1/dead-letters/{queue}/replay", "Publishes dead letters to where they came from, then removes them"),
+    burying("/v1/dead-letters/{queue}/drop", "Removes dead letters for good"),
     read(
         "/v1/overview",
         "Tells how much there is, what is stuck and why, and how it went in the last hour",

@@ -11,11 +11,12 @@ use axum::http::header::{CONTENT_TYPE, ETAG, HeaderName};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 
+use crate::api::filter::saga_filter;
 use crate::api::problem::{PATH_INVALID, Problem, SAGA_ID_INVALID};
 use crate::api::query::Query;
 use crate::api::saga_view::{saga_view, summary};
 use crate::api::{App, graph, history};
-use crate::client::views::{ChildView, HistoryView, SagaPage, SagaView};
+use crate::client::views::{ChildView, HistoryView, SagaPage, SagaSummaryView, SagaView};
 use crate::coordinator::Coordinator;
 use crate::coordinator::view::awaited;
 use crate::definition::{Definition, Work};
@@ -24,10 +25,8 @@ use crate::message::command::idempotency_key;
 use crate::picture::Picture;
 use crate::saga::{Direction, Saga};
 use crate::store::archive::ArchivedKey;
-use crate::store::{Page, SagaFilter, SagaRecord, Store};
+use crate::store::{Page, SagaRecord, Store};
 
-/// The states of the contract.
-const STATES: [&str; 6] = ["RUNNING", "COMPENSATING", "COMPLETED", "COMPENSATED", "STUCK", "ABANDONED"];
 /// How long the broker may take to tell of a queue; the answer does without it then.
 const QUEUE_LOOK: Duration = Duration::from_millis(500);
 /// Audit rows of one saga that its history shows, at most.
@@ -58,13 +57,7 @@ pub(super) async fn list(
     State(app): State<App>,
     Extension(query): Extension<Query>,
 ) -> Result<Answer<SagaPage>, Problem> {
-    let filter = SagaFilter {
-        definition: query.get("saga").map(ToOwned::to_owned),
-        states: query.words("state", &STATES)?,
-        key: query.get("key").map(ToOwned::to_owned),
-        since: query.since(app.clock.now())?,
-        ..SagaFilter::default()
-    };
+    let filter = saga_filter(&query, app.clock.now())?;
     let limit = query.limit()?;
     let after = query.cursor::<16>("sagas")?.map(|bytes| SagaId(uuid::Uuid::from_bytes(bytes)));
     // One more than asked for tells whether there is a next page.
@@ -78,9 +71,12 @@ pub(super) async fn list(
         if definition.has_loops() {
             // Which steps it has depends on its input, which lists come without.
             let Some(record) = app.coordinator.store().saga(found.saga.id).await? else { continue };
-            items.push(summary(&*expanded(&record.saga, &definition)?, &record.saga));
+            let definition = expanded(&record.saga, &definition)?;
+            let waiting_for = app.coordinator.waiting_for(&definition, &record.saga);
+            items.push(SagaSummaryView { waiting_for, ..summary(&definition, &record.saga) });
         } else {
-            items.push(summary(&definition, &found.saga));
+            let waiting_for = app.coordinator.waiting_for(&definition, &found.saga);
+            items.push(SagaSummaryView { waiting_for, ..summary(&definition, &found.saga) });
         }
     }
     Ok(Answer(SagaPage { items, next }))
@@ -89,6 +85,7 @@ pub(super) async fn list(
 pub(super) async fn show(State(app): State<App>, Id(id): Id) -> Result<Response, Problem> {
     let (definition, record) = load(&app, id).await?;
     let mut view = saga_view(&definition, &record);
+    view.waiting_for = app.coordinator.waiting_for(&definition, &record.saga);
     if !record.saga.paused
         && let Some(waiting_for) = &mut view.waiting_for
     {

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::broker::browse::{Browsed, Browser, Death};
 use crate::broker::topology::{DELIVERY_LIMIT, ExchangeKind, exchange_kind};
 use crate::broker::{
     Broker, BrokerError, Consumer, Delivery, DeliveryTag, Published, QueueStatus, Settlement, Settler, Topology,
@@ -114,8 +115,16 @@ impl State {
         }
     }
 
-    fn bury(&mut self, queue: &str, mut envelope: Envelope) {
+    fn bury(&mut self, queue: &str, reason: &str, mut envelope: Envelope) {
         if let Some((exchange, key)) = self.queues.get(queue).and_then(|queue| queue.dead_letter.clone()) {
+            let headers = &mut envelope.properties.headers;
+            let note = [
+                (DIED_IN, queue),
+                (DIED_OF, reason),
+                (CAME_BY, envelope.exchange.as_str()),
+                (CAME_WITH, envelope.routing_key.as_str()),
+            ];
+            headers.extend(note.map(|(name, text)| (name.to_owned(), text.into())));
             envelope.exchange = exchange;
             envelope.routing_key = key;
             envelope.mandatory = false;
@@ -128,7 +137,7 @@ impl State {
         let (again, worn): (Vec<_>, Vec<_>) =
             messages.into_iter().partition(|message| message.deliveries <= DELIVERY_LIMIT);
         for message in worn {
-            self.bury(name, message.envelope);
+            self.bury(name, "delivery_limit", message.envelope);
         }
         if let Some(queue) = self.queues.get_mut(name) {
             for message in again {
@@ -204,6 +213,14 @@ impl Broker for InProcessBroker {
         }))
     }
 
+    async fn browse(&self, queue: &str) -> Result<Box<dyn Browser>, BrokerError> {
+        if !self.state().queues.contains_key(queue) {
+            return Err(BrokerError::Refused(format!("there is no queue `{queue}`")));
+        }
+        let (broker, queue) = (self.clone(), queue.to_owned());
+        Ok(Box::new(InProcessBrowser { broker, queue, seen: Vec::new() }))
+    }
+
     fn is_volatile(&self) -> bool {
         true
     }
@@ -214,6 +231,58 @@ impl Broker for InProcessBroker {
 
     async fn close(&self) {
         self.closed.cancel();
+    }
+}
+
+/// Where, of what and as what a message died: what RabbitMQ writes, and the routing key, which it has elsewhere.
+const DIED_IN: &str = "x-first-death-queue";
+const DIED_OF: &str = "x-first-death-reason";
+const CAME_BY: &str = "x-first-death-exchange";
+const CAME_WITH: &str = "x-first-death-routing-key";
+
+/// A look into a queue.
+struct InProcessBrowser {
+    broker: InProcessBroker,
+    queue: String,
+    seen: Vec<Message>,
+}
+
+#[async_trait]
+impl Browser for InProcessBrowser {
+    async fn next(&mut self) -> Result<Option<Browsed>, BrokerError> {
+        let found = self.broker.state().queues.get_mut(&self.queue).and_then(|queue| queue.ready.pop_front());
+        let Some(message) = found else { return Ok(None) };
+        let envelope = message.envelope.clone();
+        let text = |name: &str| envelope.properties.text(name).unwrap_or_default().to_owned();
+        let death = Death {
+            queue: text(DIED_IN),
+            reason: text(DIED_OF),
+            count: 1,
+            exchange: text(CAME_BY),
+            routing_key: text(CAME_WITH),
+        };
+        let tag = message.place;
+        self.seen.push(message);
+        let deaths = if death.queue.is_empty() { Vec::new() } else { vec![death] };
+        Ok(Some(Browsed { tag, envelope, deaths }))
+    }
+
+    async fn remove(&mut self, tag: u64) -> Result<(), BrokerError> {
+        self.seen.retain(|message| message.place != tag);
+        Ok(())
+    }
+
+    async fn end(self: Box<Self>) -> Result<(), BrokerError> {
+        Ok(())
+    }
+}
+
+impl Drop for InProcessBrowser {
+    fn drop(&mut self) {
+        let seen = std::mem::take(&mut self.seen);
+        if !seen.is_empty() {
+            self.broker.state().requeue(&self.queue, seen);
+        }
     }
 }
 
@@ -313,7 +382,7 @@ impl Settler for InProcessSettler {
             let Some(message) = unsettled.remove(&tag.tag) else { continue };
             match settlement {
                 Settlement::Ack => {}
-                Settlement::Reject => state.bury(&self.0.queue, message.envelope),
+                Settlement::Reject => state.bury(&self.0.queue, "rejected", message.envelope),
                 Settlement::Requeue => again.push(message),
             }
         }

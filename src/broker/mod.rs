@@ -2,6 +2,7 @@
 
 #[cfg(feature = "amqp")]
 pub mod amqp;
+pub mod browse;
 pub mod in_process;
 mod namespaced;
 pub mod topology;
@@ -57,6 +58,20 @@ pub trait Broker: Send + Sync + 'static {
     /// # Errors
     /// When the broker cannot be reached in time.
     async fn queue(&self, queue: &str) -> Result<Option<QueueStatus>, BrokerError>;
+
+    /// Looks into a queue without consuming it, for people who look at dead letters.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached in time, the queue is not there, or queues cannot be looked into.
+    async fn browse(&self, queue: &str) -> Result<Box<dyn browse::Browser>, BrokerError> {
+        Err(BrokerError::Refused(format!("`{queue}` cannot be looked into: this broker does not know how")))
+    }
+
+    /// What the broker itself calls one of the queues that are seen here, which is what a message without an exchange is
+    /// addressed to.
+    fn address_of(&self, queue: &str) -> String {
+        queue.to_owned()
+    }
 
     /// Whether messages are lost when this process ends, so that after a start every PENDING command must be sent again.
     fn is_volatile(&self) -> bool;
@@ -164,6 +179,14 @@ pub enum BrokerError {
         what: String,
         /// What the broker said: expected and actual.
         problem: String,
+    },
+    /// It is not there, and this user may not make it; somebody else may.
+    #[error(
+        "{what} is not there, and this user may not declare it: a coordinator does, once a definition names its participant"
+    )]
+    Missing {
+        /// The queue or exchange.
+        what: String,
     },
     /// The broker said no.
     #[error("the broker refused: {0}")]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::broker::browse::{Browsed, Browser};
 use crate::broker::{Broker, BrokerError, Consumer, Delivery, Published, QueueStatus, Settler, Topology};
 use crate::id::Namespace;
 use crate::message::Envelope;
@@ -73,6 +74,15 @@ impl Broker for NamespacedBroker {
         self.broker.queue(&self.namespace.prefix(queue)).await
     }
 
+    async fn browse(&self, queue: &str) -> Result<Box<dyn Browser>, BrokerError> {
+        let browser = self.broker.browse(&self.namespace.prefix(queue)).await?;
+        Ok(Box::new(NamespacedBrowser { browser, prefix: self.prefix.clone() }))
+    }
+
+    fn address_of(&self, queue: &str) -> String {
+        self.broker.address_of(&self.namespace.prefix(queue))
+    }
+
     fn is_volatile(&self) -> bool {
         self.broker.is_volatile()
     }
@@ -96,16 +106,45 @@ impl Consumer for NamespacedConsumer {
     async fn next(&mut self, max: usize) -> Option<Vec<Delivery>> {
         let mut deliveries = self.consumer.next(max).await?;
         for delivery in &mut deliveries {
-            let exchange = &mut delivery.envelope.exchange;
-            if exchange.starts_with(&*self.prefix) {
-                exchange.drain(..self.prefix.len());
-            }
+            strip(&mut delivery.envelope.exchange, &self.prefix);
         }
         Some(deliveries)
     }
 
     fn settler(&self) -> Arc<dyn Settler> {
         self.consumer.settler()
+    }
+}
+
+struct NamespacedBrowser {
+    browser: Box<dyn Browser>,
+    prefix: Arc<str>,
+}
+
+#[async_trait]
+impl Browser for NamespacedBrowser {
+    async fn next(&mut self) -> Result<Option<Browsed>, BrokerError> {
+        let Some(mut found) = self.browser.next().await? else { return Ok(None) };
+        strip(&mut found.envelope.exchange, &self.prefix);
+        for death in &mut found.deaths {
+            strip(&mut death.queue, &self.prefix);
+            strip(&mut death.exchange, &self.prefix);
+        }
+        Ok(Some(found))
+    }
+
+    async fn remove(&mut self, tag: u64) -> Result<(), BrokerError> {
+        self.browser.remove(tag).await
+    }
+
+    async fn end(self: Box<Self>) -> Result<(), BrokerError> {
+        self.browser.end().await
+    }
+}
+
+fn strip(name: &mut String, prefix: &str) {
+    if name.starts_with(prefix) {
+        name.drain(..prefix.len());
     }
 }
 
@@ -155,6 +194,10 @@ mod tests {
         consumer.settler().settle(vec![(deliveries[0].tag, Settlement::Reject)]).await;
         assert_eq!(messages(&*plain, "acme.amends.replies.dead").await, Some(1));
         assert_eq!(messages(&*plain, "amends.replies.dead").await, Some(0));
+        let mut browser = acme.browse("amends.replies.dead").await.expect("looked into");
+        let dead = browser.next().await.expect("it answers").expect("the message");
+        assert_eq!((dead.envelope.exchange.as_str(), dead.deaths[0].queue.as_str()), ("amends.dead", REPLIES_QUEUE));
+        assert!(beta.browse("acme.amends.replies.dead").await.is_err(), "another namespace's dead letters");
     }
 
     #[tokio::test]
@@ -164,6 +207,7 @@ mod tests {
         for broker in [&plain, &acme] {
             broker.declare(&Topology::coordinator()).await.expect("declared");
         }
+        assert_eq!(acme.address_of(REQUESTS_QUEUE), "acme.amends.requests");
         let to = ["acme.amends.requests", REQUESTS_QUEUE, "acme.amends.requests", "beta.amends.replies"];
         let outcomes = acme.publish(to.map(|queue| message("", queue)).into()).await;
         let is_sent: Vec<bool> = outcomes.iter().map(|outcome| *outcome == Published::Confirmed).collect();

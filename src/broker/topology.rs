@@ -75,6 +75,9 @@ pub fn exchange_kind(name: &str) -> Option<ExchangeKind> {
 pub struct Topology {
     /// The queues.
     pub queues: Vec<Queue>,
+    /// Whether what is there already is left as it is, without a look at its arguments and bindings: asks for no right
+    /// on the broker but for what is missing.
+    pub only_missing: bool,
 }
 
 impl Topology {
@@ -108,7 +111,7 @@ impl Topology {
             dead_letters: queue.dead_letters,
             namespace: namespace.clone(),
         });
-        Self { queues: queues.collect() }
+        Self { queues: queues.collect(), only_missing: self.only_missing }
     }
 
     /// The exchanges that its queues need, with their kinds.
@@ -121,8 +124,15 @@ impl Topology {
         namespaces.iter().flat_map(of).collect()
     }
 
-    /// Adds the queues of `other`.
+    /// The same for who may have no right to declare anything: see [`Topology::only_missing`].
+    #[must_use]
+    pub fn if_missing(self) -> Self {
+        Self { only_missing: true, ..self }
+    }
+
+    /// Adds the queues of `other`. Whoever declares anything in any case declares everything.
     pub fn merge(&mut self, other: Self) {
+        self.only_missing = other.only_missing && (self.only_missing || self.queues.is_empty());
         for queue in other.queues {
             if !self.queues.contains(&queue) {
                 self.queues.push(queue);

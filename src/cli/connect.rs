@@ -7,7 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::CliError;
 use super::namespaces::Place;
-use crate::api::{self, AuthConfig};
+use super::settings::OidcSettings;
+use crate::api::{self, AuthConfig, Oidc, OidcConfig};
 use crate::broker::{self, Broker};
 use crate::console;
 use crate::coordinator::Coordinator;
@@ -31,6 +32,30 @@ pub async fn broker(url: &str) -> Result<Arc<dyn Broker>, CliError> {
 /// The same as the namespace sees it.
 pub async fn broker_of(place: &Place) -> Result<Arc<dyn Broker>, CliError> {
     Ok(broker::within(broker(&place.broker).await?, &place.namespace))
+}
+
+/// The issuer of tokens that the settings name.
+///
+/// # Errors
+/// When what is said of it makes no sense.
+pub fn oidc(settings: &OidcSettings) -> Result<Oidc, CliError> {
+    let wrong = |problem: String| {
+        CliError::usage(format!("[oidc]: {}", super::output::escape(&problem)))
+            .help("see [oidc] in the settings file: issuer, audience, jwks, algorithms, roles_claim, roles")
+    };
+    let mut roles = std::collections::BTreeMap::new();
+    for (value, role) in &settings.roles {
+        roles.insert(value.clone(), role.parse().map_err(wrong)?);
+    }
+    let config = OidcConfig {
+        issuer: settings.issuer.clone(),
+        audience: settings.audience.clone(),
+        jwks: settings.jwks.clone(),
+        algorithms: settings.algorithms.clone(),
+        roles_claim: settings.roles_claim.clone(),
+        roles,
+    };
+    Oidc::new(config).map_err(wrong)
 }
 
 /// Serves HTTP until `stop`.

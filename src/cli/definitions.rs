@@ -5,6 +5,7 @@ use std::io::Read;
 use serde_json::{Value, json};
 
 use super::error::{CliError, Exit};
+use super::output::Column;
 use super::remote::Remote;
 use super::sagas::text;
 use super::{Context, advise, check, graph, output, versions};
@@ -46,6 +47,9 @@ pub struct Files {
     /// Let warnings refuse the registration too
     #[arg(long)]
     deny_warnings: bool,
+    /// Only say what would be registered; exit code 6 when a version is there with other content
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// Which definition.
@@ -138,6 +142,9 @@ async fn register(args: &Files, context: &Context) -> Result<Exit, CliError> {
         return Err(CliError::failed(message).help("mend them, or leave --deny-warnings out"));
     }
     let remote = Remote::new(context)?;
+    if args.dry_run {
+        return would_register(&sources, &remote, context).await;
+    }
     let mut items = Vec::new();
     for source in sources {
         let query: &[(&str, &str)] = if args.deny_warnings { &[("denyWarnings", "true")] } else { &[] };
@@ -168,6 +175,38 @@ async fn register(args: &Files, context: &Context) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
+/// What would become of each file, as far as can be told without registering it.
+async fn would_register(sources: &[Source], remote: &Remote, context: &Context) -> Result<Exit, CliError> {
+    let (mut items, mut exit) = (Vec::new(), Exit::Done);
+    for (source, checked) in sources.iter().zip(check::together(sources)) {
+        let Some(definition) = checked.definition else { continue };
+        let (name, version) = (&definition.reference.name, definition.reference.version);
+        let known = match remote.get(&["v1", "definitions", name, &version.to_string()], &[]).await {
+            Ok(known) => Some(text(&known["hash"])),
+            Err(error) if error.exit == Exit::Failed && error.message.contains("_UNKNOWN") => None,
+            Err(error) => return Err(error),
+        };
+        let result = match known {
+            None => "would be registered",
+            Some(hash) if hash == hex::encode(definition.hash) => "is registered with the same content",
+            Some(_) => {
+                exit = Exit::Conflict;
+                "would be refused: this version is registered with other content"
+            }
+        };
+        items.push(json!({ "file": source.name, "saga": name, "version": version, "result": result }));
+    }
+    const COLUMNS: &[Column] = &[
+        ("file", |item| text(&item["file"])),
+        ("saga", |item| text(&item["saga"])),
+        ("version", |item| text(&item["version"])),
+        ("result", |item| text(&item["result"])),
+    ];
+    context.output.rows(&json!({ "items": items }), &items, COLUMNS)?;
+    output::note("nothing was registered");
+    Ok(exit)
+}
+
 /// What only the server could see: it knows the other definitions.
 fn tell_new(file: &str, warnings: &Value, told: &[(&'static str, u32)]) {
     for warning in warnings.as_array().into_iter().flatten() {
@@ -185,32 +224,28 @@ fn name(definition: &Value) -> Value {
 async fn list(context: &Context) -> Result<Exit, CliError> {
     let answer = Remote::new(context)?.get(&["v1", "definitions"], &[]).await?;
     let items = answer["items"].as_array().cloned().unwrap_or_default();
-    print(context, &answer, &items)?;
-    if items.is_empty() {
-        output::note("nothing is registered; register a file with `amends definitions register FILE`");
+    context.output.rows(&answer, &items, COLUMNS)?;
+    match items.last() {
+        Some(last) => {
+            output::next(&[format!("amends definitions show {} {}", text(&name(last)), text(&last["version"]))])
+        }
+        None => output::note("nothing is registered; register a file with `amends definitions register FILE`"),
     }
     Ok(Exit::Done)
 }
 
-fn print(context: &Context, whole: &Value, items: &[Value]) -> Result<(), CliError> {
-    context.output.list(whole, items, || {
-        output::table(
-            &["saga", "version", "owner", "hash", "registered", "by", "deprecated"],
-            items.iter().map(|item| {
-                let hash = text(&item["hash"]);
-                vec![
-                    text(&name(item)),
-                    text(&item["version"]),
-                    text(&item["owner"]),
-                    hash.get(..12).unwrap_or(&hash).to_owned(),
-                    text(&item["registeredAt"]),
-                    text(&item["registeredBy"]),
-                    text(&item["deprecated"]["reason"]),
-                ]
-            }),
-        )
-    })
-}
+const COLUMNS: &[Column] = &[
+    ("saga", |item| text(&name(item))),
+    ("version", |item| text(&item["version"])),
+    ("owner", |item| text(&item["owner"])),
+    ("hash", |item| {
+        let hash = text(&item["hash"]);
+        hash.get(..12).unwrap_or(&hash).to_owned()
+    }),
+    ("registered", |item| output::moment(&item["registeredAt"])),
+    ("by", |item| text(&item["registeredBy"])),
+    ("deprecated", |item| text(&item["deprecated"]["reason"])),
+];
 
 async fn show(args: &Show, context: &Context) -> Result<Exit, CliError> {
     let remote = Remote::new(context)?;
@@ -226,7 +261,7 @@ async fn show(args: &Show, context: &Context) -> Result<Exit, CliError> {
         None => {
             let answer = remote.get(&["v1", "definitions", &args.name], &[]).await?;
             let items = answer["items"].as_array().cloned().unwrap_or_default();
-            print(context, &answer, &items)?;
+            context.output.rows(&answer, &items, COLUMNS)?;
             output::next(&[format!("amends definitions show {} VERSION", args.name)]);
         }
     }

@@ -48,6 +48,8 @@ pub struct Manner {
     pub migrate: bool,
     /// How much each participant is sent at once, where the namespace's entry says nothing else.
     pub limits: Limits,
+    /// Whether operators may send what was refused with another input.
+    pub allow_edit: bool,
     /// What is archived by itself.
     pub retention: Retention,
 }
@@ -97,7 +99,7 @@ async fn keep(
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(AT_LAST),
         }
     };
-    namespaces.open(&place.namespace, opened.coordinator.clone());
+    namespaces.open(&place.namespace, opened.coordinator.clone()).await;
     let retention = manner.retention.of(&place.namespace).start(opened.store.clone(), stop.clone());
     tracing::info!(namespace = %place.namespace, "open");
     drop(first.take());
@@ -116,7 +118,8 @@ async fn open(place: &Place, manner: &Manner) -> Result<Opened, CliError> {
         let store = store::open_within(&place.store, &place.namespace).await?;
         let launched = async {
             prepare_schema(&*store, &place.store, manner.migrate).await?;
-            let options = CoordinatorOptions { limits: limits(place, &manner.limits), ..CoordinatorOptions::default() };
+            let (limits, allow_edit) = (limits(place, &manner.limits), manner.allow_edit);
+            let options = CoordinatorOptions { limits, allow_edit, ..CoordinatorOptions::default() };
             Ok::<_, CliError>(Coordinator::launch(store.clone(), broker.clone(), options).await?)
         };
         match launched.await {

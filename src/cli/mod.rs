@@ -7,15 +7,19 @@
 mod advise;
 mod again;
 mod archive;
+mod audit;
 mod bench;
+mod bulk;
 mod check;
 mod completions;
 mod connect;
+mod dead_letters;
 mod definitions;
 pub mod demo;
 mod doctor;
 pub mod error;
 mod explain;
+mod filters;
 mod graph;
 mod houses;
 mod manual;
@@ -30,6 +34,7 @@ mod serve;
 pub mod settings;
 mod simulate;
 mod stuck;
+mod tokens;
 mod top;
 mod versions;
 mod worlds;
@@ -77,14 +82,25 @@ enum Command {
     /// Start sagas, see what they do, and step in
     #[command(subcommand)]
     Sagas(sagas::Command),
+    /// Do one action to many sagas, as a job of the server that can be held, resumed and stopped
+    #[command(subcommand)]
+    Bulk(bulk::Command),
     /// Run plans (YAML): a definition, an input, faults, and what should come of it; needs no server
     Simulate(simulate::Plans),
     /// List the sagas that cannot go on without a person; exit code 3 when there are any
     Stuck(stuck::Args),
     /// List commands in the outbox; those whose outcome is not known yet unless told otherwise
     Outbox(outbox::Args),
-    /// List participants: their queues, what waits there, and whether they only fail
-    Participants,
+    /// List participants: their queues, what waits there, and whether they only fail; pause and resume them
+    Participants(participants::Args),
+    /// Look at messages that nobody could take, bring them back, or drop them
+    #[command(subcommand)]
+    DeadLetters(dead_letters::Command),
+    /// Make, list and revoke the tokens of the store; needs no server
+    #[command(subcommand)]
+    Tokens(tokens::Command),
+    /// Tell who did what, and why; with --output jsonl an export of everything
+    Audit(audit::Args),
     /// Move finished sagas from the store to compressed files, read them there, and put them back
     Archive(archive::Args),
     /// Measure how fast sagas go, beside what the broker alone can carry
@@ -153,10 +169,14 @@ impl Cli {
             Command::Definitions(command) => definitions::run(command, &context).await,
             Command::Explain(args) => explain::run(&args, &context),
             Command::Sagas(command) => sagas::run(command, &context).await,
+            Command::Bulk(command) => bulk::run(command, &context).await,
             Command::Simulate(args) => simulate::run_plans(args, &context).await,
             Command::Stuck(args) => stuck::run(args, &context).await,
             Command::Outbox(args) => outbox::run(args, &context).await,
-            Command::Participants => participants::run(&context).await,
+            Command::Participants(args) => participants::run(args, &context).await,
+            Command::DeadLetters(command) => dead_letters::run(command, &context).await,
+            Command::Tokens(command) => tokens::run(command, &context).await,
+            Command::Audit(args) => audit::run(args, &context).await,
             Command::Archive(args) => archive::run(args, &context).await,
             Command::Bench(args) => bench::run(args, &context).await,
             Command::Doctor => doctor::run(&context).await,

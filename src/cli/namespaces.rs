@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use super::connect;
 use super::error::CliError;
 use super::output::escape;
 use super::settings::{NamespaceEntry, Settings, TokenEntry};
@@ -83,7 +84,7 @@ impl Settings {
     /// Who may use which namespace.
     ///
     /// # Errors
-    /// When a token's role, hash or namespace makes no sense.
+    /// When a token's role, hash or namespace makes no sense, or what is said of an issuer does not.
     pub fn access(&self) -> Result<Access, CliError> {
         let mut names = Vec::new();
         for entry in &self.namespaces {
@@ -98,7 +99,11 @@ impl Settings {
             }
             tokens.push((entry, reach));
         }
-        Ok(Access::new(names, tokens))
+        let access = Access::new(names, tokens);
+        match &self.oidc {
+            Some(issuer) => Ok(access.with_issuer(connect::oidc(issuer)?)),
+            None => Ok(access),
+        }
     }
 }
 
@@ -118,6 +123,10 @@ fn wrong(token: &TokenEntry, problem: String) -> CliError {
 }
 
 fn read(token: &TokenEntry, others: &[Namespace]) -> Result<(api::TokenEntry, Reach), CliError> {
+    // What the audit log says of others must not be said of a token.
+    if token.name.starts_with("oidc:") || token.name.starts_with("cli:") {
+        return Err(wrong(token, "a name cannot begin with `oidc:` or `cli:`".to_owned()));
+    }
     let role = token.role.parse().map_err(|problem| wrong(token, problem))?;
     let entry = api::TokenEntry::hashed(&token.name, role, &token.sha256).map_err(|problem| wrong(token, problem))?;
     let there_is = |name: &String| {

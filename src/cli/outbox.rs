@@ -4,7 +4,7 @@ use super::again::{WatchArgs, again};
 use super::error::{CliError, Exit};
 use super::output::Column;
 use super::remote::Remote;
-use super::{Context, sagas};
+use super::{Context, output, sagas};
 
 /// Arguments of `amends outbox`.
 #[derive(Clone, Debug, clap::Args)]
@@ -26,7 +26,7 @@ const COLUMNS: &[Column] = &[
     ("state", |entry| sagas::text(&entry["state"])),
     ("attempt", |entry| sagas::text(&entry["attempt"])),
     ("age", |entry| sagas::text(&entry["age"])),
-    ("next due", |entry| sagas::text(&entry["nextDue"])),
+    ("next due", |entry| output::moment(&entry["nextDue"])),
 ];
 
 /// Lists them.
@@ -41,5 +41,12 @@ async fn once(args: Args, context: &Context) -> Result<Exit, CliError> {
     let pages = args.page.read(&remote, &["v1", "outbox"], query).await?;
     context.output.rows(&pages.document(), &pages.items, COLUMNS)?;
     pages.tell_more();
+    match pages.items.first() {
+        Some(first) => output::next(&[
+            format!("amends sagas show {}", sagas::text(&first["sagaId"])),
+            "amends participants".to_owned(),
+        ]),
+        None => output::note(format!("no command is {}", args.state.to_uppercase())),
+    }
     Ok(Exit::Done)
 }

@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -167,22 +167,67 @@ pub fn is_lively() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// Columns without lines around them; cells are escaped.
+/// Columns without lines around them, as wide as the terminal allows; cells are escaped.
 pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    // Off a terminal every row stays on one line, for grep and awk.
+    let width = std::io::stdout().is_terminal().then(|| Table::new().width().map_or(80, usize::from));
+    arranged(header, rows.into_iter().collect(), width)
+}
+
+/// What a column of text that is broken into lines needs at least.
+const NARROW: usize = 20;
+
+/// Words are never broken, so that ids can be copied: what does not fit beside each other then goes below each other.
+fn arranged(header: &[&str], rows: Vec<Vec<String>>, width: Option<usize>) -> String {
+    let header: Vec<String> = header.iter().map(|name| name.to_uppercase()).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| escape(cell)).collect()).collect();
+    let cells = |at: usize| rows.iter().filter_map(move |row| row.get(at));
+    let is_text = |at: usize| cells(at).any(|cell| cell.contains(' '));
+    let natural =
+        |at: usize| cells(at).chain(header.get(at)).map(|cell| cell.chars().count()).max().unwrap_or_default();
+    let needed = |at: usize| 2 + if is_text(at) { natural(at).min(NARROW) } else { natural(at) };
+    if width.is_some_and(|width| (0..header.len()).map(needed).sum::<usize>() > width) {
+        return records(&header, &rows);
+    }
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    // Off a terminal every row stays on one line, for grep and awk.
-    let arrangement =
-        if std::io::stdout().is_terminal() { ContentArrangement::Dynamic } else { ContentArrangement::Disabled };
-    table.set_content_arrangement(arrangement);
-    table.set_header(header.iter().map(|name| name.to_uppercase()));
-    for row in rows {
-        table.add_row(row.iter().map(|cell| escape(cell)));
+    match width.and_then(|width| u16::try_from(width).ok()) {
+        Some(width) => {
+            table.set_content_arrangement(ContentArrangement::Dynamic);
+            table.set_width(width);
+        }
+        None => {
+            table.set_content_arrangement(ContentArrangement::Disabled);
+        }
     }
-    for column in table.column_iter_mut() {
+    table.set_header(&header);
+    for row in &rows {
+        table.add_row(row);
+    }
+    let is_text: Vec<bool> = (0..header.len()).map(is_text).collect();
+    for (column, is_text) in table.column_iter_mut().zip(is_text) {
         column.set_padding((0, 2));
+        if !is_text {
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        }
     }
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+}
+
+/// Each row as lines of names and values, with an empty line between rows.
+fn records(header: &[String], rows: &[Vec<String>]) -> String {
+    let longest = header.iter().map(|name| name.chars().count()).max().unwrap_or_default();
+    let line = |(name, cell): (&String, &String)| format!("{name:<longest$}  {cell}").trim_end().to_owned();
+    let record = |row: &Vec<String>| header.iter().zip(row).map(line).collect::<Vec<_>>().join("\n");
+    rows.iter().map(record).collect::<Vec<_>>().join("\n\n")
+}
+
+/// A time as a table shows it: to the second.
+pub fn moment(value: &Value) -> String {
+    match value.as_str().and_then(|text| chrono::DateTime::parse_from_rfc3339(text).ok()) {
+        Some(at) => at.with_timezone(&chrono::Utc).format("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        None => cell_text(value),
+    }
 }
 
 /// `text` with control characters, and those that turn the direction of text, made visible: what a payload holds must
@@ -223,6 +268,28 @@ mod tests {
         assert!(named(columns, "sagaid").is_none());
         assert_eq!(at(&item, "steps.0.status"), Some(&"stuck".into()));
         assert_eq!((at(&item, "steps.1.status"), at(&item, "steps.x"), at(&item, "")), (None, None, None));
+    }
+
+    #[test]
+    fn a_table_fits_the_terminal_and_never_breaks_a_word() {
+        let id = "0198c0de-0000-7000-8000-000000000001";
+        let why = "a person: the compensation of `pick` failed with gone; retry, skip, pause or abandon";
+        let rows = || vec![vec![id.to_owned(), "STUCK".to_owned(), why.to_owned()]];
+        let at = |width| arranged(&["id", "state", "why"], rows(), width);
+        assert_eq!(at(None).lines().count(), 2, "off a terminal a row is one line");
+        for width in [70, 80, 120, 200] {
+            let text = at(Some(width));
+            assert!(text.lines().all(|line| line.chars().count() <= width), "{text}");
+            assert!(text.contains(id) && text.starts_with("ID "), "{text}");
+        }
+        let narrow = at(Some(60));
+        assert_eq!(narrow, format!("ID     {id}\nSTATE  STUCK\nWHY    {why}"));
+    }
+
+    #[test]
+    fn times_are_told_to_the_second() {
+        assert_eq!(moment(&"2026-01-31T12:00:00.123456Z".into()), "2026-01-31T12:00:00Z");
+        assert_eq!((moment(&Value::Null), moment(&"soon".into())), ("-".to_owned(), "soon".to_owned()));
     }
 
     #[test]

@@ -45,6 +45,9 @@ pub struct Args {
     log_format: LogFormat,
     #[command(flatten)]
     limits: LimitArgs,
+    /// Let operators send a command that was refused with another input; also `[operators] allow_edit` of the settings
+    #[arg(long, env = "AMENDS_ALLOW_EDIT", value_parser = clap::builder::FalseyValueParser::new())]
+    allow_edit: bool,
     #[command(flatten)]
     retention: super::archive::Retention,
     /// Register these definition files, or every file of these folders, at the start
@@ -99,14 +102,18 @@ enum LogFormat {
 /// Serves until SIGTERM or SIGINT; a second one ends the process at once.
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let (access, places) = (context.settings.access()?, context.settings.places()?);
-    let listener = listen(context).await?;
+    // Opened before anything that takes time. Nobody is answered before it is known that it is safe to.
+    let (listener, is_reachable) = listen(context).await?;
     log(args.log_format)?;
     let stop = CancellationToken::new();
     let signals = tokio::spawn(stop_on_signals(stop.clone()));
 
     if places.len() > 1 {
-        let manner = Manner { migrate: args.migrate, limits: args.limits.limits(), retention: args.retention };
-        let served = several(context, places, access, &manner, (listener, &stop)).await;
+        let allow_edit = args.allow_edit || context.settings.operators.allow_edit;
+        let (limits, retention) = (args.limits.limits(), args.retention);
+        let manner = Manner { migrate: args.migrate, limits, allow_edit, retention };
+        let is_unsafe = is_reachable && access.is_open();
+        let served = several(context, places, access, &manner, (listener, &stop, is_unsafe)).await;
         signals.abort();
         return served;
     }
@@ -114,14 +121,24 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let broker = connect::broker(context.settings.broker_or_default()).await?;
     let url = context.settings.store_or_default()?;
     let store = patiently(&stop, StoreError::is_transient, async || store::open(&url).await).await?;
+    let auth = access.auth(&Namespace::default()).with_store(store.clone());
+    if is_reachable && auth.is_open_but_for_the_store() && is_new(&*store).await {
+        store.close().await;
+        return Err(open_to_all(context.settings.http_or_default()));
+    }
     patiently(&stop, StoreError::is_transient, async || prepare_schema(&*store, &url, args.migrate).await).await?;
+    if is_reachable && !patiently(&stop, StoreError::is_transient, async || auth.lets_somebody_in().await).await? {
+        store.close().await;
+        return Err(open_to_all(context.settings.http_or_default()));
+    }
     if broker.is_volatile() {
         output::note(
             "the broker is inside this process: only participants in the same process are reached; \
              for services of their own set AMENDS_BROKER to amqp://...",
         );
     }
-    let options = CoordinatorOptions { limits: args.limits.limits(), ..CoordinatorOptions::default() };
+    let allow_edit = args.allow_edit || context.settings.operators.allow_edit;
+    let options = CoordinatorOptions { limits: args.limits.limits(), allow_edit, ..CoordinatorOptions::default() };
     let launch = async || Coordinator::launch(store.clone(), broker.clone(), options.clone()).await;
     let coordinator = patiently(&stop, CoordinatorError::is_transient, launch).await?;
     for file in definition_files(&args.definitions)? {
@@ -131,9 +148,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let retention = args.retention.start(store.clone(), stop.clone());
 
     let address = listener.local_addr().map_err(|error| CliError::failed(format!("no address: {error}")))?;
-    tell_if_open(context);
+    tell_if_open(patiently(&stop, StoreError::is_transient, async || auth.is_open().await).await?);
     output::note(format!("amends is ready at http://{address} (state in {})", masked(&url)));
-    let auth = access.auth(&Namespace::default());
     let served = connect::serve(listener, coordinator.clone(), auth, stop.clone()).await;
 
     let drained = tokio::time::timeout(DRAIN, async {
@@ -157,14 +173,21 @@ async fn several(
     places: Vec<Place>,
     access: Access,
     manner: &Manner,
-    (listener, stop): (TcpListener, &CancellationToken),
+    (listener, stop, is_unsafe): (TcpListener, &CancellationToken, bool),
 ) -> Result<Exit, CliError> {
     let address = listener.local_addr().map_err(|error| CliError::failed(format!("no address: {error}")))?;
-    let namespaces = Namespaces::new(access, stop.clone());
+    let namespaces = Namespaces::new(access.clone(), stop.clone());
     let tasks = houses::open_all(places, manner, &namespaces, stop).await;
-    tell_if_open(context);
-    houses::tell(&address.to_string(), &namespaces);
-    let served = api::serve(listener, namespaces.router(), stop.clone()).await;
+    // Each has asked its store for tokens when it was opened.
+    let is_refused = is_unsafe && access.is_open();
+    let served = match is_refused {
+        true => Ok(()),
+        false => {
+            tell_if_open(access.is_open());
+            houses::tell(&address.to_string(), &namespaces);
+            api::serve(listener, namespaces.router(), stop.clone()).await
+        }
+    };
     // Also when it was no signal that ended it.
     stop.cancel();
     let drained = tokio::time::timeout(DRAIN, async {
@@ -172,13 +195,18 @@ async fn several(
         join_all(opened.map(Opened::close)).await;
     });
     let is_drained = drained.await.is_ok();
+    if is_refused {
+        return Err(open_to_all(context.settings.http_or_default()));
+    }
     served.map_err(|error| CliError::failed(format!("the HTTP interface has failed: {error}")))?;
     ended(is_drained)
 }
 
-fn tell_if_open(context: &Context) {
-    if context.settings.tokens.is_empty() {
-        output::note("no tokens are set: everybody on this machine may do everything");
+fn tell_if_open(is_open: bool) {
+    if is_open {
+        output::note(
+            "no tokens are set: everybody on this machine may do everything; `amends tokens create` makes the first one",
+        );
     }
 }
 
@@ -191,8 +219,8 @@ fn ended(is_drained: bool) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
-/// Opens the port, before anything that takes time, and only where it is safe to.
-async fn listen(context: &Context) -> Result<TcpListener, CliError> {
+/// Opens the port; also says whether other machines can reach it.
+async fn listen(context: &Context) -> Result<(TcpListener, bool), CliError> {
     let http = context.settings.http_or_default();
     let elsewhere = "set --http or AMENDS_HTTP to another address, for example 127.0.0.1:7071";
     let addresses: Vec<_> = tokio::net::lookup_host(http)
@@ -201,23 +229,28 @@ async fn listen(context: &Context) -> Result<TcpListener, CliError> {
             CliError::usage(format!("address to listen on `{}`: {error}", output::escape(http))).help(elsewhere)
         })?
         .collect();
-    if context.settings.tokens.is_empty() && !addresses.iter().all(|address| address.ip().is_loopback()) {
-        return Err(CliError::usage(format!(
-            "{http} can be reached from other machines, and no tokens are set: anybody could start and undo sagas"
-        ))
-        .help(
-            "listen on 127.0.0.1, or put tokens into a settings file and name it with --config or AMENDS_CONFIG:\n\
-             [[tokens]]\nname = \"me\"\nrole = \"admin\"\nsha256 = \"...\"   # printf %s \"$TOKEN\" | sha256sum",
-        ));
-    }
-    TcpListener::bind(addresses.as_slice()).await.map_err(|error| {
+    let is_reachable = !addresses.iter().all(|address| address.ip().to_canonical().is_loopback());
+    let bound = TcpListener::bind(addresses.as_slice()).await.map_err(|error| {
         let problem = match error.kind() {
             ErrorKind::AddrInUse => format!("{http} is in use by another process"),
             ErrorKind::PermissionDenied => format!("{http} may not be used by this user"),
             _ => format!("{http} cannot be listened on: {error}"),
         };
         CliError::failed(problem).help(elsewhere)
-    })
+    })?;
+    Ok((bound, is_reachable))
+}
+
+/// Other machines can reach the server, and it has nothing to tell by who may use it.
+fn open_to_all(http: &str) -> CliError {
+    CliError::usage(format!(
+        "{http} can be reached from other machines, and no tokens are set: anybody could start and undo sagas"
+    ))
+    .help(
+        "listen on 127.0.0.1, or make a token in the store: amends tokens create NAME --role admin\n\
+         or put tokens into a settings file and name it with --config or AMENDS_CONFIG:\n\
+         [[tokens]]\nname = \"me\"\nrole = \"admin\"\nsha256 = \"...\"   # printf %s \"$TOKEN\" | sha256sum",
+    )
 }
 
 fn log(format: LogFormat) -> Result<(), CliError> {
@@ -258,9 +291,14 @@ async fn patiently<T, E: Display>(
     }
 }
 
+/// Whether nothing was ever put into the store: then there are no tokens in it either, and it is left as it is.
+async fn is_new(store: &dyn Store) -> bool {
+    matches!(store.check_schema().await, Err(StoreError::SchemaBehind { found: 0, .. }))
+}
+
 /// SQLite belongs to this process alone and is brought up to date; a PostgreSQL server is shared, so that somebody
 /// has to say so.
-pub async fn prepare_schema(store: &dyn Store, url: &str, migrate: bool) -> Result<(), StoreError> {
+pub(super) async fn prepare_schema(store: &dyn Store, url: &str, migrate: bool) -> Result<(), StoreError> {
     if migrate || url.starts_with("sqlite:") {
         for migration in store.migrate().await? {
             tracing::info!(version = migration.version, name = migration.name, "migrated");

@@ -11,11 +11,13 @@ use super::error::CliError;
 pub const DEFAULT_HTTP: &str = "127.0.0.1:7070";
 
 /// The keys of the settings file.
-const KEYS: &[&str] = &["store", "broker", "http", "url", "tokens", "namespaces"];
-/// The keys of one entry of a list.
+const KEYS: &[&str] = &["store", "broker", "http", "url", "operators", "tokens", "namespaces", "oidc"];
+/// The keys of a table, or of one entry of a list.
 const ENTRY_KEYS: &[(&str, &[&str])] = &[
+    ("operators", &["allow_edit"]),
     ("tokens", &["name", "role", "sha256", "namespace", "namespaces"]),
     ("namespaces", &["name", "store", "broker", "window", "windows", "weights"]),
+    ("oidc", &["issuer", "audience", "jwks", "algorithms", "roles_claim", "roles"]),
 ];
 
 /// The options that every command takes.
@@ -40,7 +42,7 @@ pub struct SettingsArgs {
     /// The namespace (tenant): of the server, for a token that is for several; of the store, for commands that open it
     #[arg(long, global = true, value_name = "NAME", env = "AMENDS_NAMESPACE", hide_env_values = true)]
     namespace: Option<String>,
-    /// A settings file in TOML: store, broker, http, url, [[tokens]] and [[namespaces]]
+    /// A settings file in TOML: store, broker, http, url, [[tokens]], [[namespaces]], [oidc] and [operators]
     #[arg(long, global = true, value_name = "FILE", env = "AMENDS_CONFIG", hide_env_values = true)]
     config: Option<PathBuf>,
 }
@@ -64,6 +66,48 @@ pub struct Settings {
     pub namespaces: Vec<NamespaceEntry>,
     /// Who may use the server that `serve` runs. From the file only.
     pub tokens: Vec<TokenEntry>,
+    /// An issuer whose tokens that server accepts, too. From the file only.
+    pub oidc: Option<OidcSettings>,
+    /// What operators may do on the server that `serve` runs. From the file; a flag of `serve` adds to it.
+    pub operators: Operators,
+}
+
+/// An issuer of tokens (OpenID Connect).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OidcSettings {
+    /// What a token's `iss` must be.
+    pub issuer: String,
+    /// What its `aud` must be, or hold.
+    pub audience: String,
+    /// Where the issuer's keys are: `https://…`, or a file.
+    pub jwks: String,
+    /// What it may be signed with.
+    #[serde(default = "OidcSettings::usual_algorithms")]
+    pub algorithms: Vec<String>,
+    /// The claim that tells the roles, with dots between the parts of its path.
+    #[serde(default = "OidcSettings::usual_claim")]
+    pub roles_claim: String,
+    /// Which of its values gives which role.
+    pub roles: BTreeMap<String, String>,
+}
+
+impl OidcSettings {
+    fn usual_algorithms() -> Vec<String> {
+        ["RS256", "ES256"].map(str::to_owned).into()
+    }
+
+    fn usual_claim() -> String {
+        "roles".to_owned()
+    }
+}
+
+/// What operators may do beyond what they always may.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Operators {
+    /// Whether they may send a command that was refused with another input.
+    pub allow_edit: bool,
 }
 
 /// One token that the server accepts. The file holds its hash, so that reading the file does not give it away.
@@ -109,8 +153,10 @@ struct File {
     broker: Option<String>,
     http: Option<String>,
     url: Option<String>,
+    operators: Operators,
     tokens: Vec<TokenEntry>,
     namespaces: Vec<NamespaceEntry>,
+    oidc: Option<OidcSettings>,
 }
 
 impl Settings {
@@ -134,6 +180,8 @@ impl Settings {
             namespace: over(args.namespace, None),
             namespaces: file.namespaces,
             tokens: file.tokens,
+            oidc: file.oidc,
+            operators: file.operators,
         })
     }
 
@@ -142,8 +190,8 @@ impl Settings {
     /// # Errors
     /// What is wrong, with line and column, and the way out.
     pub fn from_file_text(text: &str) -> Result<Self, (String, String)> {
-        let File { store, broker, http, url, tokens, namespaces } = parse_file(text)?;
-        Ok(Self { store, broker, http, url, token: None, namespace: None, namespaces, tokens })
+        let File { store, broker, http, url, operators, tokens, namespaces, oidc } = parse_file(text)?;
+        Ok(Self { store, broker, http, url, token: None, namespace: None, namespaces, tokens, oidc, operators })
     }
 
     /// The store to use: the one set, or SQLite under the user's data folder, which is made if need be.
@@ -201,13 +249,14 @@ fn parse_file(text: &str) -> Result<File, (String, String)> {
     for (key, value) in table.get_ref() {
         known(text, key.get_ref(), key.span().start, KEYS)?;
         let name: &str = key.get_ref();
-        let entry_keys = ENTRY_KEYS.iter().find(|(list, _)| *list == name);
-        if let (DeValue::Array(entries), Some((_, keys))) = (value.get_ref(), entry_keys) {
-            for entry in entries.iter().filter_map(|entry| entry.get_ref().as_table()) {
-                for key in entry.keys() {
-                    known(text, key.get_ref(), key.span().start, keys)?;
-                }
-            }
+        let Some((_, keys)) = ENTRY_KEYS.iter().find(|(entry, _)| *entry == name) else { continue };
+        let tables: Vec<&DeTable<'_>> = match value.get_ref() {
+            DeValue::Table(table) => vec![table],
+            DeValue::Array(entries) => entries.iter().filter_map(|entry| entry.get_ref().as_table()).collect(),
+            _ => Vec::new(),
+        };
+        for key in tables.into_iter().flat_map(|table| table.keys()) {
+            known(text, key.get_ref(), key.span().start, keys)?;
         }
     }
     toml::from_str(text).map_err(wrong)
@@ -261,6 +310,7 @@ mod tests {
             problem("http = \"127.0.0.1:1\"\nstroe = \"sqlite://x\"\n"),
             ("line 2, column 1: unknown key `stroe`".to_owned(), "did you mean `store`?".to_owned())
         );
+        assert_eq!(problem("[oidc]\nisuer = \"a\"\n").1, "did you mean `issuer`?");
         assert_eq!(problem("[[tokens]]\nname = \"a\"\nrole = \"viewer\"\nsha265 = \"\"\n").1, "did you mean `sha256`?");
     }
 

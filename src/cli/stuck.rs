@@ -20,7 +20,7 @@ const COLUMNS: &[Column] = &[
     ("id", |saga| sagas::text(&saga["id"])),
     ("saga", sagas::definition),
     ("key", |saga| sagas::text(&saga["key"])),
-    ("since", |saga| sagas::text(&saga["stuck"]["since"])),
+    ("since", |saga| output::moment(&saga["stuck"]["since"])),
     ("step", |saga| sagas::text(&saga["stuck"]["step"])),
     ("why", |saga| sagas::text(&saga["waitingFor"])),
 ];
@@ -42,11 +42,8 @@ async fn once(args: Args, context: &Context) -> Result<Exit, CliError> {
         output::note("nothing is stuck");
         return Ok(Exit::Done);
     };
-    let id = sagas::text(&first["id"]);
-    output::next(&[
-        format!("amends sagas history {id}"),
-        format!("amends sagas retry {id} --reason '...'"),
-        format!("amends sagas compensate {id} --reason '...'"),
-    ]);
+    let mut commands = vec![format!("amends sagas show {}", sagas::text(&first["id"]))];
+    commands.extend(sagas::cures(first));
+    output::next(&commands);
     Ok(Exit::Holds)
 }

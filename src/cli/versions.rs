@@ -26,8 +26,12 @@ pub struct DeprecateArgs {
     #[arg(value_name = "NAME@VERSION", value_parser = reference)]
     version: Reference,
     /// Why; kept in the audit log
-    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
-    reason: String,
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new(),
+        required_unless_present = "dry_run")]
+    reason: Option<String>,
+    /// Only say how the version stands and what would change
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// A version on the server.
@@ -147,6 +151,18 @@ fn sentence(diff: &Diff, in_flight: &Value) -> String {
 pub async fn deprecate(args: DeprecateArgs, is_deprecated: bool, context: &Context) -> Result<Exit, CliError> {
     let Reference { name, version } = args.version;
     let word = if is_deprecated { "deprecate" } else { "undeprecate" };
+    if args.dry_run {
+        let answer = Remote::new(context)?.get(&["v1", "definitions", &name, &version.to_string()], &[]).await?;
+        let changes = answer["deprecated"].is_object() != is_deprecated;
+        let told = match (changes, is_deprecated) {
+            (false, _) => format!("nothing would change: {name} v{version} is as you want it"),
+            (true, true) => format!("{name} v{version} would take no new starts; running sagas go on"),
+            (true, false) => format!("{name} v{version} would take new starts again"),
+        };
+        context.output.one(&answer, || told)?;
+        output::note("nothing was done");
+        return Ok(Exit::Done);
+    }
     let path = ["v1", "definitions", &name, &version.to_string(), word];
     let (_, answer) = Remote::new(context)?.post(&path, &json!({ "reason": args.reason }), None).await?;
     let told = match answer["deprecated"]["reason"].as_str() {
@@ -157,6 +173,9 @@ pub async fn deprecate(args: DeprecateArgs, is_deprecated: bool, context: &Conte
         None => format!("{name} v{version} is not deprecated"),
     };
     context.output.one(&answer, || told)?;
+    if is_deprecated {
+        output::next(&[format!("amends sagas list --saga {name} --state RUNNING")]);
+    }
     Ok(Exit::Done)
 }
 

@@ -49,7 +49,7 @@ impl Body {
 
 impl Connection {
     pub(super) fn new(base_url: &str, token: Option<&str>) -> Self {
-        let base = parse(base_url).and_then(|url| Ok((http(&url)?, url)));
+        let base = parse(base_url).and_then(|url| Ok((http_client(&url, TIMEOUT)?, url)));
         let address = match &base {
             Ok((_, url)) => masked(url),
             Err(_) => base_url.rsplit('@').next().unwrap_or_default().to_owned(),
@@ -157,9 +157,10 @@ fn parse(base_url: &str) -> Result<Url, String> {
 }
 
 /// A client that follows no redirects, so that the token goes nowhere else.
-fn http(url: &Url) -> Result<reqwest::Client, String> {
+/// What asks at `url`, each time for as long as `timeout`, and follows nobody elsewhere.
+pub(crate) fn http_client(url: &Url, timeout: Duration) -> Result<reqwest::Client, String> {
     let mut builder = reqwest::Client::builder()
-        .timeout(TIMEOUT)
+        .timeout(timeout)
         .connect_timeout(CONNECT_TIMEOUT)
         .redirect(reqwest::redirect::Policy::none());
     if rustls::crypto::CryptoProvider::get_default().is_none() {

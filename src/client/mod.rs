@@ -22,13 +22,15 @@ mod watch;
 
 use reqwest::Method;
 
+#[cfg(feature = "server")]
+pub(crate) use connection::http_client;
 use connection::{Body, Connection};
 pub use error::{ClientError, Refusal};
-pub use request::{Action, OutboxQuery, SagaQuery};
+pub use request::{Action, AuditQuery, OutboxQuery, SagaQuery};
 use views::{
-    AdviceView, BatchRequest, BatchResult, DefinitionList, DefinitionVersions, DefinitionView, HealthView, HistoryView,
-    MigrateRequest, MigrationItem, OperateRequest, OutboxPage, OverviewView, ReasonRequest, SagaPage, SagaView,
-    SignalBody, SignalResult, StartBody,
+    AdviceView, AuditPage, BatchRequest, BatchResult, DefinitionList, DefinitionVersions, DefinitionView, HealthView,
+    HistoryView, MigrateRequest, MigrationItem, OperateRequest, OutboxPage, OverviewView, ReasonRequest, SagaPage,
+    SagaView, SignalBody, SignalResult, StartBody,
 };
 
 /// A coordinator's HTTP interface, as a caller uses it. Cheap to clone.
@@ -245,6 +247,14 @@ impl Client {
     /// When the coordinator cannot be reached or does not understand the query.
     pub async fn outbox(&self, query: &OutboxQuery) -> Result<OutboxPage, ClientError> {
         self.get(&["v1", "outbox"], &query.pairs()).await
+    }
+
+    /// A page of the audit log, newest first.
+    ///
+    /// # Errors
+    /// When the coordinator cannot be reached or does not understand the query.
+    pub async fn audit(&self, query: &AuditQuery) -> Result<AuditPage, ClientError> {
+        self.get(&["v1", "audit"], &query.pairs()).await
     }
 
     /// Whether the process answers.

@@ -28,6 +28,23 @@ pub struct OutboxQuery {
     pub cursor: Option<String>,
 }
 
+/// Which rows of the audit log to list. Empty fields do not filter.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuditQuery {
+    /// A saga's id.
+    pub saga: Option<String>,
+    /// Who.
+    pub actor: Option<String>,
+    /// What, for example `retry`.
+    pub action: Option<String>,
+    /// Done at or after: RFC 3339, or so long ago, for example `1h`.
+    pub since: Option<String>,
+    /// At most this many; 50 when absent.
+    pub limit: Option<u32>,
+    /// `next` of the page before.
+    pub cursor: Option<String>,
+}
+
 /// An operator's action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
@@ -83,6 +100,19 @@ impl OutboxQuery {
     pub(super) fn pairs(&self) -> Vec<(&'static str, String)> {
         let mut pairs = Vec::new();
         push(&mut pairs, "state", self.state.as_ref());
+        push(&mut pairs, "limit", self.limit.as_ref());
+        push(&mut pairs, "cursor", self.cursor.as_ref());
+        pairs
+    }
+}
+
+impl AuditQuery {
+    pub(super) fn pairs(&self) -> Vec<(&'static str, String)> {
+        let mut pairs = Vec::new();
+        push(&mut pairs, "saga", self.saga.as_ref());
+        push(&mut pairs, "actor", self.actor.as_ref());
+        push(&mut pairs, "action", self.action.as_ref());
+        push(&mut pairs, "since", self.since.as_ref());
         push(&mut pairs, "limit", self.limit.as_ref());
         push(&mut pairs, "cursor", self.cursor.as_ref());
         pairs

@@ -65,7 +65,7 @@ pub(super) fn is_possible(dossier: &Dossier, word: &str, step: Option<&str>, now
 }
 
 /// Buttons for what can be done; for what cannot, why not.
-pub(super) fn bar(visit: &Visit, dossier: &Dossier, now: Timestamp) -> Markup {
+pub(super) fn bar(house: &House, visit: &Visit, dossier: &Dossier, now: Timestamp) -> Markup {
     let saga = &dossier.record.saga;
     let may = visit.may(Right::Operate);
     let why = |word: &str| match look(dossier, word, None, now) {
@@ -78,7 +78,9 @@ pub(super) fn bar(visit: &Visit, dossier: &Dossier, now: Timestamp) -> Markup {
         Err(other) => Some(other.to_string()),
     };
     let found: Vec<_> = WORDS.into_iter().map(|(word, label, _)| (word, label, why(word))).collect();
-    let (can, cannot): (Vec<_>, Vec<_>) = found.into_iter().partition(|(.., why)| why.is_none());
+    let edit = ("edit", "Edit the input", super::edit::obstacle(house, visit, dossier, None));
+    let found = found.into_iter().chain([edit]);
+    let (can, cannot): (Vec<_>, Vec<_>) = found.partition(|(.., why)| why.is_none());
     html! {
         section.actions aria-label="Actions" {
             @if !can.is_empty() {

@@ -49,7 +49,7 @@ pub(super) fn table(visit: &Visit, rows: &[AuditRecord], with_saga: bool) -> Mar
         div.scroll tabindex="0" role="region" aria-label="What people did" {
             table {
                 caption.unseen { "What people did, newest first" }
-                thead { tr { th scope="col" { "When (UTC)" } th scope="col" { "Who" } th scope="col" { "What" } @if with_saga { th scope="col" { "About" } } th scope="col" { "Why" } } }
+                thead { tr { th scope="col" { "When (" span data-zone { "UTC" } ")" } th scope="col" { "Who" } th scope="col" { "What" } @if with_saga { th scope="col" { "About" } } th scope="col" { "Why" } } }
                 tbody {
                     @for row in rows {
                         tr {
@@ -73,9 +73,21 @@ pub(super) fn table(visit: &Visit, rows: &[AuditRecord], with_saga: bool) -> Mar
     }
 }
 
-/// The definition that a row is about, if it is about one.
+/// The definition, participant, queue or token that a row is about, if it is about one.
 fn about(row: &AuditRecord) -> String {
-    let definition = &row.detail.value()["definition"];
+    let detail = row.detail.value();
+    if let Some(token) = detail["token"].as_str() {
+        return format!("token {token}");
+    }
+    if let Some(participant) = detail["participant"].as_str() {
+        return detail["action"]
+            .as_str()
+            .map_or_else(|| participant.to_owned(), |action| format!("{participant}.{action}"));
+    }
+    if let (Some(queue), Some(message)) = (detail["queue"].as_str(), detail["message"].as_str()) {
+        return format!("{queue}: {message}");
+    }
+    let definition = &detail["definition"];
     match (definition["name"].as_str(), definition["version"].as_u64()) {
         (Some(name), Some(version)) => format!("{name} v{version}"),
         _ => definition.as_str().unwrap_or_default().to_owned(),

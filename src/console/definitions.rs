@@ -11,6 +11,7 @@ use crate::console::failure::Failure;
 use crate::console::home::percent;
 use crate::console::layout::{Page, empty, page};
 use crate::console::query::{Pairs, encode};
+use crate::console::saga::link;
 use crate::console::visit::Visit;
 use crate::console::words::{ago, command_line, drawing, number, sentence, shell, span};
 use crate::coordinator::overview::MOST;
@@ -135,7 +136,7 @@ pub(super) async fn show(
         dl.facts {
             div { dt { "Registered" } dd { (ago(record.registered_at, now)) " by " (record.registered_by) } }
             @if let Some(owner) = &definition.owner { div { dt { "Owner" } dd { (owner) } } }
-            @if let Some(runbook) = &definition.runbook { div { dt { "Runbook" } dd { (runbook) } } }
+            @if let Some(runbook) = &definition.runbook { div { dt { "Runbook" } dd { (link(runbook)) } } }
             div { dt { "Sagas" } dd { a href=(visit.to(&format!("sagas?saga={}&version={}", encode(&reference.name), reference.version))) { "of this version" } } }
         }
         div.columns {

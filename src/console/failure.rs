@@ -3,6 +3,7 @@
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
+use crate::console::query::encode;
 use crate::coordinator::CoordinatorError;
 use crate::store::StoreError;
 
@@ -97,9 +98,33 @@ impl From<CoordinatorError> for Failure {
                 format!("The saga is {state}: {why}."),
             )
             .back(format!("sagas/{id}"), "Back to the saga"),
+            CoordinatorError::MigrationRefused { id, ref reasons, .. } => {
+                let why: Vec<&str> = reasons.iter().map(|reason| reason.why.as_str()).collect();
+                Self::conflict("Nothing was done: the saga does not fit that version", format!("{}.", why.join("; ")))
+                    .back(format!("sagas/{id}"), "Back to the saga")
+            }
+            CoordinatorError::VersionDeprecated { .. } => {
+                Self::conflict("Nothing was done: that version takes in no sagas", error.to_string())
+            }
             CoordinatorError::UnknownStep { message, .. } => Self::wrong("Nothing was done", message),
             CoordinatorError::UnknownDefinition { .. } | CoordinatorError::UnknownVersion { .. } => {
                 Self::missing("There is no such definition", error.to_string()).back("definitions", "All definitions")
+            }
+            CoordinatorError::UnknownDeadLetters { .. } => {
+                Self::missing("There is no such queue", format!("{error}.")).back("dead", "Dead letters")
+            }
+            CoordinatorError::DeadLetterGone { ref queue, .. } | CoordinatorError::NotReplayable { ref queue, .. } => {
+                let back = format!("dead/{}", encode(queue));
+                Self::conflict("Nothing was done", format!("{error}.")).back(back, "Look again")
+            }
+            CoordinatorError::Broker(why) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "The broker does not do it", format!("{why}. Nothing is lost."))
+            }
+            CoordinatorError::EditForbidden => {
+                Self::forbidden("Inputs are not edited on this server", format!("{error}."))
+            }
+            CoordinatorError::PauseConflict { why } => {
+                Self::conflict("Nothing was changed: it is so already", format!("{why}.")).back("", "Home")
             }
             CoordinatorError::Busy { .. } | CoordinatorError::Stopping => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "The coordinator is busy", format!("{error}. Nothing was done."))

@@ -10,7 +10,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use crate::api::Right;
-use crate::api::auth::{TokenEntry, same_machine, same_origin};
+use crate::api::auth::{Proof, same_machine, same_origin};
 use crate::console::failure::{Bare, Failure};
 use crate::console::visit::{SESSION, Visit, cookie, place, theme};
 use crate::console::{House, layout, routes};
@@ -46,11 +46,15 @@ pub(super) async fn admit(
     let route = path.as_ref().and_then(|path| routes::find(request.method(), path.as_str()));
     let unknown = if request.method().is_safe() { Right::Read } else { Right::Operate };
     let right = route.map_or(unknown, |route| route.right);
-    let mut visit = match house.visit(request.uri(), request.headers()).await {
+    let is_open = match house.0.auth.is_open().await {
+        Ok(is_open) => is_open,
+        Err(error) => return Bare(error.into()).into_response(),
+    };
+    let mut visit = match house.visit(request.uri(), request.headers(), is_open).await {
         Ok(visit) => visit,
         Err(failure) => return Bare(failure).into_response(),
     };
-    if let Err(failure) = allowed(&house, &request, &visit, right) {
+    if let Err(failure) = allowed(is_open, &request, &visit, right) {
         // Nothing of who it might have been is shown to a page of another site.
         visit.csrf = String::new();
         return layout::failed(&visit, failure);
@@ -67,43 +71,45 @@ pub(super) async fn admit(
 }
 
 impl House {
-    async fn visit(&self, uri: &Uri, headers: &HeaderMap) -> Result<Visit, Failure> {
+    async fn visit(&self, uri: &Uri, headers: &HeaderMap, is_open: bool) -> Result<Visit, Failure> {
         let (root, mut here) = place(uri.path());
         if let Some(query) = uri.query() {
             here = format!("{here}?{query}");
         }
-        let is_open = self.0.auth.is_open();
         let session = cookie(headers, SESSION).filter(|_| !is_open);
         let token = match session {
             Some(session) => self.known(session, self.now()).await?,
             None => None,
         };
-        let csrf = match (token, session) {
+        let csrf = match (&token, session) {
             (Some(_), Some(session)) => self.csrf(session).await?,
             _ => self.csrf(if is_open { "open" } else { "login" }).await?,
         };
         let is_in = is_open || token.is_some();
-        let namespaces = match is_in {
-            true => self.0.doors.open_to(token.map(TokenEntry::sha256)),
-            false => Vec::new(),
+        let namespaces = match token.as_ref().map(|identity| identity.proof) {
+            Some(Proof::Token(sha256)) => self.0.doors.open_to(Some(sha256)),
+            // An issuer's word is for the namespace that it was shown to.
+            Some(Proof::Issuer(_)) => Vec::new(),
+            None if is_open => self.0.doors.open_to(None),
+            None => Vec::new(),
         };
         Ok(Visit {
             root,
             here,
             namespace: self.namespace().clone(),
             namespaces,
-            name: token.map_or("anonymous", TokenEntry::name).to_owned(),
-            role: token.map(TokenEntry::role),
             is_in,
+            role: token.as_ref().map(|identity| identity.role),
+            name: token.map_or_else(|| "anonymous".to_owned(), |identity| identity.name),
             csrf,
             theme: theme(headers),
         })
     }
 }
 
-fn allowed(house: &House, request: &Request, visit: &Visit, right: Right) -> Result<(), Failure> {
+fn allowed(is_open: bool, request: &Request, visit: &Visit, right: Right) -> Result<(), Failure> {
     let headers = request.headers();
-    if house.0.auth.is_open() {
+    if is_open {
         same_machine(headers).map_err(|_| {
             Failure::forbidden(
                 "This server is open to its own machine only",

@@ -15,7 +15,7 @@ use crate::console::House;
 use crate::console::chart::charts;
 use crate::console::failure::Failure;
 use crate::console::layout::{Page, empty, page};
-use crate::console::query::query;
+use crate::console::query::{encode, query};
 use crate::console::visit::Visit;
 use crate::console::words::{ago, badge, number, span, up_to};
 use crate::coordinator::Standing;
@@ -168,8 +168,9 @@ fn table(visit: &Visit, participants: &[(String, Told, Standing)], services: &[S
                     @for (name, told, standing) in participants {
                         @let service = service(name);
                         tr {
-                            th scope="row" { code { (name) } }
+                            th scope="row" { a href=(visit.to(&format!("participants/{}", encode(name)))) { code { (name) } } }
                             td { @match told {
+                                _ if !standing.pauses.is_empty() => (alive("unsure", if standing.pauses.iter().any(|pause| pause.action.is_none()) { "paused" } else { "an action is paused" })),
                                 _ if standing.open_since.is_some() => (alive("bad", "only fails: circuit open")),
                                 Told::Queue(status) if status.consumers > 0 => (alive("ok", "yes")),
                                 Told::Queue(_) => (alive("bad", "no consumer")),

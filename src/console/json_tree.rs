@@ -1,5 +1,6 @@
 //! JSON as a tree that folds. It is read from its text, so that numbers are shown exactly as they are stored.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use maud::{Markup, html};
@@ -13,6 +14,8 @@ use crate::console::secrets::{HIDDEN, Secrets};
 const MOST: usize = 200;
 /// Characters of one string that are shown, at most.
 const LONGEST: usize = 2_000;
+/// Bytes of a text that can be copied, at most: it stands in the page once more.
+const COPIED: usize = 4_000;
 /// Objects and lists inside each other that are shown as trees.
 const DEEPEST: usize = 24;
 
@@ -43,7 +46,23 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
 
 /// The tree of a JSON text, open at its top.
 pub(super) fn tree(text: &str, secrets: &Secrets) -> Markup {
-    html! { div.json { (node(None, text.trim(), secrets, 0)) } }
+    let text = text.trim();
+    let copied = Some(text).filter(|text| text.len() <= COPIED && text.starts_with(['{', '[']));
+    html! {
+        div.json {
+            @if let Some(copied) = copied { button.quiet.copy type="button" data-copy=(shareable(copied, secrets)) hidden { "Copy" } }
+            (node(None, text, secrets, 0))
+        }
+    }
+}
+
+/// The text as it may leave the page: as it is stored, so that numbers stay exact, unless something in it is hidden.
+fn shareable<'t>(text: &'t str, secrets: &Secrets) -> Cow<'t, str> {
+    if secrets.is_empty() {
+        return text.into();
+    }
+    let value: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
+    secrets.value(&value).to_string().into()
 }
 
 fn node(name: Option<&str>, text: &str, secrets: &Secrets, depth: usize) -> Markup {

@@ -18,21 +18,23 @@ impl IntoResponse for Page {
 }
 
 /// The pages that the navigation leads to: address, name, shortcut.
-const PLACES: [(&str, &str, &str); 5] = [
+const PLACES: [(&str, &str, &str); 6] = [
     ("", "Home", "h"),
     ("sagas", "Sagas", "s"),
+    ("bulk", "Bulk", "b"),
     ("definitions", "Definitions", "d"),
     ("dead", "Dead letters", "l"),
     ("audit", "Audit", "a"),
 ];
 
 /// The shortcuts besides those of the navigation.
-const KEYS: [(&str, &str); 7] = [
+const KEYS: [(&str, &str); 8] = [
     ("?", "this sheet"),
     ("/", "the first field of the filter"),
     ("j / k", "the next or the previous row"),
     ("Enter", "open the row"),
     ("x", "select the row"),
+    ("t", "times as ages, local or UTC"),
     ("p", "pause or go on with live updates"),
     ("Esc", "close this sheet, leave a field"),
 ];
@@ -59,6 +61,7 @@ pub(super) fn page(visit: &Visit, title: &str, body: Markup) -> Page {
                     @if visit.is_in { (navigation(visit, section)) }
                     div.tools {
                         @if visit.is_in {
+                            button.quiet type="button" data-times hidden title="Ages, local time or UTC (t)" { "Times: ages" }
                             button.quiet type="button" data-pause hidden { "Pause updates" }
                             button.quiet.icon type="button" data-keys hidden aria-label="Keyboard shortcuts" title="Keyboard shortcuts (?)" { "?" }
                         }

@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use maud::html;
 
+use crate::api::auth::Refused;
 use crate::console::House;
 use crate::console::failure::Failure;
 use crate::console::form::Signed;
@@ -26,7 +27,7 @@ fn form(visit: &Visit, next: &str, wrong: Option<&str>) -> Page {
                 p { "You are in already." }
                 p { a.button.primary href=(visit.to("")) { "Home" } }
             } @else {
-                p.soft { "With a token of this server. It is not kept in the browser: a session of twelve hours is." }
+                p.soft { "With a token of this server. It is not kept in the browser: a session of twelve hours at most is." }
                 @if let Some(wrong) = wrong { p.error role="alert" { (wrong) } }
                 form method="post" action=(visit.to("login")) {
                     input type="hidden" name="csrf" value=(visit.csrf);
@@ -48,13 +49,18 @@ pub(super) async fn enter(
     Signed(pairs): Signed,
 ) -> Result<Response, Failure> {
     let next = pairs.get("next").unwrap_or_default();
+    let again = |wrong: &str, status: StatusCode| (status, form(&visit, next, Some(wrong))).into_response();
+    let token = pairs.get("token").unwrap_or_default().trim();
     // The token says into which namespace, and that one whether it is let in.
-    let house = pairs.get("token").and_then(|token| house.0.doors.of_token(token)).unwrap_or(house);
-    let Some(token) = pairs.get("token").and_then(|token| house.0.auth.find(token)) else {
-        let form = form(&visit, next, Some("This token is not accepted here."));
-        return Ok((StatusCode::UNAUTHORIZED, form).into_response());
+    let house = house.0.doors.of_token(token).unwrap_or(house);
+    let identity = match house.0.auth.identify(token).await {
+        Ok(identity) => identity,
+        Err(Refused::Store(error)) => return Err(error.into()),
+        Err(Refused::Unknown(_)) => return Ok(again("This token is not accepted here.", StatusCode::UNAUTHORIZED)),
+        Err(Refused::NoRole(why)) => return Ok(again(&why, StatusCode::FORBIDDEN)),
+        Err(Refused::Issuer(why)) => return Ok(again(&why, StatusCode::SERVICE_UNAVAILABLE)),
     };
-    let session = house.session(token).await?;
+    let session = house.session(&identity).await?;
     Ok((StatusCode::SEE_OTHER, [(SET_COOKIE, kept(SESSION, &session, &headers)), (LOCATION, local(next))])
         .into_response())
 }
@@ -80,9 +86,9 @@ pub(super) async fn change(
         return Err(Failure::missing("There is no such namespace", detail));
     };
     let cookie = match cookie(&headers, SESSION) {
-        _ if house.0.auth.is_open() => kept(NAMESPACE, wanted, &headers),
+        _ if house.0.auth.is_open().await? => kept(NAMESPACE, wanted, &headers),
         Some(session) => match house.known(session, house.now()).await? {
-            Some(token) => kept(SESSION, &other.session(token).await?, &headers),
+            Some(identity) => kept(SESSION, &other.session(&identity).await?, &headers),
             None => return Err(Failure::internal("a session came past the guard")),
         },
         None => return Err(Failure::internal("a visitor without session came past the guard")),

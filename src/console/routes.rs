@@ -12,8 +12,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::api::{AuthConfig, Right};
 use crate::clock::Clock;
 use crate::console::{
-    Doors, House, Inner, actions, assets, audit, dead, definitions, failure, guard, home, live, login, saga, sagas,
-    selection,
+    Doors, House, Inner, actions, assets, audit, bulk, dead, definitions, edit, failure, guard, home, live, login,
+    migrate, participants, saga, sagas, selection,
 };
 use crate::coordinator::Coordinator;
 
@@ -27,6 +27,11 @@ pub(super) struct Route {
 
 const fn page(path: &'static str, handler: fn() -> MethodRouter<House>) -> Route {
     Route { method: Method::GET, path, right: Right::Read, handler }
+}
+
+/// A page that only operators see.
+const fn closed(path: &'static str, handler: fn() -> MethodRouter<House>) -> Route {
+    Route { method: Method::GET, path, right: Right::Operate, handler }
 }
 
 const fn open(method: Method, path: &'static str, handler: fn() -> MethodRouter<House>) -> Route {
@@ -49,13 +54,27 @@ pub(super) const ROUTES: &[Route] = &[
     page("/console/", || get(home::show)),
     page("/console/sagas", || get(sagas::show)),
     change("/console/selection", Right::Read, || post(selection::show)),
+    page("/console/bulk", || get(bulk::list)),
+    change("/console/bulk", Right::Operate, || post(selection::start)),
+    page("/console/bulk/{id}", || get(bulk::show)),
+    change("/console/bulk/{id}/{word}", Right::Operate, || post(bulk::steer)),
     page("/console/sagas/{id}", || get(saga::show)),
     page("/console/sagas/{id}/history.json", || get(saga::download)),
+    page("/console/sagas/{id}/edit", || get(edit::confirm)),
+    change("/console/sagas/{id}/edit", Right::Operate, || post(edit::carry_out)),
+    page("/console/sagas/{id}/migrate", || get(migrate::confirm)),
+    change("/console/sagas/{id}/migrate", Right::Operate, || post(migrate::carry_out)),
     page("/console/sagas/{id}/{action}", || get(actions::confirm)),
     change("/console/sagas/{id}/{action}", Right::Operate, || post(actions::carry_out)),
     page("/console/definitions", || get(definitions::list)),
     page("/console/definitions/{name}/{version}", || get(definitions::show)),
+    page("/console/participants/{name}", || get(participants::show)),
+    page("/console/participants/{name}/{action}", || get(participants::confirm)),
+    change("/console/participants/{name}/{action}", Right::Operate, || post(participants::carry_out)),
     page("/console/dead", || get(dead::show)),
+    closed("/console/dead/{queue}", || get(dead::list)),
+    closed("/console/dead/{queue}/{action}", || get(dead::confirm)),
+    change("/console/dead/{queue}/{action}", Right::Operate, || post(dead::carry_out)),
     page("/console/audit", || get(audit::show)),
     page("/console/events", || get(live::stream)),
     page("/console/revisions", || get(live::poll)),

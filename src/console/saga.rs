@@ -19,8 +19,8 @@ use crate::console::layout::{Page as Html, page};
 use crate::console::query::{Pairs, encode};
 use crate::console::secrets::Secrets;
 use crate::console::visit::Visit;
-use crate::console::words::{ago, badge, clock, drawing, sentence, short, span};
-use crate::console::{House, actions, audit, history, waterfall};
+use crate::console::words::{ago, badge, clock, drawing, short, span, waits};
+use crate::console::{House, actions, audit, history, migrate, sequence, waterfall};
 use crate::definition::Definition;
 use crate::id::{DefinitionRef, SagaId};
 use crate::message::command::idempotency_key;
@@ -96,6 +96,7 @@ pub(super) async fn show(
     let now = house.now();
     let saga = &dossier.record.saga;
     let mut view = saga_view(&dossier.definition, &dossier.record);
+    view.waiting_for = house.coordinator().waiting_for(&dossier.definition, saga);
     if !saga.paused
         && let Some(waiting) = &mut view.waiting_for
     {
@@ -107,13 +108,17 @@ pub(super) async fn show(
     let (items, audit) = house.past(&dossier).await?;
     let whole = house.coordinator().definition(&saga.definition).await?;
     let graph = Picture::of(&whole).with_states(look(&redacted_look(&view, &dossier.secrets))).svg_in_page();
+    let newest = match saga.state.is_terminal() {
+        true => None,
+        false => house.open_versions(&view.saga).await?.first().copied(),
+    };
     let title = saga.key.clone().unwrap_or_else(|| format!("…{}", short(&view.id)));
     let body = html! {
         div data-live="saga" data-id=(view.id) data-rev=(view.revision) {
-            (headline(&visit, &dossier, &view, &title, now))
+            (headline(&visit, &dossier, &view, &title, newest, now))
             (asked(&pairs, &view, &items))
             (reason(&dossier, &view))
-            (actions::bar(&visit, &dossier, now))
+            (actions::bar(&house, &visit, &dossier, now))
             div.columns {
                 section aria-labelledby="graph-title" { h2 #graph-title { "Steps" }
                     div.graph.scroll tabindex="0" role="region" aria-label="The steps as a graph" { (drawing(graph)) }
@@ -121,6 +126,9 @@ pub(super) async fn show(
                 section aria-labelledby="table-title" { h2 #table-title { "Where each step stands" } (steps(&visit, &dossier, &view, now)) }
             }
             section aria-labelledby="time-title" { h2 #time-title { "Over time" } (waterfall::draw(&dossier.record.commands, &items, saga.ended_at.unwrap_or(now))) }
+            section aria-labelledby="sequence-title" { h2 #sequence-title { "Across services" }
+                details #sequence open[pairs.get("sequence").is_some()] { summary { "Messages as a sequence diagram" } (sequence::draw(&dossier.record.commands, &items)) }
+            }
             section aria-labelledby="history" {
                 (history::show(&items, Form::of(pairs.get("history")), &dossier.secrets))
                 p { a href=(visit.to(&format!("sagas/{}/history.json", view.id))) download { "Download the history" } }
@@ -148,7 +156,14 @@ fn redacted_look(view: &SagaView, secrets: &Secrets) -> SagaView {
     view
 }
 
-fn headline(visit: &Visit, dossier: &Dossier, view: &SagaView, title: &str, now: Timestamp) -> Markup {
+fn headline(
+    visit: &Visit,
+    dossier: &Dossier,
+    view: &SagaView,
+    title: &str,
+    newest: Option<u32>,
+    now: Timestamp,
+) -> Markup {
     let saga = &dossier.record.saga;
     let definition = format!("definitions/{}/{}", encode(&view.saga), view.version);
     html! {
@@ -158,7 +173,7 @@ fn headline(visit: &Visit, dossier: &Dossier, view: &SagaView, title: &str, now:
             div.states { (badge(&view.state)) @if view.paused { (badge("paused")) } }
         }
         dl.facts {
-            div { dt { "Definition" } dd { a href=(visit.to(&definition)) { (view.saga) " v" (view.version) } } }
+            div { dt { "Definition" } dd { a href=(visit.to(&definition)) { (view.saga) " v" (view.version) } " " (migrate::link(visit, &view.id, view.version, newest, "")) } }
             div { dt { "Id" } dd { code { (view.id) } " " button.quiet.copy type="button" data-copy=(view.id) hidden { "Copy" } } }
             div { dt { "Started" } dd { (ago(view.created_at, now)) " " span.soft { (clock(view.created_at)) } } }
             @match saga.ended_at {
@@ -175,7 +190,7 @@ fn headline(visit: &Visit, dossier: &Dossier, view: &SagaView, title: &str, now:
 }
 
 /// A link out, where it is one that a browser can follow harmlessly.
-fn link(address: &str) -> Markup {
+pub(super) fn link(address: &str) -> Markup {
     let is_web = address.starts_with("https://") || address.starts_with("http://");
     html! {
         @if is_web { a href=(address) rel="noreferrer noopener external" { (address) } } @else { code { (address) } }
@@ -186,9 +201,8 @@ fn link(address: &str) -> Markup {
 fn asked(pairs: &Pairs, view: &SagaView, items: &[HistoryItem]) -> Markup {
     let revision: Option<u32> = pairs.get("revision").and_then(|revision| revision.parse().ok());
     let (Some(word), Some(revision)) = (pairs.get("asked"), revision) else { return html! {} };
-    let Some(word) = actions::WORDS.iter().find(|(known, ..)| *known == word).map(|(known, ..)| *known) else {
-        return html! {};
-    };
+    let mut words = actions::WORDS.iter().map(|(known, ..)| *known).chain(["migrate"]);
+    let Some(word) = words.find(|known| *known == word) else { return html! {} };
     let is_over = matches!(view.state.as_str(), "COMPLETED" | "COMPENSATED" | "ABANDONED");
     let has_answer = items
         .iter()
@@ -199,6 +213,7 @@ fn asked(pairs: &Pairs, view: &SagaView, items: &[HistoryItem]) -> Markup {
         "pause" => view.paused,
         "resume" => !view.paused,
         "skip" => view.stuck.is_none(),
+        "migrate" => true,
         _ => false,
     };
     html! {
@@ -218,7 +233,7 @@ fn reason(dossier: &Dossier, view: &SagaView) -> Markup {
     html! {
         div class={ "reason " (view.state.to_ascii_lowercase()) } {
             @if let Some(waiting) = &view.waiting_for {
-                p.sentence { span.soft { "Waiting for " } (sentence(&secrets.text(waiting))) "." }
+                p.sentence { (waits(&secrets.text(waiting))) }
             } @else {
                 p.sentence { (ended(view)) }
             }

@@ -1,32 +1,39 @@
 //! The list of sagas, filtered by what stands in the address.
 
-use axum::extract::State;
-use chrono::{DateTime, TimeDelta, Utc};
-use maud::{Markup, html};
+use std::collections::{BTreeMap, BTreeSet};
 
+use axum::extract::State;
+use maud::{Markup, html};
+use serde_json::Value;
+
+use crate::api::Right;
+use crate::api::filter::{FILTERS, STATUSES, saga_filter};
+use crate::api::query::Query;
 use crate::api::saga_view::summary;
 use crate::client::views::SagaSummaryView;
 use crate::clock::Timestamp;
-use crate::console::House;
 use crate::console::failure::Failure;
 use crate::console::layout::{Page as Html, empty, page};
 use crate::console::query::Pairs;
 use crate::console::visit::Visit;
-use crate::console::words::{ago, badge, command_line, number, sentence, shell, short};
+use crate::console::words::{ago, badge, command_line, number, sentence, shell, short, span};
+use crate::console::{House, migrate};
+use crate::coordinator::overview::MOST;
+use crate::definition::source::to_json;
 use crate::id::SagaId;
 use crate::saga::StepState;
-use crate::store::overview::{FieldIs, SEARCHED, STATES};
+use crate::store::overview::{SEARCHED, STATES};
 use crate::store::{Page, SagaFilter};
 
 /// Sagas of a page.
 const ROWS: u32 = 50;
-/// Statuses of steps, in the order in which people look for them.
-const STATUSES: [&str; 8] =
-    ["failed", "unknown", "pending", "compensating", "waiting", "verified", "compensated", "skipped"];
+/// Words that a field of the filter offers, at most.
+const OFFERED: usize = 100;
 /// Views that everybody has.
-const VIEWS: [(&str, &str); 5] = [
+const VIEWS: [(&str, &str); 6] = [
     ("Everything", ""),
     ("Needs a person", "state=STUCK"),
+    ("Undoing is stuck", "state=STUCK&status=compensating"),
     ("Under way", "state=RUNNING&state=COMPENSATING"),
     ("Paused", "paused=true"),
     ("Unknown outcomes", "status=unknown"),
@@ -43,72 +50,10 @@ struct Row {
 ///
 /// # Errors
 /// What in it makes no sense.
-pub(super) fn filter(pairs: &Pairs, now: Timestamp) -> Result<SagaFilter, Failure> {
-    let wrong = |name: &str, help: &str| {
-        Failure::wrong("The filter makes no sense", format!("`{name}`: {help}")).back("sagas", "All sagas")
-    };
-    let states: Vec<String> = pairs.all("state").map(str::to_owned).collect();
-    if let Some(state) = states.iter().find(|state| !STATES.contains(&state.as_str())) {
-        return Err(wrong("state", &format!("`{state}` is no state; there are {}", STATES.join(", "))));
-    }
-    let number = |name: &str| match pairs.get(name) {
-        Some(text) => text.parse().map(Some).map_err(|_| wrong(name, "a whole number is wanted")),
-        None => Ok(None),
-    };
-    let at = |name: &str| match pairs.get(name) {
-        Some(text) => time(text, now)
-            .map(Some)
-            .ok_or_else(|| wrong(name, "a time like 2026-11-23T14:00:00Z or a span like 90m, 24h, 7d is wanted")),
-        None => Ok(None),
-    };
-    let status = pairs.get("status").map(str::to_owned);
-    if status.as_ref().is_some_and(|status| !STATUSES.contains(&status.as_str())) {
-        return Err(wrong("status", &format!("statuses of steps are {}", STATUSES.join(", "))));
-    }
-    let field =
-        match pairs.get("field") {
-            Some(text) => Some(field(text).ok_or_else(|| {
-                wrong("field", "write a path into the input and its value, for example customer.id=c-7")
-            })?),
-            None => None,
-        };
-    Ok(SagaFilter {
-        definition: pairs.get("saga").map(str::to_owned),
-        states,
-        key: pairs.get("key").map(str::to_owned),
-        since: at("since")?,
-        paused: pairs.get("paused").map(|paused| paused == "true"),
-        version: number("version")?,
-        until: at("until")?,
-        step_status: status,
-        error_type: pairs.get("error").map(str::to_owned),
-        stuck_step: number("at")?.and_then(|step| u16::try_from(step).ok()),
-        field,
-    })
-}
-
-fn field(text: &str) -> Option<FieldIs> {
-    let (path, value) = text.split_once('=')?;
-    let path: Vec<String> = path.trim().trim_start_matches("input.").split('.').map(str::to_owned).collect();
-    let is_sane = path.len() <= 16 && path.iter().all(|name| !name.is_empty());
-    is_sane.then(|| FieldIs { path, value: value.trim().to_owned() })
-}
-
-/// A time, or how long ago.
-fn time(text: &str, now: Timestamp) -> Option<Timestamp> {
-    if let Ok(time) = text.parse::<DateTime<Utc>>() {
-        return Some(time);
-    }
-    let unit = text.chars().last().filter(char::is_ascii)?;
-    let count: i64 = text.get(..text.len() - 1)?.parse().ok().filter(|count| (0..100_000).contains(count))?;
-    let delta = match unit {
-        's' => TimeDelta::seconds(count),
-        'm' => TimeDelta::minutes(count),
-        'h' => TimeDelta::hours(count),
-        'd' => TimeDelta::days(count),
-        _ => return None,
-    };
-    now.checked_sub_signed(delta)
+fn filter(pairs: &Pairs, now: Timestamp) -> Result<SagaFilter, Failure> {
+    let given = pairs.0.iter().map(|(name, value)| (name.clone(), value.trim().to_owned())).collect();
+    saga_filter(&Query::of(given), now)
+        .map_err(|problem| Failure::wrong("The filter makes no sense", problem.detail()).back("sagas", "All sagas"))
 }
 
 pub(super) async fn show(State(house): State<House>, visit: Visit, pairs: Pairs) -> Result<Html, Failure> {
@@ -128,15 +73,15 @@ pub(super) async fn show(State(house): State<House>, visit: Visit, pairs: Pairs)
     for found in found {
         rows.extend(row(&house, found.saga).await?);
     }
-    let names = names(&house).await?;
+    let known = known(&house).await?;
     let address = pairs.without(&["after"]);
     let body = html! {
         div.headline { h1 { "Sagas" } (views(&visit, &address)) }
-        (filters(&visit, &pairs, &names))
+        (filters(&visit, &pairs, &known))
         @if filter.is_search() {
             p.soft.note { "Step status, error type, place and field are looked for among the newest " (number(u64::from(SEARCHED))) " sagas that match the rest; a time or a state narrows that down." }
         }
-        @if rows.is_empty() { (nothing(&filter, after.is_some())) } @else { (table(&visit, &pairs, &rows, now)) }
+        @if rows.is_empty() { (nothing(&filter, after.is_some())) } @else { (table(&visit, &pairs, &rows, &known, now)) }
         nav.pages aria-label="Pages" {
             @if after.is_some() { a.button href=(visit.to(&format!("sagas?{address}"))) { "Newest" } }
             @if let Some(next) = &next {
@@ -162,14 +107,47 @@ async fn row(house: &House, saga: crate::saga::Saga) -> Result<Option<Row>, Fail
     let steps =
         definition.steps.iter().zip(&saga.steps).filter(|(_, state)| !saga.state.is_terminal() && is_current(state));
     let current = steps.map(|(step, _)| step.name.clone()).collect();
-    Ok(Some(Row { view: summary(&definition, &saga), current }))
+    let waiting_for = house.coordinator().waiting_for(&definition, &saga);
+    Ok(Some(Row { view: SagaSummaryView { waiting_for, ..summary(&definition, &saga) }, current }))
 }
 
-async fn names(house: &House) -> Result<Vec<String>, Failure> {
-    let mut names: Vec<String> =
-        house.store().definitions(None).await?.into_iter().map(|record| record.reference.name).collect();
-    names.dedup();
-    Ok(names)
+/// What filters and rows are completed from.
+#[derive(Default)]
+struct Known {
+    /// The newest version of each definition that takes in sagas.
+    newest: BTreeMap<String, Option<u32>>,
+    /// Types of the errors that sagas are stuck with.
+    errors: BTreeSet<String>,
+    /// Members of inputs that the definitions' schemas name and do not mark as sensitive.
+    fields: BTreeSet<String>,
+}
+
+async fn known(house: &House) -> Result<Known, Failure> {
+    let mut known = Known::default();
+    for record in house.store().definitions(None).await? {
+        let newest = known.newest.entry(record.reference.name).or_default();
+        if record.deprecated.is_none() {
+            *newest = (*newest).max(Some(record.reference.version));
+        }
+        if let Some(definition) = to_json(&record.source) {
+            fields(&definition["input"]["schema"], "", &mut known.fields);
+        }
+    }
+    known.errors.extend(house.store().stuck_groups(MOST).await?.into_iter().map(|group| group.error));
+    Ok(known)
+}
+
+fn fields(schema: &Value, before: &str, found: &mut BTreeSet<String>) {
+    for (name, schema) in schema["properties"].as_object().into_iter().flatten() {
+        if found.len() >= OFFERED || before.matches('.').count() > 2 || schema["sensitive"] == true {
+            continue;
+        }
+        if schema["properties"].is_object() {
+            fields(schema, &format!("{before}{name}."), found);
+        } else {
+            found.insert(format!("{before}{name}="));
+        }
+    }
 }
 
 fn views(visit: &Visit, address: &str) -> Markup {
@@ -181,17 +159,28 @@ fn views(visit: &Visit, address: &str) -> Markup {
             span data-views {}
             button.quiet type="button" data-save-view hidden { "Save this view" }
         }
+        dialog #save-view aria-labelledby="save-view-title" {
+            h2 #save-view-title { "Save this view" }
+            form method="dialog" {
+                label { span { "Its name, kept in this browser" } input type="text" name="view" maxlength="40" required autocomplete="off"; }
+                div.buttons { button.primary value="save" { "Save" } button.quiet value="" formnovalidate { "Cancel" } }
+            }
+        }
     }
 }
 
-fn filters(visit: &Visit, pairs: &Pairs, names: &[String]) -> Markup {
+fn filters(visit: &Visit, pairs: &Pairs, known: &Known) -> Markup {
     let value = |name: &'static str| pairs.get(name).unwrap_or_default();
     let has_more = ["version", "since", "until", "status", "error", "at", "field", "paused"]
         .iter()
         .any(|name| pairs.get(name).is_some());
-    let text = |name: &'static str, label: &str, hint: &str| {
+    let text = |name: &'static str, label: &str, hint: &str, list: Option<&BTreeSet<String>>| {
+        let offered = list.map(|_| format!("known-{name}"));
         html! {
-            label { span { (label) } input type="text" name=(name) value=(value(name)) placeholder=(hint) autocomplete="off" spellcheck="false"; }
+            label { span { (label) } input type="text" name=(name) value=(value(name)) placeholder=(hint) list=[offered.as_ref()] autocomplete="off" spellcheck="false"; }
+            @if let (Some(list), Some(offered)) = (list, &offered) {
+                datalist id=(offered) { @for word in list.iter().take(OFFERED) { option value=(word) {} } }
+            }
         }
     };
     html! {
@@ -206,27 +195,27 @@ fn filters(visit: &Visit, pairs: &Pairs, names: &[String]) -> Markup {
                 label { span { "Definition" }
                     select name="saga" {
                         option value="" { "any" }
-                        @for name in names { option value=(name) selected[value("saga") == name] { (name) } }
+                        @for name in known.newest.keys() { option value=(name) selected[value("saga") == name] { (name) } }
                     }
                 }
-                (text("key", "Key", "exactly"))
+                (text("key", "Key", "exactly", None))
                 button.primary { "Filter" }
                 @if !pairs.without(&["after"]).is_empty() { a.button.quiet href=(visit.to("sagas")) { "Clear" } }
             }
             details.more open[has_more] {
                 summary { "More filters" }
                 div.fields {
-                    (text("version", "Version", "1"))
-                    (text("since", "Started since", "24h or a time"))
-                    (text("until", "Started before", "1h or a time"))
+                    (text("version", "Version", "1", None))
+                    (text("since", "Started since", "24h or a time", None))
+                    (text("until", "Started before", "1h or a time", None))
                     label { span { "A step is" }
                         select name="status" {
                             option value="" { "any" }
                             @for status in STATUSES { option value=(status) selected[value("status") == status] { (status) } }
                         }
                     }
-                    (text("error", "Error type", "card-declined"))
-                    (text("field", "Input field", "customer.id=c-7"))
+                    (text("error", "Error type", "card-declined", Some(&known.errors)))
+                    (text("field", "Input field", "customer.id=c-7", Some(&known.fields)))
                     label { span { "Paused" }
                         select name="paused" {
                             option value="" { "any" }
@@ -234,7 +223,7 @@ fn filters(visit: &Visit, pairs: &Pairs, names: &[String]) -> Markup {
                             option value="false" selected[value("paused") == "false"] { "no" }
                         }
                     }
-                    @if !value("at").is_empty() { (text("at", "Stuck at step number", "0")) }
+                    @if !value("at").is_empty() { (text("at", "Stuck at step number", "0", None)) }
                 }
             }
         }
@@ -260,7 +249,7 @@ fn nothing(filter: &SagaFilter, is_later_page: bool) -> Markup {
     }
 }
 
-fn table(visit: &Visit, pairs: &Pairs, rows: &[Row], now: Timestamp) -> Markup {
+fn table(visit: &Visit, pairs: &Pairs, rows: &[Row], known: &Known, now: Timestamp) -> Markup {
     html! {
         form method="post" action=(visit.to("selection")) data-selection {
             input type="hidden" name="csrf" value=(visit.csrf);
@@ -274,20 +263,20 @@ fn table(visit: &Visit, pairs: &Pairs, rows: &[Row], now: Timestamp) -> Markup {
                         th scope="col" { "At" } th scope="col" { "Waiting for" }
                     } }
                     tbody {
-                        @for row in rows { (line(visit, row, now)) }
+                        @for row in rows { (line(visit, row, known, now)) }
                     }
                 }
             }
             div.selection {
                 span data-selected { }
-                button name="scope" value="selected" { "Look at the selected" }
-                button name="scope" value="all" { "Look at all that match" }
+                button name="scope" value="selected" { "Act on the selected…" }
+                button name="scope" value="all" { "Act on all that match…" }
             }
         }
     }
 }
 
-fn line(visit: &Visit, row: &Row, now: Timestamp) -> Markup {
+fn line(visit: &Visit, row: &Row, known: &Known, now: Timestamp) -> Markup {
     let saga = &row.view;
     let name = saga.key.as_deref().unwrap_or_else(|| short(&saga.id));
     html! {
@@ -298,45 +287,40 @@ fn line(visit: &Visit, row: &Row, now: Timestamp) -> Markup {
             th.key scope="row" { a href=(visit.to(&format!("sagas/{}", saga.id))) { @if saga.key.is_none() { "…" } (name) } }
             td.tight { (ago(saga.created_at, now)) }
             td { @if row.current.is_empty() { span.soft { "–" } } @else { code { (row.current.join(", ")) } } }
-            td.wide { @if let Some(waiting) = &saga.waiting_for { (sentence(waiting)) } @else { span.soft { "nothing: it has ended" } } }
+            td.wide {
+                @match (&saga.waiting_for, saga.ended_at) {
+                    (Some(waiting), _) => (sentence(waiting)),
+                    (None, Some(end)) => span.soft { "nothing: it ended after " (span(end.signed_duration_since(saga.created_at))) },
+                    (None, None) => span.soft { "nothing: it has ended" },
+                }
+                (cures(visit, saga, name, known))
+            }
         }
     }
 }
 
-/// The command line that lists the same, as far as it knows the filters.
+/// What cures a stuck saga, one step from the list: each link leads to what it would do.
+fn cures(visit: &Visit, saga: &SagaSummaryView, name: &str, known: &Known) -> Markup {
+    let Some(stuck) = saga.stuck.as_ref().filter(|_| visit.may(Right::Operate)) else { return html! {} };
+    let can = |word: &str| stuck.actions.iter().any(|action| action == word);
+    let newest = known.newest.get(&saga.saga).copied().flatten();
+    html! {
+        div.inline {
+            @for (word, label) in [("retry", "Retry…"), ("skip", "Skip…"), ("compensate", "Compensate…")] {
+                @if can(word) { a href=(visit.to(&format!("sagas/{}/{word}", saga.id))) { (label) " " span.unseen { (name) } } }
+            }
+            (migrate::link(visit, &saga.id, saga.version, newest, name))
+        }
+    }
+}
+
+/// The command line that lists the same.
 fn as_command(pairs: &Pairs) -> String {
     let mut line = "amends sagas list".to_owned();
-    for (name, flag) in [("saga", "--saga"), ("key", "--key"), ("since", "--since")] {
-        if let Some(value) = pairs.get(name) {
-            line.push_str(&format!(" {flag} {}", shell(value)));
+    for name in FILTERS {
+        for value in pairs.all(name).take(if name == "state" { STATES.len() } else { 1 }) {
+            line.push_str(&format!(" --{name}={}", shell(value)));
         }
-    }
-    for state in pairs.all("state") {
-        line.push_str(&format!(" --state {}", shell(state)));
     }
     line
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_field_is_a_path_and_a_value() {
-        let found = field("input.customer.id = a=b").expect("a field");
-        assert_eq!((found.path, found.value.as_str()), (vec!["customer".to_owned(), "id".to_owned()], "a=b"));
-        for wrong in ["customer", "=x", "a..b=1"] {
-            assert_eq!(field(wrong), None, "{wrong}");
-        }
-    }
-
-    #[test]
-    fn times_are_exact_or_ago() {
-        let now: Timestamp = "2026-11-23T14:00:00Z".parse().expect("a time");
-        assert_eq!(time("90m", now), "2026-11-23T12:30:00Z".parse().ok());
-        assert_eq!(time("2026-11-23T12:30:00Z", now), "2026-11-23T12:30:00Z".parse().ok());
-        for wrong in ["", "h", "-1h", "1ü", "99999999h", "1y"] {
-            assert_eq!(time(wrong, now), None, "{wrong}");
-        }
-    }
 }

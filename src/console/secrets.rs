@@ -72,6 +72,11 @@ impl Secrets {
         }
     }
 
+    /// Whether nothing is hidden.
+    pub(super) fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
     /// Whether a member of this name is hidden.
     pub(super) fn hides_member(&self, name: &str) -> bool {
         self.names.contains(name)

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use crate::client::views::HistoryItem;
 use crate::clock::Timestamp;
-use crate::console::words::span;
+use crate::console::words::{cut, span};
 use crate::store::OutboxEntry;
 
 const LABEL: i64 = 210;
@@ -48,7 +48,7 @@ pub(super) fn draw(commands: &[OutboxEntry], items: &[HistoryItem], end: Timesta
                     g {
                         title { (entry.step) " " (entry.direction) ": " (outcome) " after " (span(took)) }
                         text.row-name x="0" y=(y + 17) {
-                            (if entry.direction.as_str() == "compensation" { "↩ " } else { "" }) (cut(&entry.step))
+                            (if entry.direction.as_str() == "compensation" { "↩ " } else { "" }) (cut(&entry.step, 28))
                         }
                         rect class={ "span " (outcome) " " (entry.direction) } x=(from) y=(y + 5) width=((to - from).max(3)) height="16" rx="3" {}
                         @for (attempt, sent) in attempts(items, entry) {
@@ -64,8 +64,8 @@ pub(super) fn draw(commands: &[OutboxEntry], items: &[HistoryItem], end: Timesta
     }
 }
 
-/// When attempts after the first were sent.
-fn attempts(items: &[HistoryItem], entry: &OutboxEntry) -> Vec<(u32, Timestamp)> {
+/// When its attempts were sent.
+pub(super) fn attempts(items: &[HistoryItem], entry: &OutboxEntry) -> Vec<(u32, Timestamp)> {
     let is_of = |item: &&HistoryItem| {
         item.kind == "sent"
             && item.step.as_ref() == Some(&entry.step)
@@ -74,13 +74,4 @@ fn attempts(items: &[HistoryItem], entry: &OutboxEntry) -> Vec<(u32, Timestamp)>
             && entry.verified.as_ref().is_none_or(|verified| item.at <= verified.at)
     };
     items.iter().filter(is_of).filter_map(|item| Some((item.attempt?, item.at))).take(40).collect()
-}
-
-fn cut(name: &str) -> String {
-    if name.chars().count() <= 28 {
-        return name.to_owned();
-    }
-    let mut short: String = name.chars().take(27).collect();
-    short.push('…');
-    short
 }

@@ -47,22 +47,23 @@ pub(super) fn ago(at: Timestamp, now: Timestamp) -> Markup {
         delta if delta < TimeDelta::zero() => format!("in {}", span(-delta)),
         delta => format!("{} ago", span(delta)),
     };
-    time(at, &words)
+    time(at, &words, "ago")
 }
 
 /// A time in UTC.
 pub(super) fn clock(at: Timestamp) -> Markup {
-    time(at, &at.format("%Y-%m-%d %H:%M:%S").to_string())
+    time(at, &at.format("%Y-%m-%d %H:%M:%S").to_string(), "clock")
 }
 
 /// The time of a day.
 pub(super) fn time_of_day(at: Timestamp) -> Markup {
-    time(at, &at.format("%H:%M:%S%.3f").to_string())
+    time(at, &at.format("%H:%M:%S%.3f").to_string(), "day")
 }
 
-fn time(at: Timestamp, words: &str) -> Markup {
+/// `form` is what the switch of times goes by: told as an age, with its date, or without.
+fn time(at: Timestamp, words: &str, form: &str) -> Markup {
     let exact = at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
-    html! { time datetime=(exact) title=(at.format("%Y-%m-%d %H:%M:%S UTC")) { (words) } }
+    html! { time datetime=(exact) data-form=(form) title=(at.format("%Y-%m-%d %H:%M:%S UTC")) { (words) } }
 }
 
 /// A number with a thin space between thousands.
@@ -86,6 +87,24 @@ pub(super) fn up_to(count: u64, most: u32) -> String {
 /// The last part of an id: enough to tell the sagas of one page apart.
 pub(super) fn short(id: &str) -> &str {
     id.get(id.len().saturating_sub(12)..).unwrap_or(id)
+}
+
+/// At most so many characters of a name.
+pub(super) fn cut(name: &str, most: usize) -> String {
+    if name.chars().count() <= most {
+        return name.to_owned();
+    }
+    let mut short: String = name.chars().take(most.saturating_sub(1)).collect();
+    short.push('…');
+    short
+}
+
+/// What a saga waits for as a whole sentence: attempts tell of themselves, everything else is waited for.
+pub(super) fn waits(waiting_for: &str) -> Markup {
+    match waiting_for.strip_prefix('a').filter(|rest| rest.starts_with("ttempt ")) {
+        Some(rest) => html! { "A" (sentence(rest)) "." },
+        None => html! { span.soft { "Waiting for " } (sentence(waiting_for)) "." },
+    }
 }
 
 /// Text with `code` in backticks set as code.
@@ -138,6 +157,14 @@ mod tests {
         assert_eq!(shell("a-b"), "a-b");
         assert_eq!(shell("it's; rm -rf /"), r"'it'\''s; rm -rf /'");
         assert_eq!(shell(""), "''");
+    }
+
+    #[test]
+    fn an_attempt_tells_of_itself_and_everything_else_is_waited_for() {
+        let told = |text: &str| waits(text).into_string();
+        assert_eq!(told("attempt 1 of `pick` timed out"), "Attempt 1 of <code>pick</code> timed out.");
+        assert_eq!(told("a person"), "<span class=\"soft\">Waiting for </span>a person.");
+        assert_eq!(told(""), "<span class=\"soft\">Waiting for </span>.");
     }
 
     #[test]

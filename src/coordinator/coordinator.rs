@@ -17,6 +17,7 @@ use crate::coordinator::latencies::Latencies;
 use crate::coordinator::listeners::Listeners;
 use crate::coordinator::metrics::Metrics;
 use crate::coordinator::outbound::ReturnAddress;
+use crate::coordinator::pauses::Watch;
 use crate::coordinator::plan::Sources;
 use crate::coordinator::publisher::{Publisher, Sinks};
 use crate::coordinator::registry::Registry;
@@ -24,7 +25,8 @@ use crate::coordinator::replies::{DeadLetters, Replies};
 use crate::coordinator::timer::SharedTimer;
 use crate::coordinator::work::{Heard, Item, StartItem, TellItem, Waiting, Work};
 use crate::coordinator::{
-    CoordinatorError, Operate, Registered, Start, StartOutcome, children, declare, recovery, requests, set_back,
+    CoordinatorError, Operate, OperatorAction, Registered, Start, StartOutcome, bulk, children, declare, recovery,
+    requests, set_back,
 };
 use crate::definition::{self, Checked, Definition, Diagnostic, Severity};
 use crate::id::{DefinitionRef, Ids, SagaId};
@@ -58,6 +60,10 @@ pub struct CoordinatorOptions {
     pub compiled: Vec<Arc<Definition>>,
     /// How much each participant is sent at once.
     pub limits: Limits,
+    /// Whether operators may edit the input of a failed command.
+    pub allow_edit: bool,
+    /// How many seconds after the last item of a bulk job it is looked how its sagas stand.
+    pub bulk_check_after: u32,
 }
 
 /// A saga has ended.
@@ -79,6 +85,8 @@ impl Default for CoordinatorOptions {
             ids: Ids::default(),
             compiled: Vec::new(),
             limits: Limits::default(),
+            allow_edit: false,
+            bulk_check_after: bulk::CHECK_AFTER,
         }
     }
 }
@@ -93,7 +101,14 @@ pub(super) struct Inner {
     metrics: Metrics,
     pub(super) registry: Arc<Registry>,
     pub(super) gates: Gates,
+    pub(super) watch: Watch,
+    allow_edit: bool,
+    /// The queue of its replies.
+    pub(super) replies: String,
     declared: declare::Declared,
+    /// Told when there is a bulk job to see to.
+    pub(super) bulk: Arc<Notify>,
+    pub(super) bulk_check_after: u32,
     ids: Ids,
     /// Emptied by `stop`, so that the committer sees the end of its work.
     work: std::sync::Mutex<Option<Lanes>>,
@@ -146,7 +161,7 @@ impl Coordinator {
             dead: dead.clone(),
             stop: stop.clone(),
         };
-        let to = ReturnAddress { keys: keys.clone(), queue: options.replies };
+        let to = ReturnAddress { keys: keys.clone(), queue: options.replies.clone() };
         let sources = Arc::new(Sources { registry: registry.clone(), to, confirms, gates: gates.clone() });
         let (timer, listeners) = (SharedTimer::default(), options.events.then_some(listeners));
         let committer = |(lane, receiver)| Committer {
@@ -168,6 +183,8 @@ impl Coordinator {
             contended: 0,
             settling: None,
         };
+        let watch = Watch { store: store.clone(), gates: gates.clone(), metrics: metrics.clone() };
+        watch.look().await?;
         let committers: Vec<Committer> = receivers.into_iter().enumerate().map(committer).collect();
         if broker.is_volatile() {
             // What was in its queues went with the last process.
@@ -182,6 +199,7 @@ impl Coordinator {
             tasks.spawn(declared.clone().run(store.clone(), registry.clone())).abort_handle(),
             tasks.spawn(replies.run(settler)).abort_handle(),
             tasks.spawn(keeper.run(stop.clone())).abort_handle(),
+            tasks.spawn(watch.clone().run(stop.clone())).abort_handle(),
         ];
         aborts.extend(committers.into_iter().map(|committer| tasks.spawn(committer.run()).abort_handle()));
         let work = std::sync::Mutex::new(Some(work));
@@ -191,7 +209,12 @@ impl Coordinator {
             metrics,
             registry,
             gates,
+            watch,
+            allow_edit: options.allow_edit,
+            replies: options.replies,
             declared,
+            bulk: Arc::default(),
+            bulk_check_after: options.bulk_check_after,
             ids: options.ids,
             work,
             stop: stop.clone(),
@@ -199,6 +222,10 @@ impl Coordinator {
             aborts,
         }));
         coordinator.0.tasks.spawn(set_back::run(coordinator.clone(), noticed, stop.clone()));
+        if coordinator.0.store.bulk().is_some() {
+            let wake = coordinator.0.bulk.clone();
+            coordinator.0.tasks.spawn(bulk::run(coordinator.clone(), wake, stop.clone()));
+        }
         if options.requests {
             coordinator.0.tasks.spawn(requests::run(coordinator.clone(), stop.clone()));
             coordinator.0.tasks.spawn(children::run(coordinator.clone(), keys, stop));
@@ -322,9 +349,26 @@ impl Coordinator {
     /// # Errors
     /// See [`CoordinatorError`]; nothing was done.
     pub async fn operate(&self, operate: Operate) -> Result<Saga, CoordinatorError> {
+        self.may_do(&operate.action)?;
         let (sender, receiver) = oneshot::channel();
-        self.submit(Item::Operate(operate), Waiting::Operator(sender))?;
+        self.submit(Item::Operate(operate, None), Waiting::Operator(sender))?;
         receiver.await.unwrap_or(Err(CoordinatorError::Stopping))
+    }
+
+    /// Whether the settings allow this action.
+    ///
+    /// # Errors
+    /// [`CoordinatorError::EditForbidden`].
+    pub fn may_do(&self, action: &OperatorAction) -> Result<(), CoordinatorError> {
+        match action {
+            OperatorAction::Edit { .. } if !self.0.allow_edit => Err(CoordinatorError::EditForbidden),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether operators may edit the input of a failed command.
+    pub fn allows_edit(&self) -> bool {
+        self.0.allow_edit
     }
 
     pub(super) fn submit(&self, item: Item, waiting: Waiting) -> Result<(), CoordinatorError> {

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use crate::definition::{Definition, Diagnostic};
-use crate::id::{DefinitionRef, SagaId};
+use crate::id::{DefinitionRef, SagaId, Seq};
 use crate::payload::Payload;
-use crate::saga::{Operation, Reason, Saga};
-use crate::store::{SagaRecord, StoreError};
+use crate::saga::{Direction, Operation, Reason, Saga, StepState};
+use crate::store::{OutboxEntry, SagaRecord, StoreError};
 
 /// A saga to start.
 #[derive(Clone, Debug)]
@@ -57,12 +57,43 @@ pub struct Operate {
     pub expected_revision: Option<u32>,
 }
 
+/// The command that an edit would send anew with another input: the newest of its step and direction. None when that could
+/// not even be made, since an expression of the definition failed.
+pub fn original<'r>(record: &'r SagaRecord, definition: &Definition, step: Option<&str>) -> Option<&'r OutboxEntry> {
+    let step = match step {
+        Some(name) => definition.find(name)?,
+        None => record.saga.state.stuck()?.step,
+    };
+    let of =
+        |direction| record.commands.iter().rfind(|entry| entry.step_index == step.0 && entry.direction == direction);
+    match record.saga.steps.get(step.at())? {
+        StepState::Compensating { .. } => of(Direction::Compensation),
+        _ => of(Direction::Action),
+    }
+}
+
+/// The command that an edit is made of: for the audit log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Original {
+    /// Its place in the saga.
+    pub seq: Seq,
+    /// [`Payload::canonical_hash`] of its body.
+    pub sha256: [u8; 32],
+}
+
+impl From<&OutboxEntry> for Original {
+    fn from(entry: &OutboxEntry) -> Self {
+        Self { seq: entry.id.seq, sha256: entry.body.canonical_hash() }
+    }
+}
+
 /// An operator's action, by step name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "as in saga::Operation")]
 pub enum OperatorAction {
     Retry { step: Option<String> },
     Skip { step: Option<String> },
+    Edit { step: Option<String>, input: Payload, original: Option<Original> },
     Compensate,
     Pause,
     Resume,
@@ -169,6 +200,60 @@ pub enum CoordinatorError {
         /// The steps there are.
         known: Vec<String>,
     },
+    /// There is no such queue of dead letters.
+    #[error("there is no queue of dead letters `{queue}`")]
+    UnknownDeadLetters {
+        /// The queue asked for.
+        queue: String,
+        /// Those there are.
+        known: Vec<String>,
+    },
+    /// Dead letters that are no longer there.
+    #[error("{} of `{queue}`: not there any more: {}", ids.len(), ids.join(", "))]
+    DeadLetterGone {
+        /// The queue.
+        queue: String,
+        /// Their ids.
+        ids: Vec<String>,
+    },
+    /// Nobody knows where these dead letters came from.
+    #[error("`{queue}`: nobody knows where these came from: {}", ids.join(", "))]
+    NotReplayable {
+        /// The queue.
+        queue: String,
+        /// Their ids.
+        ids: Vec<String>,
+    },
+    /// The broker could not do it.
+    #[error("{0}")]
+    Broker(String),
+    /// Inputs of commands are not edited here.
+    #[error("inputs of failed commands are not edited on this server: it was not started with --allow-edit")]
+    EditForbidden,
+    /// No registered definition names this participant.
+    #[error("there is no participant `{name}`")]
+    UnknownParticipant {
+        /// The name asked for.
+        name: String,
+        /// Those there are.
+        known: Vec<String>,
+    },
+    /// The participant has no such action in any registered definition.
+    #[error("participant `{participant}` has no action `{action}`")]
+    UnknownAction {
+        /// The participant.
+        participant: String,
+        /// The action asked for.
+        action: String,
+        /// Those there are.
+        known: Vec<String>,
+    },
+    /// It is paused already, or not; or by another pause than the one that was looked at.
+    #[error("nothing was changed: {why}")]
+    PauseConflict {
+        /// How it is.
+        why: String,
+    },
     /// None of the saga's steps waits for this signal.
     #[error("no step waits for the signal `{signal}`")]
     UnknownSignal {
@@ -228,6 +313,14 @@ impl CoordinatorError {
             Self::InvalidDefinition(_) => "DEFINITION_INVALID",
             Self::UnknownSaga(_) | Self::UnknownKey { .. } => "SAGA_UNKNOWN",
             Self::UnknownStep { .. } => "STEP_UNKNOWN",
+            Self::UnknownDeadLetters { .. } => "DEAD_LETTERS_UNKNOWN",
+            Self::DeadLetterGone { .. } => "DEAD_LETTER_GONE",
+            Self::NotReplayable { .. } => "DEAD_LETTER_NOT_REPLAYABLE",
+            Self::Broker(_) => "BROKER_UNAVAILABLE",
+            Self::EditForbidden => "EDIT_FORBIDDEN",
+            Self::UnknownParticipant { .. } => "PARTICIPANT_UNKNOWN",
+            Self::UnknownAction { .. } => "ACTION_UNKNOWN",
+            Self::PauseConflict { .. } => "PAUSE_CONFLICT",
             Self::UnknownSignal { .. } => "SIGNAL_UNKNOWN",
             Self::NotAllowed { .. } => "ACTION_NOT_ALLOWED",
             Self::Moved { .. } => "SAGA_MOVED",
@@ -253,11 +346,26 @@ fn told(reasons: &[Reason]) -> String {
 }
 
 impl OperatorAction {
+    /// The action of this word; `step` is for those that take one.
+    pub fn of(word: &str, step: Option<String>) -> Option<Self> {
+        Some(match word {
+            "retry" => Self::Retry { step },
+            "skip" => Self::Skip { step },
+            "compensate" => Self::Compensate,
+            "pause" => Self::Pause,
+            "resume" => Self::Resume,
+            "cancel" => Self::Cancel,
+            "abandon" => Self::Abandon,
+            _ => return None,
+        })
+    }
+
     /// The word in routes and commands.
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Retry { .. } => "retry",
             Self::Skip { .. } => "skip",
+            Self::Edit { .. } => "edit",
             Self::Compensate => "compensate",
             Self::Pause => "pause",
             Self::Resume => "resume",
@@ -290,6 +398,19 @@ impl OperatorAction {
                     });
                 }
             },
+            Self::Edit { step, input, original: _ } => {
+                let step = match (step, saga.state.stuck()) {
+                    (Some(step), _) => find(step)?,
+                    (None, Some(stuck)) => stuck.step,
+                    (None, None) => {
+                        return Err(CoordinatorError::UnknownStep {
+                            message: "`edit` needs a step unless the saga is stuck at one".to_owned(),
+                            known: known(),
+                        });
+                    }
+                };
+                Operation::Edit { step, input: input.clone() }
+            }
             Self::Compensate => Operation::Compensate,
             Self::Pause => Operation::Pause,
             Self::Resume => Operation::Resume,

@@ -51,7 +51,9 @@ struct Inner {
     commits: Family<Labelled, Counter>,
     batch: Histogram,
     held: Family<OfParticipant, Counter>,
+    bulk: Family<Labelled, Counter>,
     circuits: Family<OfParticipant, Gauge>,
+    pauses: Family<Labels, Gauge>,
     commit_seconds: Histogram,
     publish_batch: Histogram,
     timer_lag: Histogram,
@@ -98,7 +100,9 @@ impl Default for Metrics {
             commits: Family::default(),
             batch: Histogram::new(exponential_buckets(1.0, 2.0, 12)),
             held: Family::default(),
+            bulk: Family::default(),
             circuits: Family::default(),
+            pauses: Family::default(),
             commit_seconds: seconds(),
             publish_batch: Histogram::new(exponential_buckets(1.0, 2.0, 12)),
             timer_lag: seconds(),
@@ -106,6 +110,10 @@ impl Default for Metrics {
             step_seconds: Family::new_with_constructor(seconds),
             gauges: Gauges::default(),
         };
+        for outcome in ["applied", "refused", "failed"] {
+            // There from the start, so that the first one is seen as a rise.
+            drop(inner.bulk.get_or_create(&labelled(outcome)));
+        }
         if let Ok(mut registry) = inner.registry.lock() {
             registry.register("amends_sagas", "Sagas by what happened to them: started, compensating, completed, compensated, stuck, unstuck, abandoned, paused, resumed", inner.sagas.clone());
             registry.register("amends_steps", "Steps by what happened to them: verified, failed, unknown, skipped, compensated, timed-out, retry-asked, contradiction", inner.steps.clone());
@@ -115,9 +123,19 @@ impl Default for Metrics {
                 inner.held.clone(),
             );
             registry.register(
+                "amends_bulk_items",
+                "Sagas of bulk jobs by what became of them: applied, refused, failed",
+                inner.bulk.clone(),
+            );
+            registry.register(
                 "amends_participant_circuit_open",
                 "1 while a participant does nothing but fail, and is only sent probes",
                 inner.circuits.clone(),
+            );
+            registry.register(
+                "amends_participant_paused",
+                "1 while operators have paused a participant, or the action that is named",
+                inner.pauses.clone(),
             );
             registry.register(
                 "amends_replies",
@@ -196,8 +214,18 @@ impl Metrics {
         self.0.held.get_or_create(&OfParticipant { participant: participant.to_owned() }).inc();
     }
 
+    pub(super) fn bulk_item(&self, outcome: &str) {
+        self.0.bulk.get_or_create(&labelled(outcome)).inc();
+    }
+
     pub(super) fn circuit(&self, participant: &str, is_open: bool) {
         self.0.circuits.get_or_create(&OfParticipant { participant: participant.to_owned() }).set(i64::from(is_open));
+    }
+
+    pub(super) fn paused(&self, participant: &str, action: Option<&str>, is_paused: bool) {
+        let labels = [("participant", participant), ("action", action.unwrap_or_default())];
+        let labels: Labels = labels.map(|(name, value)| (name, value.to_owned())).into();
+        self.0.pauses.get_or_create(&labels).set(i64::from(is_paused));
     }
 
     pub(super) fn saga(&self, definition: &str, kind: &str) {

@@ -8,6 +8,7 @@
 //! ```
 
 mod backlog;
+pub mod bulk;
 mod children;
 mod committer;
 mod confirms;
@@ -15,6 +16,7 @@ mod confirms;
 mod coordinator;
 #[cfg(test)]
 mod cost;
+pub mod dead;
 mod declare;
 mod gates;
 pub mod handle;
@@ -27,6 +29,7 @@ mod on_the_way;
 mod outbound;
 pub mod overview;
 pub mod participants;
+pub mod pauses;
 mod plan;
 pub mod preview;
 mod publisher;

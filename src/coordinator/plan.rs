@@ -9,18 +9,20 @@ use chrono::TimeDelta;
 use crate::clock::Timestamp;
 use crate::coordinator::confirms::Confirms;
 use crate::coordinator::gates::{Asked, Gates};
+use crate::coordinator::handle::Original;
 use crate::coordinator::outbound::{self, Outbound, ReturnAddress, answer, first_attempt};
 use crate::coordinator::registry::Registry;
 use crate::coordinator::work::{Heard, Item, MigrateItem, StartItem, TellItem};
-use crate::coordinator::{CoordinatorError, Operate};
+use crate::coordinator::{CoordinatorError, Operate, OperatorAction};
 use crate::definition::{Definition, Work};
-use crate::id::{CommandId, DefinitionRef, SagaId};
+use crate::id::{BulkId, CommandId, DefinitionRef, SagaId};
 use crate::message::command::idempotency_key;
 use crate::payload::Payload;
 use crate::saga::{
-    Direction, Effect, Event, EventKind, Note, Parent, Phase, Reason, ReplyOutcome, Saga, SagaState, Settled, Skip,
-    StepState, expanded_for, migrate, transition,
+    Direction, Effect, Event, EventKind, Note, Operation, Parent, Phase, Reason, ReplyOutcome, Saga, SagaState,
+    Settled, Skip, StepState, expanded_for, migrate, transition,
 };
+use crate::store::bulk::Applied;
 use crate::store::{
     AuditRecord, Changes, HistoryRecord, Loaded, NewCommand, NewSaga, SagaMigration, SagaRecord, SagaUpdate,
     SettledCommand,
@@ -104,7 +106,7 @@ pub(super) fn plan(items: &[Item], loaded: Loaded, sources: &Sources) -> (Change
         planner.plan.verdicts.push(Verdict::Dead("REPLY_SAGA_UNKNOWN"));
         match item {
             Item::Start(start) => planner.start(at, start),
-            Item::Operate(Operate { id, .. }) | Item::Migrate(MigrateItem { id, .. }) => {
+            Item::Operate(Operate { id, .. }, _) | Item::Migrate(MigrateItem { id, .. }) => {
                 let unknown = Err(CoordinatorError::UnknownSaga(*id));
                 planner.plan.verdicts[at] = Verdict::Operated(Box::new(unknown));
                 by_saga.entry(*id).or_default().push(at);
@@ -219,8 +221,9 @@ impl Planner<'_> {
                     }
                     verdict
                 }
-                Item::Operate(operate) => {
-                    Verdict::Operated(Box::new(self.operate(&definition, &mut saga, operate).map(|()| saga.clone())))
+                Item::Operate(operate, job) => {
+                    let operated = self.operate(&definition, &mut saga, operate, *job);
+                    Verdict::Operated(Box::new(operated.map(|()| saga.clone())))
                 }
                 Item::Migrate(item) => {
                     let moved = self.migrate(&mut definition, &mut saga, item);
@@ -257,7 +260,8 @@ impl Planner<'_> {
         });
         let (step, direction) = in_flight?;
         let (participant, definition) = (&*step.participant, &*saga.definition.name);
-        self.sources.gates.admit(&Asked { participant, definition, direction, id }, self.now)
+        let action = direction.action_of(step);
+        self.sources.gates.admit(&Asked { participant, action, definition, direction, id }, self.now)
     }
 
     /// Takes back what was to be sent for this saga, from these places on, and cannot go out now.
@@ -296,8 +300,8 @@ impl Planner<'_> {
                 && due <= self.now
             {
                 let (participant, definition) = (&*step.participant, &*saga.definition.name);
-                let id = CommandId { saga: saga.id, seq: command.seq };
-                self.sources.gates.found(&Asked { participant, definition, direction, id });
+                let (action, id) = (direction.action_of(step), CommandId { saga: saga.id, seq: command.seq });
+                self.sources.gates.found(&Asked { participant, action, definition, direction, id });
             }
         }
     }
@@ -337,6 +341,7 @@ impl Planner<'_> {
         definition: &Arc<Definition>,
         saga: &mut Saga,
         operate: &Operate,
+        job: Option<BulkId>,
     ) -> Result<(), CoordinatorError> {
         if let Some(expected) = operate.expected_revision
             && expected != saga.revision
@@ -352,7 +357,24 @@ impl Planner<'_> {
             state: illegal.state,
             why: illegal.why,
         })?;
-        let detail = serde_json::json!({ "operation": operation, "fromRevision": before, "toRevision": saga.revision });
+        let (at, revision) = (self.now, saga.revision);
+        let mut detail = serde_json::json!({ "fromRevision": before, "toRevision": revision });
+        match &operation {
+            // What it says may be nobody's business who reads the log: the commands have it, and here is which.
+            Operation::Edit { step, input } => {
+                let hash = |hash: [u8; 32]| hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+                detail["operation"] = serde_json::json!({ "operation": "edit", "step": step });
+                detail["sha256"] = hash(input.canonical_hash()).into();
+                if let OperatorAction::Edit { original: Some(Original { seq, sha256 }), .. } = operate.action {
+                    detail["original"] = serde_json::json!({ "seq": seq, "sha256": hash(sha256) });
+                }
+            }
+            _ => detail["operation"] = serde_json::json!(operation),
+        }
+        if let Some(job) = job {
+            detail["bulk"] = serde_json::json!(job);
+            self.changes.bulk.push(Applied { job, saga: saga.id, revision, at });
+        }
         self.changes.audits.push(AuditRecord {
             id: 0,
             at: self.now,

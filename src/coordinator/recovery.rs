@@ -14,7 +14,8 @@ use crate::store::{OutboxEntry, Page, SagaFilter, Store};
 const PAGE: u32 = 500;
 
 /// Sends every PENDING command again, same attempt, same message id. Those of paused sagas stay where they are,
-/// and so does what is held back.
+/// and so does what is held back, or is for
+/// a participant that is paused.
 pub(super) async fn send_pending(
     store: &dyn Store,
     sources: &Sources,
@@ -30,7 +31,8 @@ pub(super) async fn send_pending(
         let is_held = |entry: &OutboxEntry| entry.in_flight.is_some_and(|flight| flight.is_held);
         entries.iter().filter(|entry| is_held(entry)).for_each(|entry| sources.gates.remember(entry));
         let batch = entries.iter().filter(|entry| !entry.is_wait() && !is_held(entry));
-        let batch = batch.filter(|entry| !paused.contains(&entry.id.saga)).filter_map(|entry| {
+        let is_free = |entry: &&OutboxEntry| !sources.gates.pauses().is_paused(&entry.participant, &entry.action);
+        let batch = batch.filter(|entry| !paused.contains(&entry.id.saga)).filter(is_free).filter_map(|entry| {
             let definition = sources.registry.known(&entry.definition)?;
             Some(attempt(&definition, entry, entry.in_flight?.attempt, &sources.to, now))
         });

@@ -30,11 +30,17 @@ pub fn waiting_for(definition: &Definition, saga: &Saga) -> Option<String> {
     Some(if waits.is_empty() { "the coordinator to decide what comes next".to_owned() } else { waits.join("; ") })
 }
 
-/// The services that the saga waits for a reply from, each once.
+/// The services that have to answer before the saga goes on, each once: those that were sent something or will be at the
+/// next try, and the one that it is stuck at.
 pub fn awaited<'a>(definition: &'a Definition, saga: &Saga) -> Vec<&'a str> {
+    let stuck = saga.state.stuck().map(|stuck| stuck.step);
     let mut participants: Vec<&str> = in_flight(definition, saga)
-        .filter(|(_, _, command)| !matches!(command.phase, Phase::BackingOff(_) | Phase::Waiting(_)))
-        .map(|(index, ..)| definition.step(index).participant.as_str())
+        .filter(|(_, _, command)| !matches!(command.phase, Phase::Waiting(_)))
+        .map(|(index, ..)| index)
+        .chain(stuck)
+        .map(|index| definition.step(index))
+        .filter(|step| matches!(step.work, Work::Command))
+        .map(|step| step.participant.as_str())
         .collect();
     participants.sort_unstable();
     participants.dedup();
@@ -97,9 +103,13 @@ fn one(definition: &Definition, saga: &Saga, index: StepIndex, direction: Direct
             Work::Delay | Work::Command | Work::Saga { .. } => format!("{due}, when {name} is over"),
         },
         Phase::BackingOff(_) => {
-            let attempt = attempt(command, command.attempt + 1, policy);
-            let last = command.last.as_ref().map(|last| format!("; the last one failed with {last}"));
-            format!("{attempt} of {name} starts at {due}{}", last.unwrap_or_default())
+            let attempt = attempt(command, command.attempt, policy);
+            let became = match &command.last {
+                Some(last) if last.kind == "timeout" => "timed out".to_owned(),
+                Some(last) => format!("failed with {last}"),
+                None => "is over".to_owned(),
+            };
+            format!("{attempt} of {name} {became}; next try at {due}")
         }
     }
 }
@@ -226,10 +236,15 @@ mod tests {
         let mut command = command(2, Phase::BackingOff(in_seconds(5)));
         command.last = Some(Problem::new("busy", "come back later"));
         let said = said(vec![StepState::Pending { command }]);
-        assert_eq!(
-            said,
-            "attempt 3 of 5 of `pick` starts at 14:00:05 UTC; the last one failed with busy: come back later"
-        );
+        assert_eq!(said, "attempt 2 of 5 of `pick` failed with busy: come back later; next try at 14:00:05 UTC");
+    }
+
+    #[test]
+    fn an_attempt_that_timed_out_is_told_with_the_next_try() {
+        let mut command = command(4, Phase::BackingOff(in_seconds(130)));
+        command.last = Some(Problem::new("timeout", "no reply within 2m"));
+        let said = said(vec![StepState::Pending { command }]);
+        assert_eq!(said, "attempt 4 of 5 of `pick` timed out; next try at 14:02:10 UTC");
     }
 
     #[test]
@@ -281,11 +296,15 @@ mod tests {
     }
 
     #[test]
-    fn only_commands_that_were_sent_await_a_participant() {
+    fn who_was_sent_something_will_be_or_has_made_it_stuck_has_to_answer() {
         let definition = definition(&["pick", "pack"]);
         let backing_off = StepState::Pending { command: command(1, Phase::BackingOff(in_seconds(5))) };
-        let awaiting = StepState::Pending { command: command(1, Phase::Awaiting(in_seconds(5))) };
-        assert!(awaited(&definition, &saga(&definition, vec![backing_off.clone(), StepState::Waiting])).is_empty());
-        assert_eq!(awaited(&definition, &saga(&definition, vec![backing_off, awaiting])), ["warehouse"]);
+        let waiting = StepState::Pending { command: command(1, Phase::Waiting(in_seconds(5))) };
+        assert!(awaited(&definition, &saga(&definition, vec![waiting, StepState::Waiting])).is_empty());
+        assert_eq!(awaited(&definition, &saga(&definition, vec![backing_off, StepState::Waiting])), ["warehouse"]);
+        let mut stuck = saga(&definition, vec![StepState::Waiting, StepState::Waiting]);
+        let (direction, problem) = (Direction::Action, Problem::new("timeout", ""));
+        stuck.state = SagaState::Stuck(Stuck { direction, step: StepIndex(1), problem, since: noon() });
+        assert_eq!(awaited(&definition, &stuck), ["warehouse"]);
     }
 }

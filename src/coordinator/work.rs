@@ -9,7 +9,7 @@ use crate::broker::{Delivery, DeliveryTag};
 use crate::coordinator::gates::Turn;
 use crate::coordinator::{CoordinatorError, Operate, StartOutcome};
 use crate::definition::Definition;
-use crate::id::{CommandId, SagaId, StepIndex};
+use crate::id::{BulkId, CommandId, SagaId, StepIndex};
 use crate::payload::Payload;
 use crate::saga::{EventKind, Parent, ReplyAddress, ReplyOutcome, Saga};
 
@@ -24,7 +24,8 @@ pub(super) struct Work {
 pub(super) enum Item {
     Reply(ReplyItem),
     Start(StartItem),
-    Operate(Operate),
+    /// With the bulk job that it is an item of, if it is one.
+    Operate(Operate, Option<BulkId>),
     Migrate(MigrateItem),
     Tell(TellItem),
 }
@@ -99,7 +100,7 @@ impl Item {
         match self {
             Self::Start(start) => start.id,
             Self::Reply(reply) => reply.command.saga,
-            Self::Operate(operate) => operate.id,
+            Self::Operate(operate, _) => operate.id,
             Self::Migrate(migrate) => migrate.id,
             Self::Tell(tell) => tell.id,
         }

@@ -88,11 +88,12 @@ impl<DB: Inbox> RunningParticipant<DB> {
         self.0.0.counters.snapshot()
     }
 
-    /// Declares its queue and works until `stop` is cancelled or the broker is closed; outlives lost connections to
+    /// Declares its queue, should it not be there, and works until `stop` is cancelled or the broker is closed; outlives lost connections to
     /// broker and database. On a stop it takes nothing new, finishes what runs, replies, settles, and returns.
     ///
     /// # Errors
-    /// Only when the broker will not have the queue: it exists with other arguments, or may not be used.
+    /// Only when the broker will not have the queue: it may not be used, or an exchange exists as another kind. A queue that
+    /// is not there and may not be declared is waited for.
     pub async fn run(&self, stop: CancellationToken) -> Result<(), RunError> {
         self.0.run(stop).await
     }
@@ -171,7 +172,8 @@ impl<L: Ledger> Runner<L> {
 impl<L: Ledger> Inner<L> {
     /// Declares the queue and consumes it, however long the broker is away. `None` when stopped before.
     async fn connect(&self, stop: &CancellationToken) -> Result<Option<Box<dyn Consumer>>, RunError> {
-        let topology = Topology::participant(&self.name);
+        // A coordinator declares it too, once a definition names the participant: a service needs no right to.
+        let topology = Topology::participant(&self.name).if_missing();
         let queue = commands_queue(&self.name);
         // Twice as many as are worked on, so that the next is here when one is done.
         let prefetch = self.limits.concurrency.saturating_mul(2);
@@ -188,7 +190,7 @@ impl<L: Ledger> Inner<L> {
             };
             match connected {
                 Ok(consumer) => return Ok(Some(consumer)),
-                Err(error @ BrokerError::Unreachable { .. }) => {
+                Err(error @ (BrokerError::Unreachable { .. } | BrokerError::Missing { .. })) => {
                     tracing::warn!(participant = self.name, %error, "waiting for the broker");
                 }
                 Err(source) => return Err(RunError::Queue { participant: self.name.clone(), source }),

@@ -95,13 +95,18 @@ impl Machine<'_> {
     pub(super) fn send_action(&mut self, index: StepIndex, generation: u32) {
         match self.body(Some(index), &self.definition.step(index).input) {
             Ok(body) => {
-                let sending = Sending { direction: Direction::Action, generation, compensates: None, body };
-                let command = self.decide(index, sending);
-                self.set(index, StepState::Pending { command });
+                self.send_action_with(index, generation, body);
                 self.take_early_signal(index);
             }
             Err(error) => self.cannot_send(index, generation, &error),
         }
+    }
+
+    /// Sends the step's action with this body.
+    pub(super) fn send_action_with(&mut self, index: StepIndex, generation: u32, body: Payload) {
+        let sending = Sending { direction: Direction::Action, generation, compensates: None, body };
+        let command = self.decide(index, sending);
+        self.set(index, StepState::Pending { command });
     }
 
     /// The command cannot even be made. Nothing was sent, so there is no effect: the same as a refusal, but its
@@ -208,14 +213,21 @@ impl Machine<'_> {
                 "the pivot took effect after it was refused, and nothing undoes it",
             )),
         };
-        let compensation = match body {
-            Ok(body) => {
-                let compensates = Some(owed.generation);
-                let sending = Sending { direction: Direction::Compensation, generation, compensates, body };
-                CompensationState::Pending { command: self.decide(index, sending) }
+        match body {
+            Ok(body) => self.send_compensation_with(index, owed, generation, body),
+            Err(problem) => {
+                let generation = generation - 1;
+                let compensation = CompensationState::Failed { seq: None, attempts: 0, generation, problem };
+                self.set(index, StepState::Compensating { owed, compensation });
             }
-            Err(problem) => CompensationState::Failed { seq: None, attempts: 0, generation: generation - 1, problem },
-        };
+        }
+    }
+
+    /// Sends the step's compensation with this body.
+    pub(super) fn send_compensation_with(&mut self, index: StepIndex, owed: Owed, generation: u32, body: Payload) {
+        let compensates = Some(owed.generation);
+        let sending = Sending { direction: Direction::Compensation, generation, compensates, body };
+        let compensation = CompensationState::Pending { command: self.decide(index, sending) };
         self.set(index, StepState::Compensating { owed, compensation });
     }
 

@@ -133,6 +133,13 @@ pub enum Operation {
         /// The step.
         step: StepIndex,
     },
+    /// Send what the participant has refused once more, with another input; what was sent before stays as it was.
+    Edit {
+        /// The step.
+        step: StepIndex,
+        /// The body of the new command.
+        input: Payload,
+    },
     /// Go backward.
     Compensate,
     /// Send nothing new until resumed.
@@ -151,6 +158,7 @@ impl Operation {
         match self {
             Self::Retry { .. } => "retry",
             Self::Skip { .. } => "skip",
+            Self::Edit { .. } => "edit",
             Self::Compensate => "compensate",
             Self::Pause => "pause",
             Self::Resume => "resume",

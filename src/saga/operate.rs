@@ -1,8 +1,9 @@
 //! What operators can do to one saga.
 
 use crate::clock::Timestamp;
-use crate::definition::Definition;
+use crate::definition::{Definition, Work};
 use crate::id::{Seq, StepIndex};
+use crate::payload::Payload;
 use crate::saga::transition::{IllegalTransition, Machine, transition};
 use crate::saga::{
     CommandState, CompensationState, Event, EventKind, Note, Operation, Outcome, Owed, Phase, Problem, Saga, SagaState,
@@ -15,7 +16,8 @@ impl Machine<'_> {
         if self.saga.state.is_terminal() {
             return Err(self.illegal(word, "it has ended, and what has ended is final"));
         }
-        if let Operation::Retry { step: Some(step) } | Operation::Skip { step } = operation
+        if let Operation::Retry { step: Some(step) } | Operation::Skip { step } | Operation::Edit { step, .. } =
+            operation
             && step.at() >= self.saga.steps.len()
         {
             return Err(self.illegal(word, format!("it has no step number {}", step.at())));
@@ -38,7 +40,7 @@ impl Machine<'_> {
                 self.turn_round(word, "compensated-by-operator", "an operator sent the saga back")?
             }
             Operation::Abandon => self.abandon(),
-            Operation::Retry { .. } if self.saga.paused => {
+            Operation::Retry { .. } | Operation::Edit { .. } if self.saga.paused => {
                 return Err(self.illegal(word, "it is paused: resume it first"));
             }
             Operation::Retry { step: Some(step) } => {
@@ -55,6 +57,7 @@ impl Machine<'_> {
                 }
             }
             Operation::Skip { step } => self.skip(*step)?,
+            Operation::Edit { step, input } => self.edit(*step, input)?,
         }
         Ok(())
     }
@@ -108,6 +111,36 @@ impl Machine<'_> {
             _ => return false,
         }
         true
+    }
+
+    /// Sends what was refused once more, with another body. Only what was refused: of anything else the participant may
+    /// have done, or may yet do, what the body that it has asks for. The generation rises, since its inbox would answer
+    /// the old key from memory.
+    fn edit(&mut self, index: StepIndex, input: &Payload) -> Result<(), IllegalTransition> {
+        let step = self.definition.step(index);
+        if !matches!(step.work, Work::Command) {
+            return Err(self.illegal("edit", format!("step `{}` is no command to a participant", step.name)));
+        }
+        match self.step(index).clone() {
+            StepState::Failed { generation, .. } if !self.is_backward() => {
+                self.send_action_with(index, generation + 1, input.clone());
+            }
+            StepState::Compensating { owed, compensation: CompensationState::Failed { generation, .. } }
+                if step.compensation.action().is_some() =>
+            {
+                self.send_compensation_with(index, owed, generation + 1, input.clone());
+            }
+            StepState::Failed { .. } => {
+                let why = format!("step `{}` was refused, and the saga goes back: nothing is sent for it", step.name);
+                return Err(self.illegal("edit", why));
+            }
+            state => {
+                let (name, status) = (&step.name, state.status().as_str());
+                let why = format!("step `{name}` is {status}, and only what was refused is sent with another input");
+                return Err(self.illegal("edit", why));
+            }
+        }
+        Ok(())
     }
 
     fn skip(&mut self, index: StepIndex) -> Result<(), IllegalTransition> {

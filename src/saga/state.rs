@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Timestamp, after};
-use crate::definition::Definition;
+use crate::definition::{Definition, Step};
 use crate::id::{DefinitionRef, SagaId, Seq, StepIndex};
 use crate::payload::Payload;
 use crate::saga::written;
@@ -138,6 +138,14 @@ impl Direction {
         match self {
             Self::Action => "action",
             Self::Compensation => "compensation",
+        }
+    }
+
+    /// What the participant is asked to do by a step's command of this direction.
+    pub(crate) fn action_of(self, step: &Step) -> &str {
+        match (self, step.compensation.action()) {
+            (Self::Compensation, Some(compensation)) => &compensation.action,
+            _ => &step.action,
         }
     }
 }

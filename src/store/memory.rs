@@ -13,11 +13,12 @@ use crate::payload::Payload;
 use crate::saga::{Direction, Figures, Outcome, Saga, Settled};
 use crate::store::counter::Counter;
 use crate::store::overview::{self, Lifetime, Service, StateCount, StuckGroup};
+use crate::store::pauses::{ParticipantPause, PauseChange, PauseStore};
 use crate::store::{
-    AuditRecord, Changes, Committed, Decide, DefinitionRecord, Deprecation, DeprecationChange, HistoryRecord, Loaded,
-    Migration, NewCommand, NewSaga, OutboxEntry, OutboxFilter, Page, Registration, SagaCount, SagaFilter,
-    SagaMigration, SagaRecord, SagaSummary, SagaUpdate, SettledCommand, Started, Store, StoreError, StoreHealth,
-    Verified, Wants, in_flight, put_outputs,
+    AuditFilter, AuditRecord, Changes, Committed, Decide, DefinitionRecord, Deprecation, DeprecationChange,
+    HistoryRecord, Loaded, Migration, NewCommand, NewSaga, OutboxEntry, OutboxFilter, Page, Registration, SagaCount,
+    SagaFilter, SagaMigration, SagaRecord, SagaSummary, SagaUpdate, SettledCommand, Started, Store, StoreError,
+    StoreHealth, Verified, Wants, in_flight, put_outputs,
 };
 
 /// A store that forgets everything when it is dropped.
@@ -37,6 +38,7 @@ struct State {
     audit: Vec<AuditRecord>,
     definitions: BTreeMap<DefinitionRef, DefinitionRecord>,
     deprecations: Vec<DeprecationChange>,
+    pauses: BTreeMap<(String, Option<String>), ParticipantPause>,
     token_keys: Vec<TokenKey>,
 }
 
@@ -258,7 +260,9 @@ struct Plan {
 
 impl Plan {
     fn of(changes: Changes, outcomes: &[Started]) -> Self {
-        let Changes { starts, updates, commands, settled, history, audits, migrations, deprecations } = changes;
+        // There are no bulk jobs here, and so no items of them.
+        let Changes { starts, updates, commands, settled, history, audits, migrations, deprecations, bulk: _ } =
+            changes;
         let (mut new, mut first_commands, mut first_history) = (Vec::new(), Vec::new(), Vec::new());
         let mut first_settled = Vec::new();
         for (mut start, _) in starts.into_iter().zip(outcomes).filter(|(_, outcome)| **outcome == Started::New) {
@@ -321,7 +325,38 @@ fn page<T, C: PartialOrd>(items: impl Iterator<Item = T>, page: &Page<C>, is_aft
 }
 
 #[async_trait]
+impl PauseStore for MemoryStore {
+    async fn pauses(&self) -> Result<Vec<ParticipantPause>, StoreError> {
+        Ok(self.state.lock().await.pauses.values().cloned().collect())
+    }
+
+    async fn change_pause(&self, change: &PauseChange) -> Result<Option<Timestamp>, StoreError> {
+        let (mut state, now) = (self.state.lock().await, self.clock.now());
+        let name = (change.participant.clone(), change.action.clone());
+        let is_seen = |known: &ParticipantPause| change.seen.is_none_or(|seen| seen == known.since);
+        if change.is_paused == state.pauses.contains_key(&name) || !state.pauses.get(&name).is_none_or(is_seen) {
+            return Ok(None);
+        }
+        if change.is_paused {
+            let (participant, action) = name.clone();
+            let (by, reason) = (change.actor.clone(), change.reason.clone());
+            state.pauses.insert(name, ParticipantPause { participant, action, since: now, by, reason });
+        } else {
+            state.pauses.remove(&name);
+        }
+        let mut row = change.audit(now);
+        row.id = state.audit.len() as u64 + 1;
+        state.audit.push(row);
+        Ok(Some(now))
+    }
+}
+
+#[async_trait]
 impl Store for MemoryStore {
+    fn pauses(&self) -> Option<&dyn PauseStore> {
+        Some(self)
+    }
+
     async fn commit(&self, wants: Wants, decide: Decide) -> Result<Committed, StoreError> {
         let mut state = self.state.lock().await;
         let now = self.clock.now();
@@ -391,9 +426,9 @@ impl Store for MemoryStore {
         Ok(state.history.range((id, 0)..=(id, u32::MAX)).map(|(_, record)| record.clone()).collect())
     }
 
-    async fn audit(&self, id: Option<SagaId>, wanted: &Page<u64>) -> Result<Vec<AuditRecord>, StoreError> {
+    async fn audits(&self, filter: &AuditFilter, wanted: &Page<u64>) -> Result<Vec<AuditRecord>, StoreError> {
         let state = self.state.lock().await;
-        let found = state.audit.iter().rev().filter(|record| id.is_none() || record.saga == id);
+        let found = state.audit.iter().rev().filter(|record| filter.takes(record));
         Ok(page(found, wanted, |record, after| record.id < *after).into_iter().cloned().collect())
     }
 

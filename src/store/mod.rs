@@ -5,13 +5,18 @@
 //! whole or not at all.
 
 pub mod archive;
+mod audit;
+pub mod bulk;
 mod counter;
+mod definition;
 mod error;
+mod health;
 pub mod memory;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod migrations;
 mod open;
 pub mod overview;
+pub mod pauses;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
@@ -20,6 +25,7 @@ mod row;
 pub mod sqlite;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod task;
+pub mod tokens;
 
 use async_trait::async_trait;
 
@@ -28,9 +34,13 @@ use crate::id::{CommandId, DefinitionRef, SagaId, Seq};
 use crate::message::TokenKey;
 use crate::payload::Payload;
 use crate::saga::{CommandState, Direction, EventKind, Figures, Outcome, Phase, Problem, Saga, Settled};
+pub use audit::{AuditFilter, AuditRecord};
+pub use definition::{DefinitionRecord, Deprecation, Registration};
 pub use error::StoreError;
+pub use health::{Migration, StoreHealth};
 pub use open::{open, open_within};
 use overview::{FieldIs, Lifetime, Service, StateCount, StuckGroup};
+pub use overview::{OutboxFilter, SagaCount};
 
 /// Decides, given the locked sagas, what to write. Runs inside the transaction; pure and quick.
 pub type Decide = Box<dyn FnOnce(Loaded) -> Changes + Send>;
@@ -67,8 +77,13 @@ pub trait Store: Send + Sync + 'static {
     /// What the outbox cannot tell of a saga's past, in order.
     async fn history(&self, id: SagaId) -> Result<Vec<HistoryRecord>, StoreError>;
 
+    /// What people did, newest first.
+    async fn audits(&self, filter: &AuditFilter, page: &Page<u64>) -> Result<Vec<AuditRecord>, StoreError>;
+
     /// What operators did to a saga, or to everything (`None`), newest first.
-    async fn audit(&self, id: Option<SagaId>, page: &Page<u64>) -> Result<Vec<AuditRecord>, StoreError>;
+    async fn audit(&self, id: Option<SagaId>, page: &Page<u64>) -> Result<Vec<AuditRecord>, StoreError> {
+        self.audits(&AuditFilter { saga: id, ..AuditFilter::default() }, page).await
+    }
 
     /// How many sagas there are per definition and state. Terminal ones may be left out where counting them is slow.
     async fn counts(&self) -> Result<Vec<SagaCount>, StoreError>;
@@ -130,6 +145,21 @@ pub trait Store: Send + Sync + 'static {
         None
     }
 
+    /// Where API tokens are kept; `None` in memory.
+    fn tokens(&self) -> Option<&dyn tokens::TokenStore> {
+        None
+    }
+
+    /// Where it is kept which participants are paused; `None` where none can be.
+    fn pauses(&self) -> Option<&dyn pauses::PauseStore> {
+        None
+    }
+
+    /// Where bulk jobs are kept; `None` in memory.
+    fn bulk(&self) -> Option<&dyn bulk::BulkStore> {
+        None
+    }
+
     /// Ends all connections in good order.
     async fn close(&self);
 }
@@ -184,12 +214,14 @@ pub struct Changes {
     pub migrations: Vec<SagaMigration>,
     /// Definition versions that are deprecated from now on, or no longer.
     pub deprecations: Vec<DeprecationChange>,
+    /// Items of bulk jobs that are done with this. One that is closed already has the whole refused.
+    pub bulk: Vec<bulk::Applied>,
 }
 
 impl Changes {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        let Self { starts, updates, commands, settled, history, audits, migrations, deprecations } = self;
+        let Self { starts, updates, commands, settled, history, audits, migrations, deprecations, bulk } = self;
         starts.is_empty()
             && updates.is_empty()
             && commands.is_empty()
@@ -198,6 +230,7 @@ impl Changes {
             && audits.is_empty()
             && migrations.is_empty()
             && deprecations.is_empty()
+            && bulk.is_empty()
     }
 }
 
@@ -305,25 +338,6 @@ pub struct HistoryRecord {
     pub at: Timestamp,
     /// What.
     pub event: EventKind,
-}
-
-/// What an operator did.
-#[derive(Clone, Debug, PartialEq)]
-pub struct AuditRecord {
-    /// Grows; given by the store when written (0 until then).
-    pub id: u64,
-    /// When.
-    pub at: Timestamp,
-    /// Who: the token's name, or `anonymous`.
-    pub actor: String,
-    /// The saga, if it was about one.
-    pub saga: Option<SagaId>,
-    /// What, for example `retry` or `register`.
-    pub action: String,
-    /// Why.
-    pub reason: String,
-    /// The rest, as JSON.
-    pub detail: Payload,
 }
 
 /// What was written.
@@ -486,17 +500,6 @@ impl SagaFilter {
     }
 }
 
-/// Which outbox entries to list. Empty fields do not filter.
-#[derive(Clone, Debug, Default)]
-pub struct OutboxFilter {
-    /// PENDING (`Some(true)`), VERIFIED (`Some(false)`).
-    pub pending: Option<bool>,
-    /// Entries of one saga.
-    pub saga: Option<SagaId>,
-    /// Entries for one participant.
-    pub participant: Option<String>,
-}
-
 /// A part of a list.
 #[derive(Clone, Debug)]
 pub struct Page<Cursor> {
@@ -504,84 +507,6 @@ pub struct Page<Cursor> {
     pub after: Option<Cursor>,
     /// At most this many.
     pub limit: u32,
-}
-
-/// How many sagas of a definition are in a state.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SagaCount {
-    /// The definition's name.
-    pub definition: String,
-    /// The state, as a word of the contract.
-    pub state: String,
-    /// How many.
-    pub count: u64,
-}
-
-/// A registered definition version.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DefinitionRecord {
-    /// Name and version.
-    pub reference: DefinitionRef,
-    /// SHA-256 of its content.
-    pub hash: [u8; 32],
-    /// The text as it was registered.
-    pub source: String,
-    /// When.
-    pub registered_at: Timestamp,
-    /// By whom.
-    pub registered_by: String,
-    /// Set while the version is deprecated: nothing new is started with it. Not written by [`Store::register`].
-    pub deprecated: Option<Deprecation>,
-}
-
-/// Since when, by whom and why a definition version is deprecated.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Deprecation {
-    /// Since when.
-    pub at: Timestamp,
-    /// By whom.
-    pub actor: String,
-    /// Why.
-    pub reason: String,
-}
-
-/// What became of a registration.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Registration {
-    /// It is new.
-    New,
-    /// It was registered before with the same content; the stored record.
-    Same(DefinitionRecord),
-    /// It was registered before with other content, and versions are immutable; the stored record.
-    Different(DefinitionRecord),
-}
-
-/// One migration.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Migration {
-    /// Its number.
-    pub version: i64,
-    /// Its name.
-    pub name: String,
-    /// Its SQL.
-    pub sql: String,
-}
-
-/// What `doctor` shows of a store.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StoreHealth {
-    /// Kind and server version, for example `PostgreSQL 15.18`.
-    pub server: String,
-    /// The newest migration that was applied.
-    pub schema_version: Option<i64>,
-    /// The newest migration that this program knows.
-    pub program_version: i64,
-    /// Whether a commit survives a power cut, as far as settings tell.
-    pub is_durable: bool,
-    /// The settings that decide it, for example `("fsync", "on")`.
-    pub durability: Vec<(String, String)>,
-    /// The database's time.
-    pub now: Timestamp,
 }
 
 /// The seq of each of a saga's commands that is PENDING, with attempt and due time, as its steps tell.

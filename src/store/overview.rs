@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::clock::Timestamp;
-use crate::id::DefinitionRef;
+use crate::id::{DefinitionRef, SagaId};
 use crate::saga::{Direction, Outcome, Saga};
 
 /// The states of the contract, in the order in which people ask for them.
@@ -131,4 +131,26 @@ pub(super) fn matches(saga: &Saga, filter: &super::SagaFilter) -> bool {
         && filter.error_type.as_ref().is_none_or(has_error)
         && filter.stuck_step.is_none_or(|step| saga.state.stuck().is_some_and(|stuck| stuck.step.0 == step))
         && filter.field.as_ref().is_none_or(has_field)
+}
+
+/// How many sagas of a definition are in a state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SagaCount {
+    /// The definition's name.
+    pub definition: String,
+    /// The state, as a word of the contract.
+    pub state: String,
+    /// How many.
+    pub count: u64,
+}
+
+/// Which outbox entries to list. Empty fields do not filter.
+#[derive(Clone, Debug, Default)]
+pub struct OutboxFilter {
+    /// PENDING (`Some(true)`), VERIFIED (`Some(false)`).
+    pub pending: Option<bool>,
+    /// Entries of one saga.
+    pub saga: Option<SagaId>,
+    /// Entries for one participant.
+    pub participant: Option<String>,
 }

@@ -17,7 +17,12 @@ async fn no_change_is_taken_from_elsewhere_or_without_the_sessions_token() {
     let changes: Vec<_> = rows.iter().filter(|row| row.method == "POST").collect();
     assert!(changes.len() >= 5, "{changes:?}");
     for row in changes {
-        let path = row.path.replace("{id}", &id.to_string()).replace("{action}", "abandon");
+        let path = row
+            .path
+            .replace("{id}", &id.to_string())
+            .replace("{action}", "abandon")
+            .replace("{name}", "orders")
+            .replace("{queue}", "a.dead");
         let good = [("csrf", csrf.as_str()), ("revision", &revision), ("reason", "x"), ("token", "x")];
         let none = ask(&house.router, form(&path, None, &good[1..])).await;
         assert_eq!(none.status, 403, "{path} without the token");

@@ -161,11 +161,29 @@ pub async fn write(store: &dyn Store, sagas: Vec<NewSaga>) {
     }
 }
 
-/// `count` sagas of which 3 in a hundred are stuck, in ten ways, and some are under way. Gives one stuck saga per way.
-pub async fn fill(store: &dyn Store, definition: &Arc<Definition>, count: usize) -> Vec<(&'static str, SagaId)> {
+/// The sagas of a house that tests go by.
+#[derive(Clone, Debug, Default)]
+pub struct Filled {
+    /// Stuck ones by way, in the order of [`ways`].
+    pub stuck: [Vec<SagaId>; 10],
+    /// Under way, their pivot not sent yet.
+    pub before_pivot: Vec<SagaId>,
+    /// Under way, past their pivot.
+    pub after_pivot: Vec<SagaId>,
+}
+
+impl Filled {
+    /// One stuck saga per way.
+    pub fn samples(&self) -> Vec<(&'static str, SagaId)> {
+        ways().iter().zip(&self.stuck).map(|((name, _), ids)| (*name, ids[0])).collect()
+    }
+}
+
+/// `count` sagas of which 3 in a hundred are stuck, in ten ways, and some are under way.
+pub async fn fill(store: &dyn Store, definition: &Arc<Definition>, count: usize) -> Filled {
     let now = Clock::System.now();
     let ways = ways();
-    let (mut sagas, mut samples) = (Vec::with_capacity(count), Vec::new());
+    let (mut sagas, mut filled) = (Vec::with_capacity(count), Filled::default());
     for at in 0..count {
         let age = Duration::from_secs(3_500 - (at * 3_400 / count) as u64);
         let start = now - chrono::TimeDelta::from_std(age).expect("a short time");
@@ -177,7 +195,8 @@ pub async fn fill(store: &dyn Store, definition: &Arc<Definition>, count: usize)
         let faults: Vec<Fault> = match (stuck, at % 100) {
             (Some(way), _) => ways[way].1.clone(),
             (None, 10..14) => vec![("pick", Direction::Action, Does::No("out-of-stock"))],
-            (None, 20..22) => vec![("ship", Direction::Action, Does::Leave)],
+            (None, 20) => vec![("pick", Direction::Action, Does::Leave)],
+            (None, 21) => vec![("ship", Direction::Action, Does::Leave)],
             _ => Vec::new(),
         };
         // What is silent takes its time-outs; and what is under way must not be late already.
@@ -187,14 +206,17 @@ pub async fn fill(store: &dyn Store, definition: &Arc<Definition>, count: usize)
             None => start,
         };
         let made = play(definition, input, start, &faults);
-        if let Some(way) = stuck {
-            assert!(made.saga.state.stuck().is_some(), "{}: {:?}", ways[way].0, made.saga.state);
-            if samples.len() == way {
-                samples.push((ways[way].0, made.saga.id));
+        match (stuck, at % 100) {
+            (Some(way), _) => {
+                assert!(made.saga.state.stuck().is_some(), "{}: {:?}", ways[way].0, made.saga.state);
+                filled.stuck[way].push(made.saga.id);
             }
+            (None, 20) => filled.before_pivot.push(made.saga.id),
+            (None, 21) => filled.after_pivot.push(made.saga.id),
+            _ => {}
         }
         sagas.push(made);
     }
     write(store, sagas).await;
-    samples
+    filled
 }

@@ -5,9 +5,14 @@ mod support;
 
 mod browser;
 mod cross_site;
+mod cure;
+mod cures;
 mod hostile;
+mod keyboard;
+mod live;
 mod made;
 mod operate;
 mod pages;
+mod stage;
 mod walk;
 mod webdriver;

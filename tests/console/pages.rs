@@ -37,7 +37,7 @@ async fn every_link_leads_somewhere_below_the_prefix_that_a_proxy_gives() {
     })
     .await;
     assert!(pages > 60, "{pages} of {seen:?}");
-    for place in ["sagas", "definitions", "dead", "audit"] {
+    for place in ["sagas", "bulk", "definitions", "dead", "audit"] {
         assert!(seen.contains(&format!("/ops/amends/console/{place}")), "{place} was not reached");
     }
 }

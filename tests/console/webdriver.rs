@@ -100,7 +100,13 @@ impl Browser {
         self.devtools("Emulation.setEmulatedMedia", json!({ "features": features })).await;
     }
 
+    /// Runs a script in every page before its own.
+    pub async fn before_every_page(&self, script: &str) {
+        self.devtools("Page.addScriptToEvaluateOnNewDocument", json!({ "source": script })).await;
+    }
+
     /// The whole page as PNG.
+    #[allow(dead_code, reason = "`examples/console_shots.rs` takes pictures, tests do not")]
     pub async fn picture(&self) -> Vec<u8> {
         let shot =
             self.devtools("Page.captureScreenshot", json!({ "captureBeyondViewport": true, "format": "png" })).await;

@@ -2,6 +2,7 @@
 //! one of them can get wrong is in the module of its name.
 
 mod archive;
+mod bulk;
 mod commits;
 mod definitions;
 mod due;
@@ -9,10 +10,12 @@ mod figures;
 mod lists;
 mod make;
 mod overview;
+mod pauses;
 mod postgres;
 mod reading;
 mod rig;
 mod schema;
 mod sqlite;
 mod starts;
+mod tokens;
 mod versions;

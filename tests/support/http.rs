@@ -76,6 +76,17 @@ impl House {
         Self::launch(Arc::new(MemoryStore::new(Clock::System)), AuthConfig::default(), options).await
     }
 
+    /// Where operators may edit the inputs of commands that were refused.
+    pub async fn allowing_edits() -> Self {
+        let options = CoordinatorOptions { allow_edit: true, ..CoordinatorOptions::default() };
+        Self::launch(Arc::new(MemoryStore::new(Clock::System)), AuthConfig::default(), options).await
+    }
+
+    /// On a store of the test's own, with options of its own.
+    pub async fn launched(store: Arc<dyn Store>, options: CoordinatorOptions) -> Self {
+        Self::launch(store, AuthConfig::default(), options).await
+    }
+
     async fn launch(store: Arc<dyn Store>, auth: AuthConfig, options: CoordinatorOptions) -> Self {
         let broker: Arc<dyn Broker> = Arc::new(InProcessBroker::new());
         let coordinator = Coordinator::launch(store.clone(), broker.clone(), options).await.expect("it launches");

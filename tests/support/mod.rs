@@ -9,6 +9,7 @@ pub mod queueing;
 pub mod rig;
 pub mod scripted;
 pub mod servers;
+pub mod ways;
 pub mod workshop;
 
 use std::time::Duration;

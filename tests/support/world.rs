@@ -172,7 +172,7 @@ impl World {
             13 => Operation::Compensate,
             14 => Operation::Cancel,
             _ if which.is_multiple_of(4) => Operation::Abandon,
-            _ => return,
+            _ => Operation::Edit { step, input: Payload::from(serde_json::json!({ "edited": which })) },
         };
         self.apply(EventKind::Operated { operation });
     }

@@ -24,6 +24,7 @@ pub use crate::broker::amqp::lapin_client::LapinBroker;
 
 use crate::broker::amqp::frames::Publisher;
 use crate::broker::amqp::lapin_client::Link;
+use crate::broker::browse::Browser;
 use crate::broker::{Broker, BrokerError, Consumer, Published, QueueStatus, Topology};
 use crate::message::Envelope;
 
@@ -85,6 +86,10 @@ impl Broker for AmqpBroker {
 
     async fn queue(&self, queue: &str) -> Result<Option<QueueStatus>, BrokerError> {
         self.asking.queue(queue).await
+    }
+
+    async fn browse(&self, queue: &str) -> Result<Box<dyn Browser>, BrokerError> {
+        self.asking.browse(queue).await
     }
 
     fn is_volatile(&self) -> bool {

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::{pages, text};
 use crate::cli::error::{CliError, Exit};
+use crate::cli::output::Column;
 use crate::cli::remote::Remote;
 use crate::cli::{Context, output};
 use crate::id::SagaId;
@@ -53,11 +54,14 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         let results: Vec<Result<Value, CliError>> = futures_util::stream::iter(moves).buffered(AT_ONCE).collect().await;
         items = results.into_iter().collect::<Result<_, _>>()?;
     }
-    print(context, &items)?;
+    context.output.rows(&json!({ "items": items }), &items, COLUMNS)?;
     let refused = items.iter().filter(|item| item["compatible"] != true).count();
     let fit = items.len() - refused;
     let verb = if reason.is_some() { "moved" } else { "could be moved" };
     output::note(format!("{fit} {verb} to version {}, {refused} refused", args.to));
+    if let (Some(_), Some(stuck)) = (&reason, items.iter().find(|item| item["state"] == "STUCK")) {
+        output::next(&[format!("amends sagas retry {} --reason '...'", text(&stuck["id"]))]);
+    }
     Ok(match (refused, reason) {
         (0, _) => Exit::Done,
         (_, None) => Exit::Holds,
@@ -94,21 +98,14 @@ async fn moved(remote: &Remote, mut item: Value, to: u32, reason: &str) -> Resul
     Ok(item)
 }
 
-fn print(context: &Context, items: &[Value]) -> Result<(), CliError> {
-    context.output.list(&json!({ "items": items }), items, || {
-        output::table(
-            &["id", "state", "from", "to", "fits", "why not"],
-            items.iter().map(|item| {
-                let reasons = item["reasons"].as_array().into_iter().flatten();
-                vec![
-                    text(&item["id"]),
-                    text(&item["state"]),
-                    text(&item["from"]),
-                    text(&item["to"]),
-                    if item["compatible"] == true { "yes" } else { "no" }.to_owned(),
-                    reasons.map(|reason| text(&reason["why"])).collect::<Vec<_>>().join("; "),
-                ]
-            }),
-        )
-    })
-}
+const COLUMNS: &[Column] = &[
+    ("id", |item| text(&item["id"])),
+    ("state", |item| text(&item["state"])),
+    ("from", |item| text(&item["from"])),
+    ("to", |item| text(&item["to"])),
+    ("fits", |item| if item["compatible"] == true { "yes" } else { "no" }.to_owned()),
+    ("why not", |item| {
+        let reasons = item["reasons"].as_array().into_iter().flatten();
+        reasons.map(|reason| text(&reason["why"])).collect::<Vec<_>>().join("; ")
+    }),
+];

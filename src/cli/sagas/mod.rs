@@ -33,8 +33,8 @@ pub enum Command {
     Watch(watch::Args),
     /// Tell a saga of a signal that one of its steps waits for
     Signal(signal::Args),
-    /// Send again what is stuck or waits for its next attempt
-    Retry(operate::Stepwise),
+    /// Send again what is stuck or waits for its next attempt; with --input, what was refused with another input
+    Retry(operate::Retry),
     /// Pass over a step, or over its compensation
     Skip(operate::Stepwise),
     /// Go backward: undo what was done
@@ -61,7 +61,7 @@ pub async fn run(command: Command, context: &Context) -> Result<Exit, CliError> 
         Command::Graph(args) => graph::saga(&args, context).await,
         Command::Watch(args) => watch::run(&args, context).await,
         Command::Signal(args) => signal::run(args, context).await,
-        Command::Retry(args) => operate::stepwise("retry", args, context).await,
+        Command::Retry(args) => operate::retry(args, context).await,
         Command::Skip(args) => operate::stepwise("skip", args, context).await,
         Command::Compensate(args) => operate::run("compensate", args, context).await,
         Command::Pause(args) => operate::run("pause", args, context).await,
@@ -87,6 +87,11 @@ pub struct PageArgs {
 }
 
 impl PageArgs {
+    /// Whether a part of the list was asked for.
+    pub fn is_part(&self) -> bool {
+        self.limit.is_some() || self.cursor.is_some()
+    }
+
     /// Reads the part of the list at `path`.
     pub async fn read(self, remote: &Remote, path: &[&str], mut query: Vec<(&str, String)>) -> Result<Pages, CliError> {
         query.extend(self.limit.map(|limit| ("limit", limit.to_string())));
@@ -163,8 +168,30 @@ pub fn definition(item: &Value) -> String {
     }
 }
 
+/// What an operator may do to a stuck saga: each action that is possible, the first of them tried without effect before.
+pub fn cures(saga: &Value) -> Vec<String> {
+    let id = text(&saga["id"]);
+    let told = saga["stuck"]["actions"].as_array();
+    let can = |word: &str| told.is_none_or(|told| told.iter().any(|action| action == word));
+    let possible: Vec<&str> = ["retry", "skip", "compensate"].into_iter().filter(|word| can(word)).collect();
+    let look = possible.first().map(|word| format!("amends sagas {word} {id} --dry-run"));
+    look.into_iter().chain(possible.iter().map(|word| format!("amends sagas {word} {id} --reason '...'"))).collect()
+}
+
 /// The state that a saga shows, with the pause that may lie over it.
 pub fn state(saga: &Value) -> String {
     let state = text(&saga["state"]);
     if saga["paused"] == true { format!("{state} (paused)") } else { state }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_possible_is_suggested() {
+        let saga = json!({ "id": "7", "stuck": { "actions": ["skip", "pause", "abandon"] } });
+        assert_eq!(cures(&saga), ["amends sagas skip 7 --dry-run", "amends sagas skip 7 --reason '...'"]);
+        assert_eq!(cures(&json!({ "id": "7" })).len(), 4, "an older server does not tell");
+    }
 }

@@ -1,5 +1,7 @@
 //! What an operator does to one saga: each action with a reason, which the audit log keeps.
 
+use std::path::PathBuf;
+
 use serde_json::{Value, json};
 
 use super::{show, state, text};
@@ -26,6 +28,17 @@ pub struct Args {
     if_revision: Option<u32>,
 }
 
+/// The same with a step, and another input.
+#[derive(Debug, clap::Args)]
+pub struct Retry {
+    #[command(flatten)]
+    stepwise: Stepwise,
+    /// A file with JSON to send as the input, instead of what the participant has refused; `-` is stdin. Only where the
+    /// server allows it
+    #[arg(long, value_name = "FILE")]
+    input: Option<PathBuf>,
+}
+
 /// The same with a step.
 #[derive(Debug, clap::Args)]
 pub struct Stepwise {
@@ -36,21 +49,45 @@ pub struct Stepwise {
     step: Option<String>,
 }
 
+/// Sends a step again, perhaps with another input.
+pub async fn retry(retry: Retry, context: &Context) -> Result<Exit, CliError> {
+    let Retry { stepwise: Stepwise { args, step }, input } = retry;
+    let Some(file) = input else { return act("retry", args, step, None, context).await };
+    let name = file.display().to_string();
+    let text = match name.as_str() {
+        "-" => std::io::read_to_string(std::io::stdin()),
+        _ => std::fs::read_to_string(&file),
+    };
+    let text = text.map_err(|error| CliError::unreadable(&name, &error))?;
+    let input = serde_json::from_str(&text)
+        .map_err(|error| CliError::usage(format!("`{}` is not JSON: {error}", output::escape(&name))))?;
+    act("edit", args, step, Some(input), context).await
+}
+
 /// An action on one step.
 pub async fn stepwise(action: &str, stepwise: Stepwise, context: &Context) -> Result<Exit, CliError> {
-    act(action, stepwise.args, stepwise.step, context).await
+    act(action, stepwise.args, stepwise.step, None, context).await
 }
 
 /// An action on the whole saga.
 pub async fn run(action: &str, args: Args, context: &Context) -> Result<Exit, CliError> {
-    act(action, args, None, context).await
+    act(action, args, None, None, context).await
 }
 
-async fn act(action: &str, args: Args, step: Option<String>, context: &Context) -> Result<Exit, CliError> {
+async fn act(
+    action: &str,
+    args: Args,
+    step: Option<String>,
+    input: Option<Value>,
+    context: &Context,
+) -> Result<Exit, CliError> {
     let id = args.id.to_string();
     let mut body = json!({ "reason": args.reason.unwrap_or_default() });
     if let Some(step) = step {
         body["step"] = step.into();
+    }
+    if let Some(input) = input {
+        body["input"] = input;
     }
     let remote = Remote::new(context)?;
     if args.dry_run {
@@ -80,9 +117,13 @@ fn preview(action: &str, found: &Value, context: &Context) -> Result<Exit, CliEr
         true => "no command is sent".to_owned(),
         false => output::table(&["when", "step", "direction", "command", ""], rows),
     })?;
+    for change in found["changes"].as_array().into_iter().flatten() {
+        output::note(format!("{} {}", text(&change["change"]), output::escape(&text(&change["pointer"]))));
+    }
     let (id, state) = (text(&found["id"]), text(&found["state"]));
     let ends = found["ends"].as_str().map_or_else(String::new, |ends| format!(", and in the end {ends}"));
     output::note(format!("nothing was done; after {action}, saga {id} would be {}{ends}", output::escape(&state)));
-    output::next(&[format!("amends sagas {action} {id} --if-revision {} --reason '...'", text(&found["revision"]))]);
+    let command = if action == "edit" { "retry --input FILE" } else { action };
+    output::next(&[format!("amends sagas {command} {id} --if-revision {} --reason '...'", text(&found["revision"]))]);
     Ok(Exit::Done)
 }

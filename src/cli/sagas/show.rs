@@ -94,14 +94,35 @@ pub fn problem(step: &Value) -> String {
 
 /// What an operator may want to do next.
 pub fn suggest(saga: &Value) {
+    output::next(&further(saga));
+}
+
+fn further(saga: &Value) -> Vec<String> {
     let id = text(&saga["id"]);
-    output::next(&match saga["state"].as_str() {
-        Some("STUCK") => vec![
-            format!("amends sagas retry {id} --reason '...'"),
-            format!("amends sagas skip {id} --reason '...'"),
-            format!("amends sagas compensate {id} --reason '...'"),
-        ],
+    if saga["paused"] == true {
+        return vec![format!("amends sagas resume {id} --reason '...'"), format!("amends sagas history {id}")];
+    }
+    match saga["state"].as_str() {
+        Some("STUCK") => super::cures(saga),
         Some("RUNNING" | "COMPENSATING") => vec![format!("amends sagas watch {id}")],
         _ => vec![format!("amends sagas history {id}")],
-    });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_comes_next_fits_the_state() {
+        let next = |state: &str, paused: bool| {
+            further(&json!({ "id": "7", "state": state, "paused": paused })).first().cloned().unwrap_or_default()
+        };
+        assert_eq!(next("RUNNING", false), "amends sagas watch 7");
+        assert_eq!(next("RUNNING", true), "amends sagas resume 7 --reason '...'");
+        assert_eq!(next("STUCK", false), "amends sagas retry 7 --dry-run");
+        assert_eq!(next("COMPLETED", false), "amends sagas history 7");
+    }
 }

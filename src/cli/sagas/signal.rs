@@ -1,6 +1,6 @@
 //! `amends sagas signal`: what a saga waits for from outside.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{show, start, state, text};
 use crate::cli::error::{CliError, Exit};
@@ -27,11 +27,14 @@ pub struct Args {
     /// What the signal says: JSON, `@FILE`, or `-` for standard input
     #[arg(long, value_name = "JSON|@FILE|-")]
     payload: Option<String>,
+    /// Only show the saga that would be told
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// Sends it.
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
-    let Args { names, saga, key, payload } = args;
+    let Args { names, saga, key, payload, dry_run } = args;
     let (mut body, signal) = match (names.as_slice(), saga, key) {
         ([id, signal], None, None) => {
             let id = super::saga_id(id).map_err(|why| CliError::usage(format!("`{}`: {why}", output::escape(id))))?;
@@ -57,6 +60,9 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
                 .help("give JSON in quotes, `@FILE`, or `-` for standard input")
         })?;
     }
+    if dry_run {
+        return would_signal(&body, context).await;
+    }
     let (_, result) = Remote::new(context)?.post(&["v1", "signals"], &body, None).await?;
     let saga = &result["saga"];
     let (id, state) = (text(&saga["id"]), output::escape(&state(saga)).to_string());
@@ -68,5 +74,22 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     });
     show::print(context, saga)?;
     show::suggest(saga);
+    Ok(Exit::Done)
+}
+
+async fn would_signal(body: &Value, context: &Context) -> Result<Exit, CliError> {
+    let remote = Remote::new(context)?;
+    let id = match body["sagaId"].as_str() {
+        Some(id) => id.to_owned(),
+        None => {
+            let query = [("saga", text(&body["saga"])), ("key", text(&body["key"]))];
+            let found = remote.get(&["v1", "sagas"], &query).await?;
+            let id = found["items"][0]["id"].as_str().map(str::to_owned);
+            id.ok_or_else(|| CliError::failed(format!("no saga `{}` has the key `{}`", query[0].1, query[1].1)))?
+        }
+    };
+    let saga = remote.get(&["v1", "sagas", &id], &[]).await?;
+    show::print(context, &saga)?;
+    output::note(format!("nothing was done; saga {id} would be told of `{}`", output::escape(&text(&body["signal"]))));
     Ok(Exit::Done)
 }

@@ -8,6 +8,7 @@ use super::{text, watch};
 use crate::cli::error::{CliError, Exit};
 use crate::cli::remote::Remote;
 use crate::cli::{Context, output};
+use crate::payload::Payload;
 
 /// So many starts go into one request, which is one transaction.
 const BATCH: usize = 500;
@@ -34,6 +35,9 @@ pub struct Args {
     /// Follow it until it ends; exit code 3 unless it completed
     #[arg(long, conflicts_with = "batch")]
     watch: bool,
+    /// Only say what would be started: the version, the key, and whether the input fits
+    #[arg(long, conflicts_with_all = ["batch", "watch"])]
+    dry_run: bool,
     /// Start one saga per line of this file (`-` for standard input): {"input": ..., "key"?, "saga"?, "version"?}
     #[arg(long, value_name = "FILE")]
     batch: Option<String>,
@@ -56,6 +60,9 @@ async fn one(args: &Args, context: &Context) -> Result<Exit, CliError> {
         body["version"] = version.into();
     }
     let remote = Remote::new(context)?;
+    if args.dry_run {
+        return would_start(&remote, args, body, context).await;
+    }
     let (is_new, saga) = remote.post(&["v1", "sagas"], &body, None).await?;
     let id = text(&saga["id"]);
     output::note(if is_new {
@@ -68,6 +75,43 @@ async fn one(args: &Args, context: &Context) -> Result<Exit, CliError> {
     }
     context.output.one(&saga, || id.clone())?;
     output::next(&[format!("amends sagas watch {id}")]);
+    Ok(Exit::Done)
+}
+
+/// Looks at the definition and the input here, as the server would.
+async fn would_start(remote: &Remote, args: &Args, body: Value, context: &Context) -> Result<Exit, CliError> {
+    let name = args.saga.as_deref().unwrap_or_default();
+    let version = match args.version {
+        Some(version) => version,
+        None => {
+            let known = remote.get(&["v1", "definitions", name], &[]).await?;
+            let open = known["items"].as_array().into_iter().flatten().filter(|item| !item["deprecated"].is_object());
+            let newest = open.filter_map(|item| item["version"].as_u64()).max();
+            let newest = newest.ok_or_else(|| CliError::failed(format!("no version of `{name}` takes new starts")))?;
+            u32::try_from(newest).unwrap_or(u32::MAX)
+        }
+    };
+    let known = remote.get(&["v1", "definitions", name, &version.to_string()], &[]).await?;
+    let checked = crate::definition::read(known["source"].as_str().unwrap_or_default());
+    let definition = checked.definition.ok_or_else(|| {
+        CliError::failed(format!("this program cannot read `{name}` v{version}"))
+            .help("it may be older than the server")
+    })?;
+    let input = Payload::from(body["input"].clone());
+    let wrong = definition.check_input(&input);
+    let wrong: Vec<String> =
+        wrong.iter().map(|(place, what)| format!("\n  {}", output::escape(&format!("{place}: {what}")))).collect();
+    if !wrong.is_empty() {
+        return Err(CliError::failed(format!("the input does not fit `{name}` v{version}{}", wrong.concat())));
+    }
+    let key = match &args.key {
+        Some(key) => Some(key.clone()),
+        None => definition.key_of(&input).map_err(|error| CliError::failed(format!("the key: {error}")))?,
+    };
+    let found = json!({ "saga": name, "version": version, "key": key, "input": body["input"] });
+    let told = key.as_ref().map_or_else(|| "without a key".to_owned(), |key| format!("with the key {key}"));
+    context.output.one(&found, || output::escape(&format!("{name} v{version} would be started {told}")))?;
+    output::note("nothing was started");
     Ok(Exit::Done)
 }
 
@@ -116,6 +160,7 @@ async fn batch(file: &str, args: &Args, context: &Context) -> Result<Exit, CliEr
         )
     })?;
     let failed = items.iter().filter(|item| item["id"].is_null()).count();
+    output::next(&["amends top".to_owned()]);
     output::note(format!("{} started or there already, {failed} refused", items.len() - failed));
     Ok(if failed == 0 { Exit::Done } else { Exit::Failed })
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::client::views::StepError;
+use crate::client::views::{ChangeView, StepError};
 use chrono::{DateTime, Utc};
 
 /// `GET /v1/sagas/{id}/history`.
@@ -50,6 +50,9 @@ pub struct HistoryItem {
     /// The operator's reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Of an edit: where the input differs from the one that was refused; the first 100 places.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<ChangeView>,
     /// All of it in one plain sentence.
     pub text: String,
 }

@@ -4,6 +4,9 @@
 //! contract, kept as text for the same reason.
 
 mod advice;
+mod audit;
+mod bulk;
+mod dead;
 mod definitions;
 mod history;
 mod outbox;
@@ -18,6 +21,15 @@ mod versions;
 use serde::{Deserialize, Serialize};
 
 pub use advice::{AdviceView, MoveView, RetriesView, TimeoutView};
+pub use audit::{AuditItem, AuditPage};
+pub use bulk::{
+    BulkCheckView, BulkItemPage, BulkItemView, BulkPage, BulkPreviewView, BulkReasonView, BulkRequestBody,
+    BulkSampleView, BulkSteerBody, BulkView,
+};
+pub use dead::{
+    DeadLetterOutcome, DeadLetterPage, DeadLetterRequest, DeadLetterResult, DeadLetterView, DeadQueueList,
+    DeadQueueView, DeathView,
+};
 pub use definitions::{
     CompensationView, DefinitionList, DefinitionSummary, DefinitionVersions, DefinitionView, RetryView,
     StepOfDefinition,
@@ -25,8 +37,8 @@ pub use definitions::{
 pub use history::{HistoryItem, HistoryView};
 pub use outbox::{OutboxItem, OutboxPage};
 pub use overview::{ActivityView, OverviewView, ParticipantActivityView, StateCountView, StuckGroupView};
-pub use participants::{ParticipantList, ParticipantView};
-pub use preview::{PlannedView, PreviewView};
+pub use participants::{ParticipantList, ParticipantView, PauseRequest, PauseResult, PauseView};
+pub use preview::{ChangeView, EditRequest, PlannedView, PreviewView};
 pub use problem::{FieldProblem, ProblemDocument};
 pub use sagas::{
     BatchItem, BatchRequest, BatchResult, ChildView, CompensationOfStep, ElementView, OperateRequest, ParentView,

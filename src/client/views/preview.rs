@@ -24,6 +24,40 @@ pub struct PreviewView {
     pub closes: Vec<PlannedView>,
     /// The state that the saga then reaches; `null` while it waits for something else.
     pub ends: Option<String>,
+    /// Of an edit: where the input differs from the one that was refused; the first 100 places.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<ChangeView>,
+}
+
+/// A place in which an edited input differs from the one that was refused. The values stand in the two commands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct ChangeView {
+    /// The place, as a JSON pointer.
+    pub pointer: String,
+    /// `added`, `removed` or `changed`.
+    pub change: String,
+}
+
+impl From<crate::payload::Difference> for ChangeView {
+    fn from(found: crate::payload::Difference) -> Self {
+        Self { change: found.kind().to_owned(), pointer: found.pointer }
+    }
+}
+
+/// The body of `POST /v1/sagas/{id}/edit`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct EditRequest {
+    /// Why; kept in the audit log. At most 1,000 characters.
+    pub reason: String,
+    /// The step; the one that is stuck when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// The input to send instead of the one that was refused.
+    pub input: Value,
 }
 
 /// A command that would be sent or closed.

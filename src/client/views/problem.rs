@@ -33,6 +33,9 @@ pub struct ProblemDocument {
     /// The saga that is in the way, when the key belongs to another one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub existing: Option<String>,
+    /// How many sagas there are, when an operator has to confirm their number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
     /// Names this request in the server's log.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub request_id: String,

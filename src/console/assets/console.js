@@ -13,11 +13,51 @@
     quiet = setTimeout(() => { announce.textContent = ""; }, 6000);
   };
 
-  // Times in UTC are told in local time too.
-  const localTimes = () => all("time[datetime]").forEach((time) => {
+  const keep = (name, value) => { try { localStorage.setItem(name, value); return true; } catch { return false; } };
+  const kept = (name) => { try { return localStorage.getItem(name); } catch { return null; } };
+
+  // Times: as ages, in local time, or in UTC; this browser keeps which. Ages go on while the page stands.
+  const FORMS = ["ages", "local", "UTC"];
+  let form = FORMS.includes(kept("amends.times")) ? kept("amends.times") : "ages";
+  const two = (number) => String(number).padStart(2, "0");
+  const span = (millis) => {
+    const seconds = Math.floor(millis / 1000);
+    if (seconds < 1 && millis > 0) return Math.floor(millis) + " ms";
+    if (seconds < 120) return seconds + " s";
+    if (seconds < 7200) return Math.floor(seconds / 60) + " min";
+    if (seconds < 172800) return Math.floor(seconds / 3600) + " h";
+    return Math.floor(seconds / 86400) + " d";
+  };
+  const told = (at, kind) => {
+    if (form === "ages" && kind === "ago") {
+      const millis = Date.now() - at;
+      return millis < 0 ? "in " + span(-millis) : span(millis) + " ago";
+    }
+    const shifted = form === "local" ? new Date(at - at.getTimezoneOffset() * 60000) : at;
+    const [day, time] = shifted.toISOString().split("T");
+    return kind === "day" ? time.slice(0, 12) : day + " " + time.slice(0, 8);
+  };
+  const times = () => all("time[datetime]").forEach((time) => {
     const at = new Date(time.dateTime);
-    if (!Number.isNaN(at.getTime()) && !time.title.includes("local")) time.title += " · " + at.toLocaleString() + " local";
+    if (Number.isNaN(at.getTime())) return;
+    const text = told(at, time.dataset.form);
+    if (time.textContent !== text) time.textContent = text;
+    if (!time.title.includes("local")) time.title += " · " + at.toLocaleString() + " local";
   });
+  const clock = one("[data-times]");
+  const nameTimes = () => {
+    all("[data-zone]").forEach((zone) => { zone.textContent = form === "local" ? "local" : "UTC"; });
+    if (clock) { clock.hidden = false; clock.textContent = "Times: " + form; }
+  };
+  const turnTimes = () => {
+    form = FORMS[(FORMS.indexOf(form) + 1) % FORMS.length];
+    keep("amends.times", form);
+    nameTimes();
+    times();
+    say("Times are told " + (form === "ages" ? "as ages" : form === "local" ? "in local time" : "in UTC"));
+  };
+  if (clock) clock.onclick = turnTimes;
+  setInterval(() => { if (form === "ages" && !document.hidden) times(); }, 5000);
 
   const copying = () => all("[data-copy]").forEach((button) => {
     if (!navigator.clipboard) return;
@@ -47,10 +87,11 @@
   const viewing = () => {
     const place = one("[data-views]");
     const save = one("[data-save-view]");
-    if (!place || !save) return;
+    const asking = one("#save-view");
+    if (!place || !save || !asking) return;
     const name = "amends.views";
-    const read = () => { try { const found = JSON.parse(localStorage.getItem(name)); return Array.isArray(found) ? found : []; } catch { return []; } };
-    const write = (views) => { try { localStorage.setItem(name, JSON.stringify(views.slice(0, 20))); } catch { say("This browser keeps nothing"); } };
+    const read = () => { try { const found = JSON.parse(kept(name)); return Array.isArray(found) ? found : []; } catch { return []; } };
+    const write = (views) => { if (!keep(name, JSON.stringify(views.slice(0, 20)))) say("This browser keeps nothing"); };
     const here = location.search.replace(/^\?/, "");
     const show = () => {
       place.replaceChildren(...read().map((view) => {
@@ -67,8 +108,15 @@
     save.onclick = () => {
       const rest = read().filter((view) => view.query !== here);
       if (rest.length < read().length) { write(rest); show(); return; }
-      const given = prompt("Name of this view");
-      if (given) { write([...rest, { name: given.slice(0, 40), query: here }]); show(); }
+      asking.returnValue = "";
+      asking.showModal();
+    };
+    asking.onclose = () => {
+      const given = one("input", asking).value.trim();
+      if (asking.returnValue !== "save" || !given) return;
+      write([...read(), { name: given.slice(0, 40), query: here }]);
+      show();
+      say("Saved in this browser");
     };
     show();
   };
@@ -90,7 +138,8 @@
         const other = one('[data-live="' + CSS.escape(part.dataset.live) + '"]', fresh);
         if (!other) continue;
         if (part.contains(document.activeElement) && document.activeElement.matches("input[type=text],textarea,select")) continue;
-        if (part.innerHTML === other.innerHTML && part.dataset.rev === other.dataset.rev) continue;
+        // A row says nothing new at the revision that it has.
+        if (part.tagName === "TR" && part.dataset.rev === other.dataset.rev) continue;
         const open = new Map(all("details", part).map((details, at) => [details.id || at, details.open]));
         const checked = new Set(all("input:checked", part).map((box) => box.name + box.value));
         const places = all("a[href],button,summary", part);
@@ -106,7 +155,7 @@
         if (focus >= 0) all("a[href],button,summary", mine)[focus]?.focus({ preventScroll: true });
         count += 1;
       }
-      if (count) { localTimes(); copying(); if (changed) say(changed === 1 ? "One saga has changed" : changed + " sagas have changed"); }
+      if (count) { times(); copying(); if (changed) say(changed === 1 ? "One saga has changed" : changed + " sagas have changed"); }
     } catch { failures += 1; } finally {
       busy = false;
       if (again) { again = false; refresh(changed); }
@@ -174,7 +223,7 @@
     if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
     const typing = event.target.matches("input:not([type=checkbox]),textarea,select");
     if (event.key === "Escape" && typing) { event.target.blur(); return; }
-    if (typing || sheet?.open) return;
+    if (typing || one("dialog[open]")) return;
     if (wantsPlace) {
       wantsPlace = false;
       const link = all("[data-key]").find((place) => place.dataset.key === event.key);
@@ -188,6 +237,7 @@
       "/": () => one(".filters input[type=text]")?.focus(),
       j: () => move(1),
       k: () => move(-1),
+      t: turnTimes,
       p: () => { if (pause && !pause.hidden) togglePause(); },
       x: () => { const box = at && one("input[name=id]", at); if (box) box.click(); },
     };
@@ -195,7 +245,8 @@
     if (action) { event.preventDefault(); action(); }
   });
 
-  localTimes();
+  nameTimes();
+  times();
   copying();
   selecting();
   viewing();

@@ -91,7 +91,7 @@ impl Keeper {
         let messages = match tokio::time::timeout(PATIENCE, self.broker.queue(&queue)).await {
             Ok(Ok(status)) => status.map_or(0, |status| status.messages),
             // One that may not be looked at is not kept waiting for that.
-            Ok(Err(BrokerError::Refused(_) | BrokerError::Mismatch { .. })) => 0,
+            Ok(Err(BrokerError::Refused(_) | BrokerError::Mismatch { .. } | BrokerError::Missing { .. })) => 0,
             Ok(Err(BrokerError::Unreachable { .. } | BrokerError::Address { .. })) | Err(_) => return,
         };
         self.gates.with(&participant, |gate| gate.seen(messages, sent));
@@ -154,7 +154,10 @@ impl Gates {
 
     fn with_more(&self) -> Vec<String> {
         let is_low = |gate: &super::Gate| gate.lanes.len() < super::lanes::KNOWN / 2;
-        self.names(|_, gate| gate.has_more && is_low(gate))
+        let is_paused = |name: &String| self.pauses().is_paused_whole(name);
+        let mut names = self.names(|_, gate| gate.has_more && is_low(gate));
+        names.retain(|name| !is_paused(name));
+        names
     }
 
     fn names(&self, is_meant: impl Fn(u32, &super::Gate) -> bool) -> Vec<String> {
@@ -168,7 +171,8 @@ impl Gates {
         let Ok(mut gates) = self.0.gates.lock() else { return Vec::new() };
         let limits = &self.0.limits;
         let mut all = Vec::new();
-        for (participant, gate) in gates.iter_mut().filter(|(_, gate)| !gate.lanes.is_empty()) {
+        let is_paused = |name: &String| self.pauses().is_paused_whole(name);
+        for (participant, gate) in gates.iter_mut().filter(|(name, gate)| !gate.lanes.is_empty() && !is_paused(name)) {
             let granted = gate.grant(limits.window(participant), most, |definition| limits.weight(definition));
             all.extend(granted.into_iter().map(|(lane, id)| Granted { participant: participant.clone(), lane, id }));
         }
@@ -182,7 +186,9 @@ impl Gates {
     /// Of each participant that holds commands back, one that is to be due again soon, where none is.
     fn scouts(&self) -> Vec<CommandId> {
         let Ok(mut gates) = self.0.gates.lock() else { return Vec::new() };
-        gates.values_mut().filter(|gate| gate.needs_scout()).filter_map(|gate| gate.lanes.any()).collect()
+        let wanting =
+            gates.iter_mut().filter(|(name, gate)| gate.needs_scout() && !self.pauses().is_paused_whole(name));
+        wanting.filter_map(|(_, gate)| gate.lanes.any()).collect()
     }
 
     /// Where reading goes on; `None` when enough is known.
@@ -201,7 +207,9 @@ impl Gates {
     fn learn(&self, participant: &str, entries: &[crate::store::OutboxEntry], is_last: bool) {
         self.with(participant, |gate| {
             gate.read = entries.last().map(|entry| entry.id);
-            for entry in entries.iter().filter(|entry| entry.in_flight.is_some_and(|flight| flight.is_held)) {
+            let is_held = |entry: &crate::store::OutboxEntry| entry.in_flight.is_some_and(|flight| flight.is_held);
+            let is_free = |entry: &crate::store::OutboxEntry| !self.pauses().is_paused(participant, &entry.action);
+            for entry in entries.iter().filter(|entry| is_held(entry) && is_free(entry)) {
                 gate.remember(&entry.definition.name, entry.direction, entry.id);
             }
             if is_last {

@@ -1,8 +1,8 @@
 //! What each participant is sent at once, and what callers may start: so that one that has stopped, or a flood of one
 //! definition, costs the others nothing.
 //!
-//! A gate holds commands back while too many wait in the participant's queue already (the window), or while the
-//! participant has done nothing but fail for a while (the circuit). A command that is held back stays PENDING in the store,
+//! A gate holds commands back while too many wait in the participant's queue already (the window), while the participant
+//! has done nothing but fail for a while (the circuit), or while an operator has paused it (the [pauses](Pauses)). A command that is held back stays PENDING in the store,
 //! and its attempt is not spent. Here are only numbers, and the ids of those that are next ([`lanes`]); the
 //! [keeper](keeper) sees to it that they go out.
 
@@ -17,12 +17,14 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
 
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, after};
 use crate::coordinator::metrics::Metrics;
+use crate::coordinator::pauses::Pauses;
 use crate::coordinator::plan::Noted;
 use crate::definition::COORDINATOR;
 use crate::id::CommandId;
-use crate::saga::{Direction, Note};
+use crate::saga::{Direction, HELD_AT_MOST, Note};
+use crate::store::pauses::ParticipantPause;
 use circuit::Turned;
 use gate::Gate;
 pub(super) use intake::{Intake, Turn};
@@ -62,6 +64,7 @@ impl Limits {
 /// A command that is about to be sent.
 pub(super) struct Asked<'a> {
     pub(super) participant: &'a str,
+    pub(super) action: &'a str,
     pub(super) definition: &'a str,
     pub(super) direction: Direction,
     pub(super) id: CommandId,
@@ -82,6 +85,8 @@ pub struct Standing {
     pub failure_rate: f64,
     /// How many messages may wait in its queue; 0 is no bound.
     pub window: u32,
+    /// Whether operators have paused it, or actions of it.
+    pub pauses: Vec<ParticipantPause>,
 }
 
 /// The gates of all participants. Clones are the same.
@@ -91,6 +96,7 @@ pub(super) struct Gates(Arc<Inner>);
 struct Inner {
     limits: Limits,
     gates: Mutex<BTreeMap<String, Gate>>,
+    pauses: Pauses,
     intake: Intake,
     /// There may be room.
     stirred: Notify,
@@ -99,8 +105,13 @@ struct Inner {
 
 impl Gates {
     pub(super) fn new(limits: Limits, metrics: Metrics) -> Self {
-        let (gates, intake, stirred) = (Mutex::default(), Intake::default(), Notify::new());
-        Self(Arc::new(Inner { limits, gates, intake, stirred, metrics }))
+        let (gates, pauses, intake, stirred) = (Mutex::default(), Pauses::default(), Intake::default(), Notify::new());
+        Self(Arc::new(Inner { limits, gates, pauses, intake, stirred, metrics }))
+    }
+
+    /// What operators have paused.
+    pub(super) fn pauses(&self) -> &Pauses {
+        &self.0.pauses
     }
 
     pub(super) fn intake(&self) -> &Intake {
@@ -124,6 +135,11 @@ impl Gates {
         if asked.participant == COORDINATOR {
             return None;
         }
+        if self.0.pauses.is_paused(asked.participant, asked.action) {
+            self.0.metrics.held(asked.participant);
+            // Nobody has it in mind: whoever resumes has it read from the store.
+            return Some(after(now, HELD_AT_MOST));
+        }
         let window = self.0.limits.window(asked.participant);
         let (until, is_unseen) =
             self.with(asked.participant, |gate| (gate.admit(asked, window, now), gate.is_unseen()))?;
@@ -146,7 +162,7 @@ impl Gates {
 
     /// A command was held back by somebody: this coordinator may have forgotten it, or never known.
     pub(super) fn found(&self, asked: &Asked<'_>) {
-        if asked.participant == COORDINATOR {
+        if asked.participant == COORDINATOR || self.0.pauses.is_paused(asked.participant, asked.action) {
             return;
         }
         let is_news = self.with(asked.participant, |gate| {
@@ -206,9 +222,10 @@ impl Gates {
 
     pub(super) fn standing(&self, participant: &str) -> Standing {
         let window = self.0.limits.window(participant);
+        let pauses = self.0.pauses.of(participant);
         let gates = self.0.gates.lock();
         let Some(gate) = gates.as_ref().ok().and_then(|gates| gates.get(participant)) else {
-            return Standing { window, ..Standing::default() };
+            return Standing { window, pauses, ..Standing::default() };
         };
         Standing {
             open_since: gate.circuit.open_since(),
@@ -217,6 +234,7 @@ impl Gates {
             holds_more: gate.has_more,
             failure_rate: gate.circuit.rate(),
             window,
+            pauses,
         }
     }
 }
@@ -227,9 +245,7 @@ mod tests {
 
     use super::gate::SCOUT;
     use super::*;
-    use crate::clock::after;
     use crate::id::{SagaId, Seq};
-    use crate::saga::HELD_AT_MOST;
 
     fn gates(window: u32) -> Gates {
         let windows = BTreeMap::from([("small".to_owned(), 2), ("free".to_owned(), 0)]);
@@ -245,7 +261,7 @@ mod tests {
     }
 
     fn ask(gates: &Gates, participant: &str, n: u128) -> Option<Timestamp> {
-        let asked = Asked { participant, definition: "order", direction: Direction::Action, id: id(n) };
+        let asked = Asked { participant, action: "pick", definition: "order", direction: Direction::Action, id: id(n) };
         gates.admit(&asked, Timestamp::default())
     }
 
@@ -310,6 +326,31 @@ mod tests {
         tokio::time::advance(SCOUT).await;
         assert_eq!(ask(&gates, "slow", 1), Some(after(now, SCOUT)), "the same one, or another");
         assert_eq!(gates.standing("slow").held, 3, "it is known once");
+    }
+
+    #[test]
+    fn what_is_paused_is_held_back_whatever_room_there_is_and_nothing_else_is() {
+        let gates = gates(10);
+        assert_eq!(admitted(&gates, "slow", 0..12), 10);
+        gates.published(&BTreeMap::from([("slow", (10, 10))]));
+        look(&gates, "slow", 0);
+        let pause = |action: Option<&str>| ParticipantPause {
+            participant: "slow".to_owned(),
+            action: action.map(str::to_owned),
+            since: Timestamp::default(),
+            by: "ann".to_owned(),
+            reason: "stocktaking".to_owned(),
+        };
+        gates.pauses().replace(vec![pause(Some("pack"))]);
+        assert_eq!(gates.grant(1).len(), 1, "that is another action");
+        gates.pauses().replace(vec![pause(Some("pick"))]);
+        assert_eq!(admitted(&gates, "slow", 10..11), 0, "although it was its turn");
+        gates.pauses().replace(vec![pause(None)]);
+        assert_eq!((gates.grant(100), admitted(&gates, "slow", 20..30)), (Vec::new(), 0));
+        assert_eq!(admitted(&gates, "other", 100..105), 5);
+        assert_eq!(gates.standing("slow").pauses, [pause(None)]);
+        gates.pauses().replace(Vec::new());
+        assert_eq!(gates.grant(100).len(), 1);
     }
 
     #[tokio::test(start_paused = true)]

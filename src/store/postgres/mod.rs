@@ -2,10 +2,13 @@
 //! arbiter.
 
 mod archive;
+mod bulk;
 mod figures;
 mod lines;
 mod overview;
+mod pauses;
 mod read;
+mod tokens;
 mod write;
 
 use std::str::FromStr;
@@ -27,9 +30,9 @@ use crate::store::migrations::{self, Known};
 use crate::store::overview::{Lifetime, Service, StateCount, StuckGroup};
 use crate::store::task::to_the_end;
 use crate::store::{
-    AuditRecord, Changes, Committed, Decide, DefinitionRecord, HistoryRecord, Locking, Migration, OutboxEntry,
-    OutboxFilter, Page, Registration, SagaCount, SagaFilter, SagaRecord, SagaSummary, Started, Store, StoreError,
-    StoreHealth, Wants,
+    AuditFilter, AuditRecord, Changes, Committed, Decide, DefinitionRecord, HistoryRecord, Locking, Migration,
+    OutboxEntry, OutboxFilter, Page, Registration, SagaCount, SagaFilter, SagaRecord, SagaSummary, Started, Store,
+    StoreError, StoreHealth, Wants,
 };
 
 const MIGRATIONS: &[Known] = &[
@@ -42,6 +45,13 @@ const MIGRATIONS: &[Known] = &[
     Known { version: 3, name: "deprecations", sql: include_str!("../../../migrations/postgres/0003_deprecations.sql") },
     Known { version: 4, name: "archive", sql: include_str!("../../../migrations/postgres/0004_archive.sql") },
     Known { version: 5, name: "due_slot", sql: include_str!("../../../migrations/postgres/0005_due_slot.sql") },
+    Known { version: 6, name: "tokens", sql: include_str!("../../../migrations/postgres/0006_tokens.sql") },
+    Known { version: 7, name: "bulk", sql: include_str!("../../../migrations/postgres/0007_bulk.sql") },
+    Known {
+        version: 8,
+        name: "participant_pause",
+        sql: include_str!("../../../migrations/postgres/0008_participant_pause.sql"),
+    },
 ];
 
 /// Connections to the database: batches need few.
@@ -329,6 +339,18 @@ impl Store for PostgresStore {
         Some(self)
     }
 
+    fn tokens(&self) -> Option<&dyn crate::store::tokens::TokenStore> {
+        Some(self)
+    }
+
+    fn pauses(&self) -> Option<&dyn crate::store::pauses::PauseStore> {
+        Some(self)
+    }
+
+    fn bulk(&self) -> Option<&dyn crate::store::bulk::BulkStore> {
+        Some(self)
+    }
+
     async fn commit(&self, wants: Wants, decide: Decide) -> Result<Committed, StoreError> {
         let store = self.clone();
         to_the_end(async move { store.unit(wants, decide).await }).await
@@ -370,8 +392,8 @@ impl Store for PostgresStore {
         read::history(&self.0.pool, id).await
     }
 
-    async fn audit(&self, id: Option<SagaId>, page: &Page<u64>) -> Result<Vec<AuditRecord>, StoreError> {
-        read::audit(&self.0.pool, id, page).await
+    async fn audits(&self, filter: &AuditFilter, page: &Page<u64>) -> Result<Vec<AuditRecord>, StoreError> {
+        read::audits(&self.0.pool, filter, page).await
     }
 
     async fn counts(&self) -> Result<Vec<SagaCount>, StoreError> {

@@ -13,8 +13,8 @@ use crate::saga::Saga;
 use crate::store::overview::SEARCHED;
 use crate::store::row::{self, OutboxRow, int};
 use crate::store::{
-    AuditRecord, DefinitionRecord, HistoryRecord, OutboxEntry, OutboxFilter, Page, SagaCount, SagaFilter, SagaRecord,
-    SagaSummary, StoreError, put_outputs,
+    AuditFilter, AuditRecord, DefinitionRecord, HistoryRecord, OutboxEntry, OutboxFilter, Page, SagaCount, SagaFilter,
+    SagaRecord, SagaSummary, StoreError, put_outputs,
 };
 
 pub(super) async fn saga(pool: &PgPool, id: SagaId) -> Result<Option<SagaRecord>, StoreError> {
@@ -152,18 +152,22 @@ pub(super) async fn history(pool: &PgPool, id: SagaId) -> Result<Vec<HistoryReco
     rows.into_iter().map(|(saga, revision, at, event)| row::history(saga, revision, at, &event)).collect()
 }
 
-pub(super) async fn audit(pool: &PgPool, id: Option<SagaId>, page: &Page<u64>) -> Result<Vec<AuditRecord>, StoreError> {
+pub(super) async fn audits(
+    pool: &PgPool,
+    filter: &AuditFilter,
+    page: &Page<u64>,
+) -> Result<Vec<AuditRecord>, StoreError> {
     type Columns = (i64, Timestamp, String, Option<Uuid>, String, String, String);
-    let rows: Vec<Columns> = sqlx::query_as(
-        "select id, at, actor, saga_id, action, reason, detail::text from audit
-         where ($1::uuid is null or saga_id = $1) and ($2::bigint is null or id < $2) order by id desc limit $3",
-    )
-    .bind(id.map(|id| id.0))
-    .bind(page.after.map(|after| i64::try_from(after).unwrap_or(i64::MAX)))
-    .bind(i64::from(page.limit))
-    .fetch_all(pool)
-    .await
-    .map_err(refused)?;
+    let rows: Vec<Columns> = sqlx::query_as(include_str!("sql/audits.sql"))
+        .bind(filter.saga.map(|id| id.0))
+        .bind(page.after.map(|after| i64::try_from(after).unwrap_or(i64::MAX)))
+        .bind(i64::from(page.limit))
+        .bind(&filter.actor)
+        .bind(&filter.action)
+        .bind(filter.since)
+        .fetch_all(pool)
+        .await
+        .map_err(refused)?;
     rows.into_iter()
         .map(|(id, at, actor, saga, action, reason, detail)| {
             let (id, saga) = (row::number(id)?, saga.map(SagaId));

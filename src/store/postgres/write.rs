@@ -113,6 +113,7 @@ impl<'r> Columns<'r> {
 pub(super) async fn write_at_once(connection: &mut PgConnection, changes: &Changes) -> Result<bool, StoreError> {
     let is_plain = changes.migrations.is_empty()
         && changes.deprecations.is_empty()
+        && changes.bulk.is_empty()
         && changes.starts.iter().all(|start| start.settled.is_empty());
     if !is_plain {
         return Ok(false);
@@ -163,6 +164,7 @@ pub(super) async fn write(connection: &mut PgConnection, changes: &Changes) -> R
     insert_audit(connection, &changes.audits).await?;
     migrate(connection, &changes.migrations).await?;
     deprecate(connection, &changes.deprecations).await?;
+    super::bulk::applied(connection, &changes.bulk).await?;
     Ok(Committed { starts })
 }
 
@@ -356,7 +358,7 @@ fn bind_history<'q>(query: Bound<'q>, history: &[&'q HistoryRecord]) -> Bound<'q
         .bind(history.iter().map(|record| row::json(&record.event)).collect::<Vec<_>>())
 }
 
-async fn insert_audit(connection: &mut PgConnection, audits: &[AuditRecord]) -> Result<(), StoreError> {
+pub(super) async fn insert_audit(connection: &mut PgConnection, audits: &[AuditRecord]) -> Result<(), StoreError> {
     if audits.is_empty() {
         return Ok(());
     }

@@ -178,7 +178,7 @@ impl ArchiveStore for SqliteStore {
 
 impl SqliteStore {
     /// Lends the writer to `work`, which runs to its end.
-    async fn write<T: Send + 'static>(
+    pub(super) async fn write<T: Send + 'static>(
         &self,
         work: impl for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, StoreError>> + Send + 'static,
     ) -> Result<T, StoreError> {

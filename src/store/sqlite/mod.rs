@@ -2,10 +2,13 @@
 //! beside it see the last commit.
 
 mod archive;
+mod bulk;
 mod figures;
 mod overview;
+mod pauses;
 mod read;
 mod rows;
+mod tokens;
 mod write;
 mod writer;
 
@@ -29,8 +32,9 @@ use crate::store::migrations::{self, Known};
 use crate::store::overview::{Lifetime, Service, StateCount, StuckGroup};
 use crate::store::task::to_the_end;
 use crate::store::{
-    AuditRecord, Committed, Decide, DefinitionRecord, HistoryRecord, Loaded, Migration, OutboxEntry, OutboxFilter,
-    Page, Registration, SagaCount, SagaFilter, SagaRecord, SagaSummary, Store, StoreError, StoreHealth, Wants,
+    AuditFilter, AuditRecord, Committed, Decide, DefinitionRecord, HistoryRecord, Loaded, Migration, OutboxEntry,
+    OutboxFilter, Page, Registration, SagaCount, SagaFilter, SagaRecord, SagaSummary, Store, StoreError, StoreHealth,
+    Wants,
 };
 
 const MIGRATIONS: &[Known] = &[
@@ -43,6 +47,13 @@ const MIGRATIONS: &[Known] = &[
     Known { version: 3, name: "deprecations", sql: include_str!("../../../migrations/sqlite/0003_deprecations.sql") },
     Known { version: 4, name: "archive", sql: include_str!("../../../migrations/sqlite/0004_archive.sql") },
     Known { version: 5, name: "due_slot", sql: include_str!("../../../migrations/sqlite/0005_due_slot.sql") },
+    Known { version: 6, name: "tokens", sql: include_str!("../../../migrations/sqlite/0006_tokens.sql") },
+    Known { version: 7, name: "bulk", sql: include_str!("../../../migrations/sqlite/0007_bulk.sql") },
+    Known {
+        version: 8,
+        name: "participant_pause",
+        sql: include_str!("../../../migrations/sqlite/0008_participant_pause.sql"),
+    },
 ];
 
 /// How long to wait for another process that holds the file.
@@ -252,6 +263,18 @@ impl Store for SqliteStore {
         Some(self)
     }
 
+    fn tokens(&self) -> Option<&dyn crate::store::tokens::TokenStore> {
+        Some(self)
+    }
+
+    fn pauses(&self) -> Option<&dyn crate::store::pauses::PauseStore> {
+        Some(self)
+    }
+
+    fn bulk(&self) -> Option<&dyn crate::store::bulk::BulkStore> {
+        Some(self)
+    }
+
     async fn commit(&self, wants: Wants, decide: Decide) -> Result<Committed, StoreError> {
         let store = self.clone();
         to_the_end(async move {
@@ -298,8 +321,8 @@ impl Store for SqliteStore {
         read::history(&self.0.readers, id).await
     }
 
-    async fn audit(&self, id: Option<SagaId>, page: &Page<u64>) -> Result<Vec<AuditRecord>, StoreError> {
-        read::audit(&self.0.readers, id, page).await
+    async fn audits(&self, filter: &AuditFilter, page: &Page<u64>) -> Result<Vec<AuditRecord>, StoreError> {
+        read::audits(&self.0.readers, filter, page).await
     }
 
     async fn counts(&self) -> Result<Vec<SagaCount>, StoreError> {

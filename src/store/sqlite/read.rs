@@ -12,8 +12,8 @@ use crate::saga::Saga;
 use crate::store::overview::SEARCHED;
 use crate::store::row::{self, OutboxRow};
 use crate::store::{
-    AuditRecord, DefinitionRecord, HistoryRecord, OutboxEntry, OutboxFilter, Page, SagaCount, SagaFilter, SagaRecord,
-    SagaSummary, StoreError,
+    AuditFilter, AuditRecord, DefinitionRecord, HistoryRecord, OutboxEntry, OutboxFilter, Page, SagaCount, SagaFilter,
+    SagaRecord, SagaSummary, StoreError,
 };
 
 /// Greater than every id. Bound where no cursor is given, so that the statement can always go by the index.
@@ -167,22 +167,22 @@ pub(super) async fn history(pool: &SqlitePool, id: SagaId) -> Result<Vec<History
     rows.into_iter().map(|(saga, revision, at, event)| row::history(saga, revision, time(at)?, &event)).collect()
 }
 
-pub(super) async fn audit(
+pub(super) async fn audits(
     pool: &SqlitePool,
-    id: Option<SagaId>,
+    filter: &AuditFilter,
     page: &Page<u64>,
 ) -> Result<Vec<AuditRecord>, StoreError> {
     type Columns = (i64, i64, String, Option<Uuid>, String, String, String);
-    let rows: Vec<Columns> = sqlx::query_as(
-        "select id, at, actor, saga_id, action, reason, detail from audit
-         where ($1 is null or saga_id = $1) and ($2 is null or id < $2) order by id desc limit $3",
-    )
-    .bind(id.map(|id| id.0))
-    .bind(page.after.map(|after| i64::try_from(after).unwrap_or(i64::MAX)))
-    .bind(page.limit)
-    .fetch_all(pool)
-    .await
-    .map_err(refused)?;
+    let rows: Vec<Columns> = sqlx::query_as(include_str!("sql/audits.sql"))
+        .bind(filter.saga.map(|id| id.0))
+        .bind(page.after.map(|after| i64::try_from(after).unwrap_or(i64::MAX)))
+        .bind(page.limit)
+        .bind(&filter.actor)
+        .bind(&filter.action)
+        .bind(filter.since.map(|since| since.timestamp_micros()))
+        .fetch_all(pool)
+        .await
+        .map_err(refused)?;
     rows.into_iter()
         .map(|(id, at, actor, saga, action, reason, detail)| {
             let (id, at, saga) = (row::number(id)?, time(at)?, saga.map(SagaId));

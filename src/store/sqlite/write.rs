@@ -120,6 +120,7 @@ pub(super) async fn write(connection: &mut SqliteConnection, changes: &Changes) 
     audit(connection, &changes.audits).await?;
     migrate(connection, &changes.migrations).await?;
     deprecate(connection, &changes.deprecations).await?;
+    super::bulk::applied(connection, &changes.bulk).await?;
     Ok(Committed { starts })
 }
 
@@ -273,7 +274,7 @@ fn bind_history<'q>(query: Bound<'q>, record: &&HistoryRecord) -> Bound<'q> {
 }
 
 /// There are few of these, so that they come as JSON.
-async fn audit(connection: &mut SqliteConnection, audits: &[AuditRecord]) -> Result<(), StoreError> {
+pub(super) async fn audit(connection: &mut SqliteConnection, audits: &[AuditRecord]) -> Result<(), StoreError> {
     if audits.is_empty() {
         return Ok(());
     }

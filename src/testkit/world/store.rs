@@ -19,9 +19,9 @@ use crate::saga::{Direction, EventKind, Figures, Outcome, Phase, Saga, SagaState
 use crate::store::memory::MemoryStore;
 use crate::store::overview::{Lifetime, Service, StateCount, StuckGroup};
 use crate::store::{
-    AuditRecord, Changes, Committed, Decide, DefinitionRecord, HistoryRecord, Loaded, Migration, NewCommand,
-    OutboxEntry, OutboxFilter, Page, Registration, SagaCount, SagaFilter, SagaMigration, SagaRecord, SagaSummary,
-    SagaUpdate, SettledCommand, Started, Store, StoreError, StoreHealth, Wants,
+    AuditFilter, AuditRecord, Changes, Committed, Decide, DefinitionRecord, HistoryRecord, Loaded, Migration,
+    NewCommand, OutboxEntry, OutboxFilter, Page, Registration, SagaCount, SagaFilter, SagaMigration, SagaRecord,
+    SagaSummary, SagaUpdate, SettledCommand, Started, Store, StoreError, StoreHealth, Wants,
 };
 
 /// The server. Clones are the same one.
@@ -520,8 +520,8 @@ impl Store for Connection {
         self.memory().await?.history(id).await
     }
 
-    async fn audit(&self, id: Option<SagaId>, page: &Page<u64>) -> Result<Vec<AuditRecord>, StoreError> {
-        self.memory().await?.audit(id, page).await
+    async fn audits(&self, filter: &AuditFilter, page: &Page<u64>) -> Result<Vec<AuditRecord>, StoreError> {
+        self.memory().await?.audits(filter, page).await
     }
 
     async fn state_counts(&self, most: u32) -> Result<Vec<StateCount>, StoreError> {

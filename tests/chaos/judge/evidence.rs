@@ -150,6 +150,7 @@ impl Tap {
                 dead_letters: false,
                 namespace: Default::default(),
             }],
+            ..Topology::default()
         };
         broker.declare(&topology).await.expect("the tap's queue is declared");
         let mut consumer = broker.consume("judge.tap", 1_000).await.expect("the tap listens");

@@ -1,4 +1,6 @@
 //! Declaring exchanges, queues and bindings, and reading what the broker says to it.
+//!
+//! Whoever may declare nothing looks first whether all is there, which asks for no right.
 
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
@@ -12,11 +14,68 @@ use crate::broker::{BrokerError, Queue, Topology};
 
 /// Declares all of it on one channel, which the broker closes at the first thing it refuses.
 pub(super) async fn declare(address: &Address, channel: &Channel, topology: &Topology) -> Result<(), BrokerError> {
-    declare_exchanges(address, channel, topology).await?;
+    declare_exchanges(address, channel, &topology.exchanges()).await?;
     for queue in &topology.queues {
         declare_queue(address, channel, queue).await?;
     }
     Ok(())
+}
+
+/// Declares what of it is not there.
+pub(super) async fn declare_missing(
+    address: &Address,
+    connection: &Connection,
+    topology: &Topology,
+) -> Result<(), BrokerError> {
+    let open = || async { connection.create_channel().await.map_err(|error| address.unreachable(error)) };
+    let mut channel = open().await?;
+    // The broker closes a channel over each thing that is not there.
+    let (mut exchanges, mut queues) = (Vec::new(), Vec::new());
+    for (name, kind) in topology.exchanges() {
+        let called = short("exchange", &name).map_err(BrokerError::Refused)?;
+        let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+        let found = channel.exchange_declare(called, lapin_kind(kind), passive, FieldTable::default()).await;
+        if !is_found(address, &format!("exchange `{name}`"), found)? {
+            exchanges.push((name, kind));
+            channel = open().await?;
+        }
+    }
+    for queue in &topology.queues {
+        let name = short("queue name", &queue.name).map_err(BrokerError::Refused)?;
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let found = channel.queue_declare(name, passive, FieldTable::default()).await;
+        if !is_found(address, &format!("queue `{}`", queue.name), found)? {
+            queues.push(queue);
+            channel = open().await?;
+        }
+    }
+    declare_exchanges(address, &channel, &exchanges).await.map_err(missing)?;
+    for queue in queues {
+        declare_queue(address, &channel, queue).await.map_err(missing)?;
+    }
+    if channel.status().connected() {
+        channel.close(200, "done".into()).await.map_err(|error| address.unreachable(error))?;
+    }
+    Ok(())
+}
+
+fn is_found<T>(address: &Address, what: &str, looked: lapin::Result<T>) -> Result<bool, BrokerError> {
+    match looked {
+        Ok(_) => Ok(true),
+        Err(error) if soft(&error).is_some_and(|(kind, _)| kind == AMQPSoftError::NOTFOUND) => Ok(false),
+        Err(error) => Err(said(address, what, &error)),
+    }
+}
+
+/// What may not be declared is still to come from somebody who may.
+fn missing(error: BrokerError) -> BrokerError {
+    match error {
+        BrokerError::Refused(why) => match why.split_once(": ACCESS_REFUSED") {
+            Some((what, _)) => BrokerError::Missing { what: what.to_owned() },
+            None => BrokerError::Refused(why),
+        },
+        error => error,
+    }
 }
 
 /// Declares after a reconnection what was declared before. What the broker refuses now does not keep the rest away.
@@ -25,9 +84,12 @@ pub(super) async fn declare_again(
     connection: &Connection,
     topology: &Topology,
 ) -> Result<(), BrokerError> {
+    if topology.only_missing {
+        return log_refusal(declare_missing(address, connection, topology).await);
+    }
     let open = || async { connection.create_channel().await.map_err(|error| address.unreachable(error)) };
     let mut channel = open().await?;
-    let exchanges = declare_exchanges(address, &channel, topology).await;
+    let exchanges = declare_exchanges(address, &channel, &topology.exchanges()).await;
     log_refusal(exchanges)?;
     for queue in &topology.queues {
         if !channel.status().connected() {
@@ -43,7 +105,7 @@ pub(super) async fn declare_again(
 
 fn log_refusal(outcome: Result<(), BrokerError>) -> Result<(), BrokerError> {
     match outcome {
-        Err(error @ (BrokerError::Mismatch { .. } | BrokerError::Refused(_))) => {
+        Err(error @ (BrokerError::Mismatch { .. } | BrokerError::Refused(_) | BrokerError::Missing { .. })) => {
             tracing::error!(%error, "what was declared before cannot be declared again");
             Ok(())
         }
@@ -51,17 +113,23 @@ fn log_refusal(outcome: Result<(), BrokerError>) -> Result<(), BrokerError> {
     }
 }
 
-async fn declare_exchanges(address: &Address, channel: &Channel, topology: &Topology) -> Result<(), BrokerError> {
+fn lapin_kind(kind: ExchangeKind) -> lapin::ExchangeKind {
+    match kind {
+        ExchangeKind::Topic => lapin::ExchangeKind::Topic,
+        ExchangeKind::Direct => lapin::ExchangeKind::Direct,
+    }
+}
+
+async fn declare_exchanges(
+    address: &Address,
+    channel: &Channel,
+    exchanges: &[(String, ExchangeKind)],
+) -> Result<(), BrokerError> {
     let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-    for (name, kind) in topology.exchanges() {
-        let what = format!("exchange `{name}`");
-        let name = short("exchange", &name).map_err(BrokerError::Refused)?;
-        let kind = match kind {
-            ExchangeKind::Topic => lapin::ExchangeKind::Topic,
-            ExchangeKind::Direct => lapin::ExchangeKind::Direct,
-        };
-        let declared = channel.exchange_declare(name, kind, durable, FieldTable::default()).await;
-        declared.map_err(|error| said(address, &what, &error))?;
+    for (name, kind) in exchanges {
+        let called = short("exchange", name).map_err(BrokerError::Refused)?;
+        let declared = channel.exchange_declare(called, lapin_kind(*kind), durable, FieldTable::default()).await;
+        declared.map_err(|error| said(address, &format!("exchange `{name}`"), &error))?;
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::broker::amqp::address::Address;
 use crate::broker::amqp::lapin_client::convert::short;
-use crate::broker::amqp::lapin_client::declare::{declare_again, is_no_queue, said};
+use crate::broker::amqp::lapin_client::declare::{declare, declare_again, declare_missing, is_no_queue, said};
 use crate::broker::{BrokerError, QueueStatus, Topology};
 
 /// How long connecting may take, and every single request to the broker.
@@ -112,6 +112,19 @@ impl Link {
             outcome
         };
         tokio::time::timeout(REQUEST_TIMEOUT, asking).await.unwrap_or_else(|_| {
+            live.is_lost();
+            Err(self.address.unreachable(format!("no answer within {REQUEST_TIMEOUT:?}")))
+        })
+    }
+
+    /// Declares `topology` on the connection that there is.
+    pub(super) async fn declare(&self, topology: &Topology) -> Result<(), BrokerError> {
+        if !topology.only_missing {
+            return self.request(|channel| async move { declare(&self.address, &channel, topology).await }).await;
+        }
+        let live = self.live(REQUEST_TIMEOUT).await?;
+        let declaring = declare_missing(&self.address, &live.connection, topology);
+        tokio::time::timeout(REQUEST_TIMEOUT, declaring).await.unwrap_or_else(|_| {
             live.is_lost();
             Err(self.address.unreachable(format!("no answer within {REQUEST_TIMEOUT:?}")))
         })

@@ -1,6 +1,7 @@
 //! RabbitMQ through lapin. lapin keeps a connection; bringing one back, with topology and consumers, is done here.
 
 mod begun;
+mod browse;
 mod consume;
 mod convert;
 mod declare;
@@ -17,8 +18,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::broker::amqp::address::Address;
-use crate::broker::amqp::lapin_client::declare::{declare, said};
+use crate::broker::amqp::lapin_client::declare::said;
 use crate::broker::amqp::lapin_client::publish::Publisher;
+use crate::broker::browse::Browser;
 use crate::broker::{Broker, BrokerError, Consumer, Published, QueueStatus, Topology};
 use crate::message::Envelope;
 
@@ -107,7 +109,7 @@ impl Drop for LapinBroker {
 #[async_trait]
 impl Broker for LapinBroker {
     async fn declare(&self, topology: &Topology) -> Result<(), BrokerError> {
-        self.publishing.request(|channel| async move { declare(self.address(), &channel, topology).await }).await?;
+        self.publishing.declare(topology).await?;
         self.declared.lock().unwrap_or_else(PoisonError::into_inner).merge(topology.clone());
         Ok(())
     }
@@ -126,6 +128,10 @@ impl Broker for LapinBroker {
 
     async fn queue(&self, queue: &str) -> Result<Option<QueueStatus>, BrokerError> {
         self.publishing.queue(queue).await
+    }
+
+    async fn browse(&self, queue: &str) -> Result<Box<dyn Browser>, BrokerError> {
+        Ok(Box::new(browse::browse(&self.publishing, queue).await?))
     }
 
     fn is_volatile(&self) -> bool {

@@ -1,0 +1,5 @@
+select
+    id, action, step, filter::text as filter, reason, actor, rate, state, total, is_bounded, applied, refused, failed,
+    created_at, updated_at, ended_at, checked::text as checked, check_due
+from bulk_job
+where id = $1

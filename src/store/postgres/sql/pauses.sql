@@ -1,0 +1,1 @@
+select participant, action, since, by, reason from participant_pause where is_paused order by participant, action
