@@ -12,6 +12,7 @@ use amends::coordinator::{Coordinator, CoordinatorOptions};
 use amends::id::Namespace;
 use amends::namespaces::Namespaces;
 use amends::participant::{Participant, StepError, Work};
+use amends::store::tokens::NewToken;
 use amends::store::{self, Page, Store};
 use axum::Router;
 use axum::body::Body;
@@ -137,10 +138,13 @@ impl Server {
             house.coordinator.register(&definition(name, participant), "test").await.expect("registered");
         }
         let (_, hidden) = self.two.start(&self.router, HIDDEN, "hidden-key").await;
-        self.two.start(&self.router, HIDDEN, "another").await;
+        let (_, another) = self.two.start(&self.router, HIDDEN, "another").await;
+        let job = json!({ "action": "pause", "sagas": [another], "reason": "r" });
+        let job = ask(&self.router, as_of(post("/v1/bulk", job.to_string()), &self.two.token)).await;
+        let job = job.json()["id"].as_str().unwrap_or_else(|| panic!("{}", job.text)).to_owned();
         let list = ask(&self.router, as_of(get("/v1/sagas?limit=1"), &self.two.token)).await.json();
         let cursor = list["next"].as_str().expect("there is more").to_owned();
-        Furnished { hidden, cursor }
+        Furnished { hidden, job, cursor }
     }
 
     async fn end(self) {
@@ -184,6 +188,8 @@ impl Server {
 struct Furnished {
     /// The other's saga.
     hidden: String,
+    /// The other's bulk job.
+    job: String,
     /// A place in the other's list.
     cursor: String,
 }
@@ -206,8 +212,15 @@ fn meaning(mut request: Request<Body>, namespace: &str) -> Request<Body> {
     request
 }
 
-/// A request to `path`, with what it names: a saga's id, a definition, a key.
+/// The participant of a definition.
+fn vault(name: &str) -> String {
+    name.replace("-saga", "-vault")
+}
+
+/// A request to `path`, with what it names: a saga's id or a job's, a definition or its participant, a key.
 fn to(method: &Method, path: &str, id: &str, name: &str, key: &str) -> Request<Body> {
+    let path = path.replace("participants/{name}", &format!("participants/{}", vault(name)));
+    let path = path.replace("{queue}", &format!("{}.commands.dead", vault(name)));
     let path = path.replace("{id}", id).replace("{name}", name).replace("{version}", "1");
     let path = if path.ends_with("/migration") { format!("{path}?to=1") } else { path };
     if method != Method::POST {
@@ -222,6 +235,9 @@ fn to(method: &Method, path: &str, id: &str, name: &str, key: &str) -> Request<B
         "/v1/sagas" => start,
         "/v1/sagas/batch" => json!({ "sagas": [start] }),
         "/v1/signals" => json!({ "saga": name, "key": key, "signal": "go" }),
+        "/v1/bulk" => json!({ "action": "pause", "filter": { "saga": name }, "reason": "r", "dryRun": true }),
+        path if path.starts_with("/v1/dead-letters") => json!({ "reason": "r", "count": 1 }),
+        path if path.ends_with("/edit") => json!({ "reason": "r", "input": {} }),
         path if path.ends_with("/signal") => json!({ "signal": "go" }),
         path if path.ends_with("/migrate") => json!({ "to": 1, "reason": "r" }),
         _ => json!({ "reason": "r" }),
@@ -241,7 +257,7 @@ fn tells_nothing(text: &str, place: &str) {
 }
 
 async fn no_route_lets_one_see_the_other(server: Server) {
-    let Furnished { hidden, cursor } = server.furnish().await;
+    let Furnished { hidden, job, cursor } = server.furnish().await;
     let absent = amends::id::SagaId::fresh().to_string();
     let before = ask(&server.router, as_of(get(&format!("/v1/sagas/{hidden}")), &server.two.token)).await;
     assert_eq!(before.status, 200);
@@ -250,16 +266,17 @@ async fn no_route_lets_one_see_the_other(server: Server) {
     routes.sort_by_key(|route| (route.path == "/v1/definitions" && route.method == Method::POST, route.path));
     for route in &routes {
         let place = format!("{} {}", route.method, route.path);
-        let foreign = to(&route.method, route.path, &hidden, HIDDEN, "hidden-key");
+        let id = if route.path.starts_with("/v1/bulk/") { &job } else { &hidden };
+        let foreign = to(&route.method, route.path, id, HIDDEN, "hidden-key");
         let nothing = to(&route.method, route.path, &absent, ABSENT, "absent-key");
         let foreign = ask(&server.router, as_of(foreign, &server.one.token)).await;
         let nothing = ask(&server.router, as_of(nothing, &server.one.token)).await;
         assert_eq!(foreign.status, nothing.status, "{place}: {}", foreign.text);
-        let foreign_told = told(&foreign, &[&hidden, HIDDEN, "hidden-key"]);
+        let foreign_told = told(&foreign, &[id, HIDDEN, "hidden-key", &vault(HIDDEN)]);
         if route.path.contains('{') || (route.method == Method::POST && route.path != "/v1/definitions") {
-            let is_list = route.path == "/v1/sagas/batch";
+            let is_list = ["/v1/sagas/batch", "/v1/bulk"].contains(&route.path);
             assert!(is_list || foreign.status.is_client_error(), "{place}: {} {}", foreign.status, foreign.text);
-            assert_eq!(foreign_told, told(&nothing, &[&absent, ABSENT, "absent-key"]), "{place}");
+            assert_eq!(foreign_told, told(&nothing, &[&absent, ABSENT, "absent-key", &vault(ABSENT)]), "{place}");
         }
         tells_nothing(&foreign_told, &place);
     }
@@ -278,12 +295,12 @@ async fn no_route_lets_one_see_the_other(server: Server) {
         assert_eq!(before.json()[part], after.json()[part], "nothing was done to it");
     }
     let acts = server.two.store.audit(None, &Page { after: None, limit: 100 }).await.expect("read");
-    assert!(acts.iter().all(|act| act.actor == "test"), "{acts:?}");
+    assert!(acts.iter().all(|act| act.actor != "anna"), "{acts:?}");
     server.end().await;
 }
 
 async fn no_page_of_the_console_lets_one_see_the_other(server: Server) {
-    let Furnished { hidden, cursor } = server.furnish().await;
+    let Furnished { hidden, job, cursor } = server.furnish().await;
     let absent = amends::id::SagaId::fresh().to_string();
     let (_, own) = server.one.start(&server.router, OWN, "own").await;
     let session = login(&server.router, &server.one.token).await;
@@ -294,8 +311,19 @@ async fn no_page_of_the_console_lets_one_see_the_other(server: Server) {
     for route in amends::console::route_table() {
         let place = format!("{} {}", route.method, route.path);
         let answer = async |id: &str, name: &str| {
-            let path = route.path.replace("{id}", id).replace("{name}", name).replace("{version}", "1");
-            let path = path.replace("{action}", "retry").replace("{file}", "x").replace("{*rest}", id);
+            let path = route.path.replace("participants/{name}", &format!("participants/{}", vault(name)));
+            let path = path.replace("{id}", id).replace("{name}", name).replace("{version}", "1");
+            let path = path.replace("{queue}", &format!("{}.commands.dead", vault(name)));
+            let action = match path.split('/').nth(2) {
+                Some("dead") => "replay",
+                Some("participants") => "pause",
+                _ => "retry",
+            };
+            let path = path
+                .replace("{word}", "stop")
+                .replace("{action}", action)
+                .replace("{file}", "x")
+                .replace("{*rest}", id);
             let request = match route.method == Method::POST {
                 true => {
                     form(&path, &session, &format!("csrf={csrf}&revision=1&reason=r&ids={id}&id={id}&namespace={name}"))
@@ -307,10 +335,11 @@ async fn no_page_of_the_console_lets_one_see_the_other(server: Server) {
                 return (StatusCode::OK, first_of_stream(&server.router, request).await);
             }
             let answer = ask(&server.router, request).await;
-            (answer.status, told(&answer, &[id, name]))
+            (answer.status, told(&answer, &[id, name, &vault(name)]))
         };
         let foreign = match route.path {
             "/console/namespace" => answer(&hidden, server.two.namespace.as_str()).await,
+            path if path.starts_with("/console/bulk/") => answer(&job, HIDDEN).await,
             _ => answer(&hidden, HIDDEN).await,
         };
         let nothing = answer(&absent, ABSENT).await;
@@ -394,6 +423,41 @@ async fn the_header_says_no_more_than_the_token_allows(server: Server) {
     server.end().await;
 }
 
+async fn a_token_of_a_store_leads_into_its_namespace_alone(server: Server) {
+    use sha2::{Digest, Sha256};
+    server.furnish().await;
+    let digits = "5a".repeat(32);
+    let text = |house: &House| format!("amends_{}_{digits}", house.namespace);
+    let new = NewToken {
+        name: "stored".to_owned(),
+        role: "viewer".to_owned(),
+        sha256: Sha256::digest(text(&server.two)).into(),
+        created_by: "test".to_owned(),
+        lifetime: None,
+        reason: "r".to_owned(),
+    };
+    server.two.store.tokens().expect("it keeps tokens").make_token(&new).await.expect("made");
+    let list = async |token: &str| ask(&server.router, as_of(get("/v1/sagas"), token)).await;
+    let seen = eventually("the token is known", async || {
+        let answer = list(&text(&server.two)).await;
+        (answer.status == 200).then_some(answer)
+    })
+    .await;
+    assert!(seen.text.contains(HIDDEN), "{}", seen.text);
+    assert_eq!(list(&text(&server.one)).await.status, 401, "the same digits elsewhere");
+    let own = server.one.namespace.as_str();
+    let foreign = ask(&server.router, meaning(as_of(get("/v1/sagas"), &text(&server.two)), own)).await;
+    assert_eq!((foreign.status, foreign.code()), (StatusCode::NOT_FOUND, "NAMESPACE_UNKNOWN".to_owned()));
+    let session = login(&server.router, &text(&server.two)).await;
+    assert!(session.starts_with(&format!("amends_console={}.", server.two.namespace)), "{session}");
+    let page = ask(&server.router, page("/console/sagas", &session)).await;
+    assert!(page.text.contains(HIDDEN) && !page.text.contains("<option value=\"default\""), "{}", page.text);
+    // While its store is away nobody can say whether it is good.
+    server.namespaces.fail(&server.two.namespace, "its store is away".to_owned());
+    assert_eq!(list(&text(&server.two)).await.status, 503);
+    server.end().await;
+}
+
 async fn metrics_tell_of_their_own_namespace_alone(server: Server) {
     server.furnish().await;
     server.one.start(&server.router, OWN, "own").await;
@@ -450,6 +514,11 @@ async fn a_token_copied_from_the_other_changes_nothing(server: Server) {
         assert_eq!(saga.state.as_str(), "RUNNING");
     }
     assert_eq!(server.one.depth("amends.replies.dead").await, Some(0));
+    for (house, count) in [(&server.one, 0), (&server.two, 1)] {
+        let request = get("/v1/dead-letters/amends.replies.dead");
+        let dead = ask(&server.router, as_of(request, &house.token)).await;
+        assert_eq!(dead.json()["items"].as_array().map(Vec::len), Some(count), "{}", dead.text);
+    }
     server.end().await;
 }
 
@@ -656,6 +725,7 @@ on_both! {
     an_operator_of_all_changes_between_them
     one_key_is_two_sagas
     the_header_says_no_more_than_the_token_allows
+    a_token_of_a_store_leads_into_its_namespace_alone
     metrics_tell_of_their_own_namespace_alone
     events_of_one_reach_no_queue_of_the_other
     a_token_copied_from_the_other_changes_nothing
