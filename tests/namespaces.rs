@@ -455,6 +455,8 @@ async fn a_token_of_a_store_leads_into_its_namespace_alone(server: Server) {
     // While its store is away nobody can say whether it is good.
     server.namespaces.fail(&server.two.namespace, "its store is away".to_owned());
     assert_eq!(list(&text(&server.two)).await.status, 503);
+    server.namespaces.open(&server.two.namespace, server.two.coordinator.clone()).await;
+    assert_eq!(list(&text(&server.two)).await.status, 200);
     server.end().await;
 }
 
