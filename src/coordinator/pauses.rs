@@ -1,5 +1,5 @@
 //! Participants, or single actions of theirs, that operators have paused: kept in the store, so that every coordinator
-//! knows of them within [`LOOK`] and a restart forgets none. What is paused is held back by the [gates](super::gates).
+//! knows of them within [`LOOK`] and a restart forgets none. What is paused is held back by the gates.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
