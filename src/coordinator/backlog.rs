@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use crate::coordinator::work::{Item, Work};
 
 /// How many replies, operator actions and the like one transaction takes at most, and how many starts: a bound for the time
-/// that whatever comes next waits for. Larger ones would hardly be cheaper for each.
+/// that whatever comes next waits for.
 const MOST: usize = 384;
 const MOST_STARTS: usize = 128;
 
