@@ -38,6 +38,7 @@ mod serve;
 mod signal;
 mod start;
 mod versions;
+mod webhooks;
 
 pub use access::{Access, Reach};
 pub use auth::oidc::{Oidc, OidcConfig};

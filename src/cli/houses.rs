@@ -1,6 +1,7 @@
 //! `amends serve` with several namespaces: each is opened and kept by a task of its own, so that one whose store is away
 //! or not migrated does not keep the others waiting.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,12 +12,16 @@ use tokio_util::sync::CancellationToken;
 use super::archive::Retention;
 use super::error::CliError;
 use super::namespaces::Place;
-use super::serve::prepare_schema;
+use super::serve::{TRACES_DRAIN, prepare_schema};
+use super::traces::Collector;
 use super::{connect, output};
 use crate::broker::{self, Broker};
 use crate::coordinator::{Coordinator, CoordinatorOptions, Limits};
+use crate::id::Namespace;
 use crate::namespaces::Namespaces;
 use crate::store::{self, Store};
+use crate::telemetry::otlp::Exporting;
+use crate::webhook::{self, Endpoint};
 
 /// How long a start waits for namespaces that are slow to open before it serves the others.
 const SLOW: Duration = Duration::from_secs(5);
@@ -30,14 +35,22 @@ pub struct Opened {
     broker: Arc<dyn Broker>,
     /// What runs there.
     pub coordinator: Coordinator,
+    webhooks: Option<JoinHandle<()>>,
+    traces: Option<Exporting>,
 }
 
 impl Opened {
     /// Finishes what was taken in, then closes everything.
     pub async fn close(self) {
         self.coordinator.stop().await;
+        if let Some(webhooks) = self.webhooks {
+            drop(webhooks.await);
+        }
         self.broker.close().await;
         self.store.close().await;
+        if let Some(traces) = self.traces {
+            traces.finish(TRACES_DRAIN).await;
+        }
     }
 }
 
@@ -52,6 +65,10 @@ pub struct Manner {
     pub allow_edit: bool,
     /// What is archived by itself.
     pub retention: Retention,
+    /// Where traces go, if they are to go anywhere: of each namespace in a queue of its own.
+    pub collector: Option<Collector>,
+    /// Each namespace's webhooks.
+    pub endpoints: BTreeMap<Namespace, Vec<Endpoint>>,
 }
 
 /// Opens every place and goes on trying those that cannot be, until `stop`. Returns once each is open or has failed once,
@@ -84,8 +101,25 @@ async fn keep(
 ) -> Option<Opened> {
     let mut first = Some(first);
     let mut pause = AGAIN;
-    let opened = loop {
-        match open(&place, &manner).await {
+    let endpoints = manner.endpoints.get(&place.namespace).cloned().unwrap_or_default();
+    let started = manner.collector.as_ref().map(|collector| collector.start(&place.namespace)).transpose();
+    let (recorder, traces) = match started {
+        Ok(traces) => traces.unzip(),
+        Err(error) => {
+            // Sagas are worth more than their traces.
+            tracing::error!(namespace = %place.namespace, "no traces: {}", error.message);
+            (None, None)
+        }
+    };
+    let options = CoordinatorOptions {
+        limits: limits(&place, &manner.limits),
+        allow_edit: manner.allow_edit,
+        traces: recorder,
+        hooks: endpoints.iter().map(Endpoint::hook).collect(),
+        ..CoordinatorOptions::default()
+    };
+    let mut opened = loop {
+        match open(&place, manner.migrate, &options).await {
             Ok(opened) => break opened,
             Err(error) => {
                 let help = error.help.unwrap_or_default();
@@ -100,6 +134,8 @@ async fn keep(
         }
     };
     namespaces.open(&place.namespace, opened.coordinator.clone()).await;
+    opened.webhooks = webhook::launch(&opened.coordinator, endpoints, stop.clone());
+    opened.traces = traces;
     let retention = manner.retention.of(&place.namespace).start(opened.store.clone(), stop.clone());
     tracing::info!(namespace = %place.namespace, "open");
     drop(first.take());
@@ -111,16 +147,14 @@ async fn keep(
     Some(opened)
 }
 
-async fn open(place: &Place, manner: &Manner) -> Result<Opened, CliError> {
+async fn open(place: &Place, migrate: bool, options: &CoordinatorOptions) -> Result<Opened, CliError> {
     // First, since it only looks at the address: a wrong one leaves the store as it is.
     let broker = broker::within(connect::broker(&place.broker).await?, &place.namespace);
     let opened = async {
         let store = store::open_within(&place.store, &place.namespace).await?;
         let launched = async {
-            prepare_schema(&*store, &place.store, manner.migrate).await?;
-            let (limits, allow_edit) = (limits(place, &manner.limits), manner.allow_edit);
-            let options = CoordinatorOptions { limits, allow_edit, ..CoordinatorOptions::default() };
-            Ok::<_, CliError>(Coordinator::launch(store.clone(), broker.clone(), options).await?)
+            prepare_schema(&*store, &place.store, migrate).await?;
+            Ok::<_, CliError>(Coordinator::launch(store.clone(), broker.clone(), options.clone()).await?)
         };
         match launched.await {
             Ok(coordinator) => Ok((store, coordinator)),
@@ -131,7 +165,7 @@ async fn open(place: &Place, manner: &Manner) -> Result<Opened, CliError> {
         }
     };
     match opened.await {
-        Ok((store, coordinator)) => Ok(Opened { store, broker, coordinator }),
+        Ok((store, coordinator)) => Ok(Opened { store, broker, coordinator, webhooks: None, traces: None }),
         Err(error) => {
             broker.close().await;
             Err(error)

@@ -36,7 +36,10 @@ mod simulate;
 mod stuck;
 mod tokens;
 mod top;
+mod traces;
 mod versions;
+mod webhook_settings;
+mod webhooks;
 mod worlds;
 
 use std::ffi::OsString;
@@ -105,6 +108,9 @@ enum Command {
     Archive(archive::Args),
     /// Measure how fast sagas go, beside what the broker alone can carry
     Bench(bench::Args),
+    /// List what webhooks are still to be told, and see to what they did not take
+    #[command(subcommand)]
+    Webhooks(webhooks::Command),
     /// Check store, broker and server, with advice
     Doctor,
     /// Everything at a glance, live: what is stuck and why, who answers, how it goes
@@ -179,6 +185,7 @@ impl Cli {
             Command::Audit(args) => audit::run(args, &context).await,
             Command::Archive(args) => archive::run(args, &context).await,
             Command::Bench(args) => bench::run(args, &context).await,
+            Command::Webhooks(command) => webhooks::run(command, &context).await,
             Command::Doctor => doctor::run(&context).await,
             Command::Top(args) => top::run(&args, &context).await,
             Command::Manual(args) => manual::run(&args),

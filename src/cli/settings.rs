@@ -6,18 +6,24 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::error::CliError;
+use super::webhook_settings::WebhookEntry;
+use crate::console::Links;
 
 /// Where `serve` listens unless told otherwise.
 pub const DEFAULT_HTTP: &str = "127.0.0.1:7070";
 
 /// The keys of the settings file.
-const KEYS: &[&str] = &["store", "broker", "http", "url", "operators", "tokens", "namespaces", "oidc"];
+const KEYS: &[&str] =
+    &["store", "broker", "http", "url", "operators", "tokens", "namespaces", "oidc", "traces", "console", "webhooks"];
 /// The keys of a table, or of one entry of a list.
 const ENTRY_KEYS: &[(&str, &[&str])] = &[
     ("operators", &["allow_edit"]),
     ("tokens", &["name", "role", "sha256", "namespace", "namespaces"]),
     ("namespaces", &["name", "store", "broker", "window", "windows", "weights"]),
     ("oidc", &["issuer", "audience", "jwks", "algorithms", "roles_claim", "roles"]),
+    ("traces", &["endpoint", "ratio"]),
+    ("console", &["trace_url"]),
+    ("webhooks", super::webhook_settings::KEYS),
 ];
 
 /// The options that every command takes.
@@ -42,13 +48,14 @@ pub struct SettingsArgs {
     /// The namespace (tenant): of the server, for a token that is for several; of the store, for commands that open it
     #[arg(long, global = true, value_name = "NAME", env = "AMENDS_NAMESPACE", hide_env_values = true)]
     namespace: Option<String>,
-    /// A settings file in TOML: store, broker, http, url, [[tokens]], [[namespaces]], [oidc] and [operators]
+    /// A settings file in TOML: store, broker, http, url, [[tokens]], [[namespaces]], [oidc], [operators], [traces], [console]
+    /// and [[webhooks]]
     #[arg(long, global = true, value_name = "FILE", env = "AMENDS_CONFIG", hide_env_values = true)]
     config: Option<PathBuf>,
 }
 
 /// What applies to one run of the program.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Settings {
     /// Where state lives.
     pub store: Option<String>,
@@ -70,6 +77,37 @@ pub struct Settings {
     pub oidc: Option<OidcSettings>,
     /// What operators may do on the server that `serve` runs. From the file; a flag of `serve` adds to it.
     pub operators: Operators,
+    /// Where traces go. From the file only; flags and environment win.
+    pub traces: TraceSettings,
+    /// What the console is told. From the file only.
+    pub console: ConsoleSettings,
+    /// Who is told of sagas that get stuck. From the file only.
+    pub webhooks: Vec<WebhookEntry>,
+}
+
+/// Where traces go.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TraceSettings {
+    /// The collector's address.
+    pub endpoint: Option<String>,
+    /// The share of sagas whose traces are sent.
+    pub ratio: Option<f64>,
+}
+
+/// What the console is told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ConsoleSettings {
+    /// Where a trace is looked at: an address with `{traceId}` in it.
+    pub trace_url: Option<String>,
+}
+
+impl ConsoleSettings {
+    /// The same as the console takes it.
+    pub fn links(&self) -> Links {
+        Links { trace: self.trace_url.clone() }
+    }
 }
 
 /// An issuer of tokens (OpenID Connect).
@@ -157,6 +195,9 @@ struct File {
     tokens: Vec<TokenEntry>,
     namespaces: Vec<NamespaceEntry>,
     oidc: Option<OidcSettings>,
+    traces: TraceSettings,
+    console: ConsoleSettings,
+    webhooks: Vec<WebhookEntry>,
 }
 
 impl Settings {
@@ -178,10 +219,7 @@ impl Settings {
             url: over(args.url, file.url),
             token: over(args.token, None),
             namespace: over(args.namespace, None),
-            namespaces: file.namespaces,
-            tokens: file.tokens,
-            oidc: file.oidc,
-            operators: file.operators,
+            ..file
         })
     }
 
@@ -190,8 +228,23 @@ impl Settings {
     /// # Errors
     /// What is wrong, with line and column, and the way out.
     pub fn from_file_text(text: &str) -> Result<Self, (String, String)> {
-        let File { store, broker, http, url, operators, tokens, namespaces, oidc } = parse_file(text)?;
-        Ok(Self { store, broker, http, url, token: None, namespace: None, namespaces, tokens, oidc, operators })
+        let File { store, broker, http, url, operators, tokens, namespaces, oidc, traces, console, webhooks } =
+            parse_file(text)?;
+        Ok(Self {
+            store,
+            broker,
+            http,
+            url,
+            token: None,
+            namespace: None,
+            namespaces,
+            tokens,
+            oidc,
+            operators,
+            traces,
+            console,
+            webhooks,
+        })
     }
 
     /// The store to use: the one set, or SQLite under the user's data folder, which is made if need be.

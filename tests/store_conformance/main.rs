@@ -19,3 +19,4 @@ mod sqlite;
 mod starts;
 mod tokens;
 mod versions;
+mod webhooks;

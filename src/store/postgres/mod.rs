@@ -9,6 +9,7 @@ mod overview;
 mod pauses;
 mod read;
 mod tokens;
+mod webhooks;
 mod write;
 
 use std::str::FromStr;
@@ -52,6 +53,7 @@ const MIGRATIONS: &[Known] = &[
         name: "participant_pause",
         sql: include_str!("../../../migrations/postgres/0008_participant_pause.sql"),
     },
+    Known { version: 10, name: "webhooks", sql: include_str!("../../../migrations/postgres/0010_webhooks.sql") },
 ];
 
 /// Connections to the database: batches need few.
@@ -348,6 +350,10 @@ impl Store for PostgresStore {
     }
 
     fn bulk(&self) -> Option<&dyn crate::store::bulk::BulkStore> {
+        Some(self)
+    }
+
+    fn webhooks(&self) -> Option<&dyn crate::store::webhooks::WebhookStore> {
         Some(self)
     }
 

@@ -114,6 +114,7 @@ pub(super) async fn write_at_once(connection: &mut PgConnection, changes: &Chang
     let is_plain = changes.migrations.is_empty()
         && changes.deprecations.is_empty()
         && changes.bulk.is_empty()
+        && changes.webhooks.is_empty()
         && changes.starts.iter().all(|start| start.settled.is_empty());
     if !is_plain {
         return Ok(false);
@@ -167,6 +168,7 @@ pub(super) async fn write(connection: &mut PgConnection, changes: &Changes) -> R
     migrate(connection, &changes.migrations).await?;
     deprecate(connection, &changes.deprecations).await?;
     super::bulk::applied(connection, &changes.bulk).await?;
+    super::webhooks::insert(connection, changes, &new).await?;
     Ok(Committed { starts })
 }
 

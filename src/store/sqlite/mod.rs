@@ -9,6 +9,7 @@ mod pauses;
 mod read;
 mod rows;
 mod tokens;
+mod webhooks;
 mod write;
 mod writer;
 
@@ -54,6 +55,7 @@ const MIGRATIONS: &[Known] = &[
         name: "participant_pause",
         sql: include_str!("../../../migrations/sqlite/0008_participant_pause.sql"),
     },
+    Known { version: 10, name: "webhooks", sql: include_str!("../../../migrations/sqlite/0010_webhooks.sql") },
 ];
 
 /// How long to wait for another process that holds the file.
@@ -272,6 +274,10 @@ impl Store for SqliteStore {
     }
 
     fn bulk(&self) -> Option<&dyn crate::store::bulk::BulkStore> {
+        Some(self)
+    }
+
+    fn webhooks(&self) -> Option<&dyn crate::store::webhooks::WebhookStore> {
         Some(self)
     }
 
