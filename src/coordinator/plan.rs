@@ -580,8 +580,10 @@ impl Planner<'_> {
     }
 
     fn tell_hooks(&mut self, was_stuck: bool, definition: &Definition, saga: &Saga) {
-        let told = hooks::told(&self.sources.hooks, was_stuck, saga, definition, self.now);
-        self.changes.webhooks.extend(told);
+        let hooks = &self.sources.hooks;
+        if !hooks.is_empty() && was_stuck != saga.state.stuck().is_some() {
+            self.changes.webhooks.extend(hooks::told(hooks, saga, definition, self.now));
+        }
     }
 
     fn watch(&mut self, saga: &Saga) {
