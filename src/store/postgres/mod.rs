@@ -2,6 +2,7 @@
 //! arbiter.
 
 mod archive;
+mod at_once;
 mod bulk;
 mod figures;
 mod lines;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{Connection, Executor};
 
 use lines::Lines;
@@ -138,12 +139,12 @@ impl PostgresStore {
             return Ok(Committed::default());
         }
         failpoint::reached_if(touches_sagas(&changes), Point::BeforeCommit);
-        let committed = if write::write_at_once(&mut line.connection, &changes).await.map_err(unknown)? {
+        let committed = if at_once::write(&mut line.connection, &changes).await.map_err(unknown)? {
             Committed { starts: vec![Started::New; changes.starts.len()] }
         } else {
-            let mut transaction = line.connection.begin().await.map_err(refused)?;
-            let committed = write::write(&mut transaction, &changes).await?;
-            transaction.commit().await.map_err(refused).map_err(unknown)?;
+            execute(&mut line.connection, "begin").await?;
+            let committed = write::write(&mut line.connection, &changes).await?;
+            execute(&mut line.connection, "commit").await.map_err(unknown)?;
             committed
         };
         line.give_back();
@@ -151,13 +152,21 @@ impl PostgresStore {
     }
 
     async fn unit_with_locks(&self, wants: Wants, decide: Decide) -> Result<Committed, StoreError> {
-        let mut connection = self.0.pool.acquire().await.map_err(refused)?;
-        let mut transaction = connection.begin().await.map_err(refused)?;
-        let loaded = write::load(&mut transaction, &wants).await?;
+        let mut line = self.0.lines.take().await?;
+        match execute(&mut line.connection, "begin").await {
+            // It was ended while nobody used it.
+            Err(StoreError::Unavailable(_)) if line.was_idle => {
+                line.renew().await?;
+                execute(&mut line.connection, "begin").await?;
+            }
+            begun => begun?,
+        }
+        let loaded = write::load(&mut line.connection, &wants).await?;
         let changes = decide(loaded);
-        let committed = write::write(&mut transaction, &changes).await?;
+        let committed = write::write(&mut line.connection, &changes).await?;
         failpoint::reached_if(touches_sagas(&changes), Point::BeforeCommit);
-        transaction.commit().await.map_err(refused).map_err(unknown)?;
+        execute(&mut line.connection, "commit").await.map_err(unknown)?;
+        line.give_back();
         Ok(committed)
     }
 
@@ -208,6 +217,11 @@ impl PostgresStore {
                 .map_err(refused),
         }
     }
+}
+
+/// On a line, whose transaction ends with it when it is not given back.
+async fn execute(line: &mut PgConnection, sql: &'static str) -> Result<(), StoreError> {
+    line.execute(sql).await.map(drop).map_err(refused)
 }
 
 fn touches_sagas(changes: &Changes) -> bool {
