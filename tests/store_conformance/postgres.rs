@@ -352,7 +352,7 @@ async fn cut_line(cut: Cut, armed: Arc<std::sync::atomic::AtomicBool>, fired: Ar
                             let sent = &up[..read];
                             let word: &[u8] = match cut {
                                 Cut::AtInsert => b"insert into outbox",
-                                Cut::BeforeCommit | Cut::AfterCommit => b"COMMIT",
+                                Cut::BeforeCommit | Cut::AfterCommit => b"commit",
                                 Cut::BeforeWrite | Cut::AfterWrite => KEY.as_bytes(),
                             };
                             if armed.load(SeqCst) && sent.windows(word.len()).any(|part| part == word) {
