@@ -326,7 +326,11 @@ impl AuthConfig {
             return Ok(true);
         }
         match &self.stored {
-            Some(stored) => Ok(stored.count().await? > 0),
+            Some(stored) => {
+                let is_closed = stored.count().await? > 0;
+                self.is_closed.fetch_or(is_closed, Ordering::Relaxed);
+                Ok(is_closed)
+            }
             None => Ok(false),
         }
     }
