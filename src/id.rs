@@ -200,3 +200,99 @@ impl fmt::Display for DefinitionRef {
         write!(f, "{} v{}", self.name, self.version)
     }
 }
+
+/// One tenant of a deployment: nothing of it is seen from another. Its name is in its schema, its queues and its tokens.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Namespace(Arc<str>);
+
+/// Names that would be mistaken for something else: on the broker `amends.*` and `amq.*` are not a namespace's.
+const RESERVED: [&str; 4] = ["all", "amends", "amq", "none"];
+/// Characters of a namespace's name, at most.
+const LONGEST_NAMESPACE: usize = 40;
+
+impl Namespace {
+    /// The name of the namespace that is always there.
+    pub const DEFAULT: &str = "default";
+
+    /// Its name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it is the one that is always there, whose names are those of the contract.
+    pub fn is_default(&self) -> bool {
+        &*self.0 == Self::DEFAULT
+    }
+
+    /// `name` with the namespace before it, unless it is the default one: what its exchanges and queues are called.
+    pub fn prefix(&self, name: &str) -> String {
+        if self.is_default() { name.to_owned() } else { format!("{self}.{name}") }
+    }
+
+    /// The schema that holds it in a PostgreSQL database; the default namespace is where the connection itself leads.
+    pub fn schema(&self) -> Option<String> {
+        (!self.is_default()).then(|| format!("amends_{self}"))
+    }
+}
+
+impl Default for Namespace {
+    fn default() -> Self {
+        Self(Self::DEFAULT.into())
+    }
+}
+
+impl fmt::Display for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A text is no name of a namespace.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidNamespace {
+    /// It has other characters, or too many.
+    #[error(
+        "a namespace's name has 1 to {LONGEST_NAMESPACE} lower case letters, digits and `-`, begins with a letter and does not end in `-`"
+    )]
+    Form,
+    /// It means something else already.
+    #[error("`{0}` is reserved and cannot be a namespace's name")]
+    Reserved(&'static str),
+}
+
+impl FromStr for Namespace {
+    type Err = InvalidNamespace;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        let is_well_formed = (1..=LONGEST_NAMESPACE).contains(&text.len())
+            && text.bytes().all(is_plain)
+            && text.starts_with(|first: char| first.is_ascii_lowercase())
+            && !text.ends_with('-');
+        if !is_well_formed {
+            return Err(InvalidNamespace::Form);
+        }
+        match RESERVED.iter().find(|reserved| **reserved == text) {
+            Some(reserved) => Err(InvalidNamespace::Reserved(reserved)),
+            None => Ok(Self(text.into())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_has_a_name_that_fits_schemas_queues_and_tokens() {
+        for good in ["a", "acme", "acme-eu-2", "default", &"n".repeat(40)] {
+            assert_eq!(good.parse::<Namespace>().map(|namespace| namespace.to_string()).as_deref(), Ok(good));
+        }
+        for bad in ["", "Acme", "acme_eu", "acme.eu", "-a", "a-", "1a", "ä", "a b", "a\"b", &"n".repeat(41)] {
+            assert_eq!(bad.parse::<Namespace>(), Err(InvalidNamespace::Form), "{bad}");
+        }
+        for reserved in RESERVED {
+            assert_eq!(reserved.parse::<Namespace>(), Err(InvalidNamespace::Reserved(reserved)));
+        }
+    }
+}

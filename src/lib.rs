@@ -97,4 +97,7 @@ pub mod api;
 pub mod console;
 
 #[cfg(feature = "server")]
+pub mod namespaces;
+
+#[cfg(feature = "server")]
 pub mod cli;

@@ -153,8 +153,8 @@ async fn topics_match_by_words(subject: Subject) {
 async fn direct_exchanges_match_by_equality(subject: Subject) {
     let queue = format!("{}.direct", subject.participant);
     let bindings = vec![("amends.replies".to_owned(), format!("{queue}.*"))];
-    let topology =
-        Topology { queues: vec![Queue { name: queue.clone(), bindings, dead_letters: false }], ..Topology::default() };
+    let queue_alone = Queue { name: queue.clone(), bindings, dead_letters: false, namespace: Default::default() };
+    let topology = Topology { queues: vec![queue_alone], ..Topology::default() };
     subject.broker.declare(&topology).await.expect("declared");
     subject.broker.declare(&topology).await.expect("declared once more");
     let matching = envelope("amends.replies", &format!("{queue}.*"), 1);

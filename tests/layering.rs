@@ -23,6 +23,7 @@ const ORDER: &[&str] = &[
     "client",
     "api",
     "console",
+    "namespaces",
     "cli",
 ];
 

@@ -52,7 +52,12 @@ impl Caller {
         let rig = Rig::new(&[PARTICIPANT]).await;
         let answers = format!("answers-{}", amends::id::fresh_request_id().simple());
         let mut topology = Topology::coordinator();
-        topology.queues.push(Queue { name: answers.clone(), bindings: Vec::new(), dead_letters: false });
+        topology.queues.push(Queue {
+            name: answers.clone(),
+            bindings: Vec::new(),
+            dead_letters: false,
+            namespace: Default::default(),
+        });
         rig.broker.declare(&topology).await.expect("declared");
         let consumer = rig.broker.consume(&answers, 100).await.expect("consumed");
         Self { rig, answers, consumer, asked: 0 }

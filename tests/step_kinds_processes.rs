@@ -171,7 +171,12 @@ impl Asker {
     async fn new(rig: &Rig) -> Self {
         let queue = format!("answers-{}", amends::id::fresh_request_id().simple());
         let mut topology = Topology::coordinator();
-        topology.queues.push(Queue { name: queue.clone(), bindings: Vec::new(), dead_letters: false });
+        topology.queues.push(Queue {
+            name: queue.clone(),
+            bindings: Vec::new(),
+            dead_letters: false,
+            namespace: Default::default(),
+        });
         rig.broker.declare(&topology).await.expect("declared");
         let consumer = rig.broker.consume(&queue, 10).await.expect("consumed");
         Self { queue, consumer }

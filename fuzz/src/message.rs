@@ -88,7 +88,8 @@ pub fn harms_no_coordinator(bytes: &[u8]) {
         let options = CoordinatorOptions { events: false, ..CoordinatorOptions::default() };
         let coordinator = Coordinator::launch(store, broker.clone(), options).await.expect("it launches");
         coordinator.register(NOTE, "fuzz").await.expect("a sound definition");
-        let answers = Queue { name: "answers".to_owned(), bindings: Vec::new(), dead_letters: false };
+        let (name, bindings) = ("answers".to_owned(), Vec::new());
+        let answers = Queue { name, bindings, dead_letters: false, namespace: Default::default() };
         broker.declare(&Topology { queues: vec![answers], ..Topology::default() }).await.expect("declared");
         let mut consumer = broker.consume("answers", 10).await.expect("consumed");
 

@@ -11,6 +11,7 @@ pub(crate) mod text;
 use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::http::HeaderMap;
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
@@ -18,12 +19,16 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::api::problem::{
-    FORBIDDEN, HOST_NOT_ALLOWED, ISSUER_UNAVAILABLE, ORIGIN_NOT_ALLOWED, Problem, UNAUTHENTICATED,
+    FORBIDDEN, HOST_NOT_ALLOWED, ISSUER_UNAVAILABLE, NAMESPACE_UNKNOWN, ORIGIN_NOT_ALLOWED, Problem, UNAUTHENTICATED,
 };
 use crate::clock::Timestamp;
+use crate::id::Namespace;
 use crate::store::{Store, StoreError};
 use oidc::Oidc;
 use stored::StoredTokens;
+
+/// The header that says which namespace is meant, where there is a choice.
+pub(crate) const NAMESPACE: &str = "amends-namespace";
 
 pub use stored::MOST_STALE;
 
@@ -33,6 +38,11 @@ pub struct AuthConfig {
     tokens: Arc<[TokenEntry]>,
     stored: Option<Arc<StoredTokens>>,
     oidc: Option<Arc<Oidc>>,
+    namespace: Namespace,
+    /// Whether the namespace is still to be opened, so that nobody knows its store's tokens.
+    is_away: bool,
+    /// Whether a token is asked for although there is none that is accepted: another namespace of the server has some.
+    is_closed: Arc<AtomicBool>,
 }
 
 /// One token that a server accepts, known by its hash alone.
@@ -180,6 +190,17 @@ impl TokenEntry {
         Ok(Self { name, role, sha256: hash })
     }
 
+    /// Its SHA-256.
+    pub(crate) fn sha256(&self) -> [u8; 32] {
+        self.sha256
+    }
+
+    /// Whether `token` is it. Takes as long if it is not.
+    pub(crate) fn is(&self, token: &str) -> bool {
+        let hash: [u8; 32] = Sha256::digest(token).into();
+        self.sha256.ct_eq(&hash).into()
+    }
+
     /// The token itself.
     pub fn plain(name: impl Into<String>, role: Role, token: &str) -> Self {
         Self { name: name.into(), role, sha256: Sha256::digest(token).into() }
@@ -217,7 +238,36 @@ impl From<Refused> for Problem {
 impl AuthConfig {
     /// A server that accepts these tokens and no others; with none at all, everybody.
     pub fn new(tokens: Vec<TokenEntry>) -> Self {
-        Self { tokens: tokens.into(), stored: None, oidc: None }
+        Self { tokens: tokens.into(), ..Self::default() }
+    }
+
+    /// The same for one namespace of several, of which all are closed, by the same flag, once one has tokens: nobody comes
+    /// past them.
+    #[must_use]
+    pub(crate) fn within(self, namespace: Namespace, is_closed: Arc<AtomicBool>) -> Self {
+        Self { namespace, is_closed, ..self }
+    }
+
+    /// The same while its store is away: nobody can say whether a token of it is good.
+    #[must_use]
+    pub(crate) fn away(self) -> Self {
+        Self { is_away: true, ..self }
+    }
+
+    /// The namespace that it lets into.
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// Refuses who means another namespace. Whether there is one of that name is not said.
+    pub(super) fn check_namespace(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        match headers.get(NAMESPACE) {
+            Some(named) if named.as_bytes() != self.namespace.as_str().as_bytes() => {
+                let named: String = String::from_utf8_lossy(named.as_bytes()).chars().take(60).collect();
+                Err(Problem::new(NAMESPACE_UNKNOWN, format!("there is no namespace `{named}` for you")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// And those of the store. What is known of them is [`MOST_STALE`] old at most.
@@ -228,8 +278,8 @@ impl AuthConfig {
 
     /// And those that an issuer has signed.
     #[must_use]
-    pub fn with_issuer(self, oidc: Oidc) -> Self {
-        Self { oidc: Some(Arc::new(oidc)), ..self }
+    pub fn with_issuer(self, oidc: impl Into<Arc<Oidc>>) -> Self {
+        Self { oidc: Some(oidc.into()), ..self }
     }
 
     /// Whether everybody may do everything: no token is set, no issuer is, and the store never had one either.
@@ -237,15 +287,24 @@ impl AuthConfig {
     /// # Errors
     /// When the store does not answer.
     pub async fn is_open(&self) -> Result<bool, StoreError> {
-        match &self.stored {
-            Some(stored) if self.is_open_but_for_the_store() => Ok(!stored.any_ever().await?),
-            _ => Ok(self.is_open_but_for_the_store()),
+        if !self.is_open_as_known() {
+            return Ok(false);
         }
+        let is_closed = match &self.stored {
+            Some(stored) => stored.any_ever().await?,
+            None => false,
+        };
+        if is_closed {
+            self.is_closed.store(true, Ordering::Relaxed);
+        }
+        Ok(!is_closed)
     }
 
     /// The same as far as is known without asking anybody.
     fn is_open_as_known(&self) -> bool {
-        self.is_open_but_for_the_store() && !self.stored.as_ref().is_some_and(|stored| stored.any_known())
+        let is_closed = self.is_closed.load(Ordering::Relaxed);
+        let any_known = self.stored.as_ref().is_some_and(|stored| stored.any_known());
+        self.is_open_but_for_the_store() && !is_closed && !any_known
     }
 
     /// Whether tokens of an issuer are accepted.
@@ -267,7 +326,11 @@ impl AuthConfig {
             return Ok(true);
         }
         match &self.stored {
-            Some(stored) => Ok(stored.count().await? > 0),
+            Some(stored) => {
+                let is_closed = stored.count().await? > 0;
+                self.is_closed.fetch_or(is_closed, Ordering::Relaxed);
+                Ok(is_closed)
+            }
             None => Ok(false),
         }
     }
@@ -310,10 +373,14 @@ impl AuthConfig {
             return Ok(entry.clone().into());
         }
         match (text::token_namespace(token), &self.stored, &self.oidc) {
-            (Some(text::DEFAULT_NAMESPACE), Some(stored), _) => {
+            (Some(named), Some(stored), _) if named == self.namespace.as_str() => {
                 if let Some(entry) = stored.find(hash).await.map_err(Refused::Store)? {
                     return Ok(entry.into());
                 }
+            }
+            (Some(named), None, _) if self.is_away && named == self.namespace.as_str() => {
+                let why = "the namespace is not ready yet; the server goes on trying";
+                return Err(Refused::Store(StoreError::Unavailable(why.to_owned())));
             }
             (None, _, Some(oidc)) if oidc::is_jwt(token) => return oidc.identify(token).await,
             _ => {}

@@ -93,6 +93,9 @@ pub(super) async fn admit(
     let route = path.as_ref().and_then(|path| routes::find(request.method(), path.as_str()));
     let right = route.map_or(Right::Read, |route| route.right);
     let caller = auth.admit(request.headers(), right, !request.method().is_safe()).await?;
+    if right != Right::Open {
+        auth.check_namespace(request.headers())?;
+    }
     if request.uri().path().contains("%00") {
         return Err(Problem::new(PATH_INVALID, "the path contains a NUL character"));
     }

@@ -10,6 +10,7 @@
 //! Every route is one row of `routes::ROUTES`: its right, its query parameters, its handler and its documentation.
 //! What is not in the table is not served, and what is in it cannot be forgotten.
 
+mod access;
 mod advice;
 mod audit;
 pub(crate) mod auth;
@@ -38,11 +39,13 @@ mod signal;
 mod start;
 mod versions;
 
+pub use access::{Access, Reach};
 pub use auth::oidc::{Oidc, OidcConfig};
-pub use auth::text::DEFAULT_NAMESPACE;
 pub use auth::{AuthConfig, MOST_STALE, Right, Role, TokenEntry, check_bind};
 pub use graph::look;
+pub(crate) use health::health;
 pub use routes::{RouteInfo, route_table, router};
+pub(crate) use routes::{away, front};
 pub use serve::serve;
 
 use crate::clock::Clock;

@@ -135,7 +135,13 @@ fn parameters(route: &Route) -> Vec<Value> {
             "description": "The saga's ETag as it was seen; refused with 412 when the saga has moved since.",
         })
     });
-    in_path.chain(in_query).chain(if_match).collect()
+    let namespace = (route.right != Right::Open).then(|| {
+        json!({
+            "name": "amends-namespace", "in": "header", "schema": { "type": "string" },
+            "description": "Which namespace is meant, where the token leaves a choice; 404 for any other.",
+        })
+    });
+    in_path.chain(in_query).chain(if_match).chain(namespace).collect()
 }
 
 fn responses(route: &Route) -> Value {

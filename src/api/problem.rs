@@ -72,6 +72,7 @@ kinds! {
     LIMIT_INVALID = 400 "the limit is out of range";
     METHOD_NOT_ALLOWED = 405 "this route does not know this method";
     MIGRATION_REFUSED = 409 "the saga cannot be moved to this version";
+    NAMESPACE_UNKNOWN = 404 "there is no such namespace";
     NOT_READY = 503 "the coordinator cannot do its work at the moment";
     NUMBER_INVALID = 422 "a number cannot be kept exactly";
     ORIGIN_NOT_ALLOWED = 403 "the request comes from another site";

@@ -462,11 +462,24 @@ pub fn router(coordinator: Coordinator, auth: AuthConfig) -> Router {
     guarded(routes, auth).with_state(app)
 }
 
+/// What stands before the interfaces of several namespaces: whether the process lives, and whether it is `ready`.
+pub(crate) fn front(auth: AuthConfig, ready: MethodRouter) -> Router {
+    guarded(Router::new().route("/healthz", get(health::alive)).route("/readyz", ready), auth)
+}
+
+/// The interface of a namespace that is not there yet.
+pub(crate) fn away(auth: AuthConfig) -> Router {
+    let answer = async || Problem::not_ready("this namespace is not ready yet; the server goes on trying".to_owned());
+    around(Router::new().fallback(answer), auth)
+}
+
 /// Puts around `routes` what every request goes through.
 fn guarded<S: Clone + Send + Sync + 'static>(routes: Router<S>, auth: AuthConfig) -> Router<S> {
+    around(routes.fallback(unknown_route).method_not_allowed_fallback(wrong_method), auth)
+}
+
+fn around<S: Clone + Send + Sync + 'static>(routes: Router<S>, auth: AuthConfig) -> Router<S> {
     routes
-        .fallback(unknown_route)
-        .method_not_allowed_fallback(wrong_method)
         .layer(axum::middleware::from_fn_with_state(Arc::new(auth), guard::admit))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(axum::middleware::from_fn(guard::finish))

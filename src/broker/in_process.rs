@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::browse::{Browsed, Browser, Death};
-use crate::broker::topology::{DEAD_EXCHANGE, DELIVERY_LIMIT, EXCHANGES, ExchangeKind};
+use crate::broker::topology::{DELIVERY_LIMIT, ExchangeKind, exchange_kind};
 use crate::broker::{
     Broker, BrokerError, Consumer, Delivery, DeliveryTag, Published, QueueStatus, Settlement, Settler, Topology,
 };
@@ -42,7 +42,8 @@ struct Queue {
     /// By place.
     ready: VecDeque<Message>,
     last_place: u64,
-    has_dead_letters: bool,
+    /// Exchange and routing key of what is rejected.
+    dead_letter: Option<(String, String)>,
     consumers: u32,
     /// Wakes one consumer, which wakes the next if it leaves something: one wake-up per batch, not per message.
     arrived: Arc<Notify>,
@@ -74,7 +75,7 @@ impl State {
             return is_there.then(|| envelope.routing_key.clone()).into_iter().collect();
         }
         let words: Vec<&str> = envelope.routing_key.split('.').collect();
-        let is_topic = EXCHANGES.contains(&(envelope.exchange.as_str(), ExchangeKind::Topic));
+        let is_topic = exchange_kind(&envelope.exchange) == Some(ExchangeKind::Topic);
         let is_bound = |binding: &&Binding| {
             binding.exchange == envelope.exchange
                 && if is_topic { matches(&binding.words, &words) } else { binding.words == words }
@@ -87,8 +88,7 @@ impl State {
     }
 
     fn publish(&mut self, envelope: Envelope) -> Published {
-        let is_known = EXCHANGES.iter().any(|(name, _)| *name == envelope.exchange);
-        if !is_known && !envelope.exchange.is_empty() {
+        if exchange_kind(&envelope.exchange).is_none() && !envelope.exchange.is_empty() {
             // As RabbitMQ's channel error, which leaves open what became of the batch.
             return Published::Unknown(format!("there is no exchange `{}`", envelope.exchange));
         }
@@ -116,7 +116,7 @@ impl State {
     }
 
     fn bury(&mut self, queue: &str, reason: &str, mut envelope: Envelope) {
-        if self.queues.get(queue).is_some_and(|queue| queue.has_dead_letters) {
+        if let Some((exchange, key)) = self.queues.get(queue).and_then(|queue| queue.dead_letter.clone()) {
             let headers = &mut envelope.properties.headers;
             let note = [
                 (DIED_IN, queue),
@@ -125,8 +125,8 @@ impl State {
                 (CAME_WITH, envelope.routing_key.as_str()),
             ];
             headers.extend(note.map(|(name, text)| (name.to_owned(), text.into())));
-            envelope.exchange = DEAD_EXCHANGE.to_owned();
-            envelope.routing_key = queue.to_owned();
+            envelope.exchange = exchange;
+            envelope.routing_key = key;
             envelope.mandatory = false;
             self.publish(envelope);
         }
@@ -167,14 +167,12 @@ impl Broker for InProcessBroker {
         let mut state = self.state();
         for queue in &topology.queues {
             let known = state.queues.entry(queue.name.clone());
-            let known = known.or_insert_with(|| Queue { has_dead_letters: queue.dead_letters, ..Queue::default() });
-            if known.has_dead_letters != queue.dead_letters {
+            let dead_letter = queue.dead_letter().map(|(exchange, key)| (exchange, key.to_owned()));
+            let known = known.or_insert_with(|| Queue { dead_letter: dead_letter.clone(), ..Queue::default() });
+            if known.dead_letter != dead_letter {
                 return Err(BrokerError::Mismatch {
                     what: format!("queue `{}`", queue.name),
-                    problem: format!(
-                        "dead letters: asked for {}, found {}",
-                        queue.dead_letters, known.has_dead_letters
-                    ),
+                    problem: format!("dead letters: asked for {dead_letter:?}, found {:?}", known.dead_letter),
                 });
             }
             for (exchange, key) in &queue.bindings {

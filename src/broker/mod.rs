@@ -4,12 +4,14 @@
 pub mod amqp;
 pub mod browse;
 pub mod in_process;
+mod namespaced;
 pub mod topology;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
+pub use namespaced::{beside, within};
 pub use topology::{Queue, Topology};
 
 use crate::message::Envelope;
@@ -63,6 +65,12 @@ pub trait Broker: Send + Sync + 'static {
     /// When the broker cannot be reached in time, the queue is not there, or queues cannot be looked into.
     async fn browse(&self, queue: &str) -> Result<Box<dyn browse::Browser>, BrokerError> {
         Err(BrokerError::Refused(format!("`{queue}` cannot be looked into: this broker does not know how")))
+    }
+
+    /// What the broker itself calls one of the queues that are seen here, which is what a message without an exchange is
+    /// addressed to.
+    fn address_of(&self, queue: &str) -> String {
+        queue.to_owned()
     }
 
     /// Whether messages are lost when this process ends, so that after a start every PENDING command must be sent again.

@@ -14,7 +14,7 @@ use super::error::{CliError, Exit};
 use super::{Context, connect, output};
 use crate::archive::{self, ArchiveError, Manifest, Options, Progress, Reader};
 use crate::definition::parse_duration;
-use crate::id::SagaId;
+use crate::id::{Namespace, SagaId};
 use crate::store::Store;
 use crate::store::archive::ArchivedSaga;
 
@@ -98,6 +98,11 @@ pub struct Retention {
 }
 
 impl Retention {
+    /// The same for a namespace.
+    pub fn of(&self, namespace: &Namespace) -> Self {
+        Self { archive: folder_of(&self.archive, namespace), ..self.clone() }
+    }
+
     /// Archives now and then until `stop`; nothing when it is off.
     pub fn start(self, store: Arc<dyn Store>, stop: CancellationToken) -> Option<JoinHandle<()>> {
         let options = Options::new(self.retention?, self.archive);
@@ -121,15 +126,26 @@ impl Retention {
     }
 }
 
+/// Where a namespace's files are: in a folder of its own within that of the default one.
+fn folder_of(folder: &Path, namespace: &Namespace) -> PathBuf {
+    if namespace.is_default() { folder.to_owned() } else { folder.join(namespace.as_str()) }
+}
+
 /// Archives, restores, or reads what is archived.
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
+    let namespace = context.settings.namespace()?.unwrap_or_default();
     match args.command {
-        None => on_the_store(context, async |store| archive(&args.run, context, store).await).await,
+        None => {
+            on_the_store(context, async |store| {
+                archive(&args.run, &folder_of(&args.run.folder, &namespace), context, store).await
+            })
+            .await
+        }
         Some(Command::Restore { file, saga }) => {
             on_the_store(context, async |store| restore(&file, saga, context, store).await).await
         }
-        Some(Command::List(folder)) => list(&folder.folder, context),
-        Some(Command::Show { id, folder }) => show(id, &folder.folder, context),
+        Some(Command::List(folder)) => list(&folder_of(&folder.folder, &namespace), context),
+        Some(Command::Show { id, folder }) => show(id, &folder_of(&folder.folder, &namespace), context),
     }
 }
 
@@ -137,7 +153,8 @@ async fn on_the_store(
     context: &Context,
     work: impl AsyncFnOnce(&Arc<dyn Store>) -> Result<Exit, CliError>,
 ) -> Result<Exit, CliError> {
-    let store = connect::store(&context.settings.store_or_default()?).await?;
+    let place = context.settings.place()?;
+    let store = connect::store_of(&place).await?;
     let outcome = match store.check_schema().await {
         Ok(()) => work(&store).await,
         Err(error) => Err(error.into()),
@@ -146,12 +163,12 @@ async fn on_the_store(
     outcome
 }
 
-async fn archive(args: &RunArgs, context: &Context, store: &Arc<dyn Store>) -> Result<Exit, CliError> {
+async fn archive(args: &RunArgs, folder: &Path, context: &Context, store: &Arc<dyn Store>) -> Result<Exit, CliError> {
     let options = Options {
         batch: args.batch,
         pause: args.pause,
         per_file: args.per_file,
-        ..Options::new(args.older_than, &args.folder)
+        ..Options::new(args.older_than, folder)
     };
     if args.dry_run {
         let sagas = archive::count(store, &options).await?;

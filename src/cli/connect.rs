@@ -6,7 +6,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::error::CliError;
-use super::settings::{OidcSettings, Settings};
+use super::namespaces::Place;
+use super::settings::OidcSettings;
 use crate::api::{self, AuthConfig, Oidc, OidcConfig};
 use crate::broker::{self, Broker};
 use crate::console;
@@ -18,37 +19,26 @@ pub async fn store(url: &str) -> Result<Arc<dyn Store>, CliError> {
     Ok(store::open(url).await?)
 }
 
+/// The same for a namespace.
+pub async fn store_of(place: &Place) -> Result<Arc<dyn Store>, CliError> {
+    Ok(store::open_within(&place.store, &place.namespace).await?)
+}
+
 /// Opens the broker at `url`.
 pub async fn broker(url: &str) -> Result<Arc<dyn Broker>, CliError> {
     Ok(broker::open(url).await?)
 }
 
-/// Who is let in, as the settings say.
-///
-/// # Errors
-/// When a token's role or hash makes no sense, or what is said of an issuer does not.
-pub fn auth(settings: &Settings) -> Result<AuthConfig, CliError> {
-    let mut entries = Vec::with_capacity(settings.tokens.len());
-    for token in &settings.tokens {
-        let wrong = |problem: String| {
-            CliError::usage(format!("token `{}`: {problem}", super::output::escape(&token.name)))
-                .help("see [[tokens]] in the settings file: name, role, sha256")
-        };
-        // What the audit log says of others must not be said of a token.
-        if token.name.starts_with("oidc:") || token.name.starts_with("cli:") {
-            return Err(wrong("a name cannot begin with `oidc:` or `cli:`".to_owned()));
-        }
-        let role = token.role.parse().map_err(wrong)?;
-        entries.push(api::TokenEntry::hashed(&token.name, role, &token.sha256).map_err(wrong)?);
-    }
-    let auth = AuthConfig::new(entries);
-    match &settings.oidc {
-        Some(issuer) => Ok(auth.with_issuer(oidc(issuer)?)),
-        None => Ok(auth),
-    }
+/// The same as the namespace sees it.
+pub async fn broker_of(place: &Place) -> Result<Arc<dyn Broker>, CliError> {
+    Ok(broker::within(broker(&place.broker).await?, &place.namespace))
 }
 
-fn oidc(settings: &OidcSettings) -> Result<Oidc, CliError> {
+/// The issuer of tokens that the settings name.
+///
+/// # Errors
+/// When what is said of it makes no sense.
+pub fn oidc(settings: &OidcSettings) -> Result<Oidc, CliError> {
     let wrong = |problem: String| {
         CliError::usage(format!("[oidc]: {}", super::output::escape(&problem)))
             .help("see [oidc] in the settings file: issuer, audience, jwks, algorithms, roles_claim, roles")

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::error::{CliError, Exit};
+use super::namespaces::Place;
 use super::remote::Remote;
 use super::settings::masked;
 use super::{Context, connect, output};
@@ -60,17 +61,17 @@ impl Check {
 /// Checks everything; exit code 1 when a check fails.
 pub async fn run(context: &Context) -> Result<Exit, CliError> {
     let mut checks = Vec::new();
-    let url = context.settings.store_or_default()?;
+    let place = context.settings.place()?;
     let mut participants = Vec::new();
-    match patiently(async { connect::store(&url).await }).await {
+    match patiently(async { connect::store_of(&place).await }).await {
         Ok(store) => {
-            check_store(&*store, &masked(&url), &mut checks).await;
+            check_store(&*store, &masked(&place.store), &mut checks).await;
             participants = participants_of(&*store, &mut checks).await;
             store.close().await;
         }
         Err(error) => checks.push(Check::error("store", error)),
     }
-    check_broker(context.settings.broker_or_default(), &participants, &mut checks).await;
+    check_broker(&place, &participants, &mut checks).await;
     if context.settings.url.is_some() {
         checks.push(match Remote::new(context)?.get(&["readyz"], &[]).await {
             Ok(_) => Check::ok("server", format!("{} is ready", masked(&context.settings.url_or_default()))),
@@ -186,8 +187,8 @@ async fn participants_of(store: &dyn Store, checks: &mut Vec<Check>) -> Vec<Stri
     participants
 }
 
-async fn check_broker(url: &str, participants: &[String], checks: &mut Vec<Check>) {
-    let broker = match patiently(async { connect::broker(url).await }).await {
+async fn check_broker(place: &Place, participants: &[String], checks: &mut Vec<Check>) {
+    let broker = match patiently(async { connect::broker_of(place).await }).await {
         Ok(broker) => broker,
         Err(error) => return checks.push(Check::error("broker", error)),
     };

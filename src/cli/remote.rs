@@ -19,6 +19,7 @@ pub struct Remote {
     http: reqwest::Client,
     base: Url,
     token: Option<String>,
+    namespace: Option<String>,
 }
 
 impl Remote {
@@ -41,7 +42,8 @@ impl Remote {
             .connect_timeout(Duration::from_secs(5))
             .build()
             .map_err(|error| CliError::failed(format!("no HTTP client: {error}")))?;
-        Ok(Self { http, base, token: context.settings.token.clone() })
+        let namespace = context.settings.namespace()?.map(|namespace| namespace.to_string());
+        Ok(Self { http, base, token: context.settings.token.clone(), namespace })
     }
 
     /// Reads `path`, whose parts are escaped here.
@@ -113,6 +115,9 @@ impl Remote {
     async fn send(&self, mut request: RequestBuilder) -> Result<(StatusCode, Value), CliError> {
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
+        }
+        if let Some(namespace) = &self.namespace {
+            request = request.header("amends-namespace", namespace);
         }
         let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
         let status = answer.status();

@@ -5,14 +5,20 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::error::{CliError, Exit};
+use super::houses::{self, Manner, Opened};
+use super::namespaces::Place;
 use super::settings::masked;
 use super::{Context, connect, output};
+use crate::api::{self, Access};
 use crate::coordinator::{Coordinator, CoordinatorError, CoordinatorOptions, Limits};
+use crate::id::Namespace;
+use crate::namespaces::Namespaces;
 use crate::store::{self, Store, StoreError};
 
 /// How long a stop waits for what is under way.
@@ -95,18 +101,38 @@ enum LogFormat {
 
 /// Serves until SIGTERM or SIGINT; a second one ends the process at once.
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
-    let auth = connect::auth(&context.settings)?;
+    if context.settings.namespace()?.is_some_and(|namespace| !namespace.is_default()) {
+        return Err(CliError::usage("a server is for all namespaces of its settings file, and --namespace names one")
+            .help("leave it out (and AMENDS_NAMESPACE); for one alone give the server a settings file of its own"));
+    }
+    let (access, places) = (context.settings.access()?, context.settings.places()?);
     // Opened before anything that takes time. Nobody is answered before it is known that it is safe to.
     let (listener, is_reachable) = listen(context).await?;
     log(args.log_format)?;
     let stop = CancellationToken::new();
     let signals = tokio::spawn(stop_on_signals(stop.clone()));
 
+    if places.len() > 1 {
+        let allow_edit = args.allow_edit || context.settings.operators.allow_edit;
+        let (limits, retention) = (args.limits.limits(), args.retention);
+        if !args.definitions.is_empty() {
+            return Err(CliError::usage("--definitions does not say which namespace is meant")
+                .help("register them when the server is up: amends definitions register FILE --namespace NAME"));
+        }
+        let manner = Manner { migrate: args.migrate, limits, allow_edit, retention };
+        // Before anything is made, changed or begun in one of the stores.
+        if is_reachable && access.is_open() && !houses::let_somebody_in(&places, &access, &stop).await {
+            return Err(open_to_all(context.settings.http_or_default()));
+        }
+        let served = several(places, access, &manner, listener, &stop).await;
+        signals.abort();
+        return served;
+    }
     // First, since it only looks at the address: a wrong one leaves the store as it is.
     let broker = connect::broker(context.settings.broker_or_default()).await?;
     let url = context.settings.store_or_default()?;
     let store = patiently(&stop, StoreError::is_transient, async || store::open(&url).await).await?;
-    let auth = auth.with_store(store.clone());
+    let auth = access.auth(&Namespace::default()).with_store(store.clone());
     if is_reachable && auth.is_open_but_for_the_store() && is_new(&*store).await {
         store.close().await;
         return Err(open_to_all(context.settings.http_or_default()));
@@ -117,10 +143,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         return Err(open_to_all(context.settings.http_or_default()));
     }
     if broker.is_volatile() {
-        output::note(
-            "the broker is inside this process: only participants in the same process are reached; \
-             for services of their own set AMENDS_BROKER to amqp://...",
-        );
+        tell_of_volatile_broker();
     }
     let allow_edit = args.allow_edit || context.settings.operators.allow_edit;
     let options = CoordinatorOptions { limits: args.limits.limits(), allow_edit, ..CoordinatorOptions::default() };
@@ -133,11 +156,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let retention = args.retention.start(store.clone(), stop.clone());
 
     let address = listener.local_addr().map_err(|error| CliError::failed(format!("no address: {error}")))?;
-    if patiently(&stop, StoreError::is_transient, async || auth.is_open().await).await? {
-        output::note(
-            "no tokens are set: everybody on this machine may do everything; `amends tokens create` makes the first one",
-        );
-    }
+    tell_if_open(patiently(&stop, StoreError::is_transient, async || auth.is_open().await).await?);
     output::note(format!("amends is ready at http://{address} (state in {})", masked(&url)));
     let served = connect::serve(listener, coordinator.clone(), auth, stop.clone()).await;
 
@@ -153,6 +172,51 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let is_drained = drained.await.is_ok();
     signals.abort();
     served?;
+    ended(is_drained)
+}
+
+/// The same with several namespaces.
+async fn several(
+    places: Vec<Place>,
+    access: Access,
+    manner: &Manner,
+    listener: TcpListener,
+    stop: &CancellationToken,
+) -> Result<Exit, CliError> {
+    let address = listener.local_addr().map_err(|error| CliError::failed(format!("no address: {error}")))?;
+    let namespaces = Namespaces::new(access.clone(), stop.clone());
+    let tasks = houses::open_all(places, manner, &namespaces, stop).await;
+    // Each that is open has asked its store for tokens.
+    tell_if_open(access.is_open());
+    houses::tell(&address.to_string(), &namespaces);
+    let served = api::serve(listener, namespaces.router(), stop.clone()).await;
+    // Also when it was no signal that ended it.
+    stop.cancel();
+    let drained = tokio::time::timeout(DRAIN, async {
+        let opened = join_all(tasks).await.into_iter().filter_map(|task| task.ok().flatten());
+        join_all(opened.map(Opened::close)).await;
+    });
+    let is_drained = drained.await.is_ok();
+    served.map_err(|error| CliError::failed(format!("the HTTP interface has failed: {error}")))?;
+    ended(is_drained)
+}
+
+pub(super) fn tell_of_volatile_broker() {
+    output::note(
+        "the broker is inside this process: only participants in the same process are reached; \
+         for services of their own set AMENDS_BROKER to amqp://...",
+    );
+}
+
+fn tell_if_open(is_open: bool) {
+    if is_open {
+        output::note(
+            "no tokens are set: everybody on this machine may do everything; `amends tokens create` makes the first one",
+        );
+    }
+}
+
+fn ended(is_drained: bool) -> Result<Exit, CliError> {
     if !is_drained {
         return Err(CliError::failed(format!("not everything was done within {} s of the stop", DRAIN.as_secs()))
             .help("nothing is lost: the next start goes on with it"));
@@ -213,7 +277,7 @@ fn log(format: LogFormat) -> Result<(), CliError> {
 
 /// Does what needs the store, again and again for a while if it is away: after a power cut a coordinator and its database
 /// start at the same time, and a connection may be cut at any moment.
-async fn patiently<T, E: Display>(
+pub(super) async fn patiently<T, E: Display>(
     stop: &CancellationToken,
     is_transient: impl Fn(&E) -> bool,
     attempt: impl AsyncFn() -> Result<T, E>,
@@ -234,7 +298,7 @@ async fn patiently<T, E: Display>(
 }
 
 /// Whether nothing was ever put into the store: then there are no tokens in it either, and it is left as it is.
-async fn is_new(store: &dyn Store) -> bool {
+pub(super) async fn is_new(store: &dyn Store) -> bool {
     matches!(store.check_schema().await, Err(StoreError::SchemaBehind { found: 0, .. }))
 }
 

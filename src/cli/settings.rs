@@ -11,13 +11,14 @@ use super::error::CliError;
 pub const DEFAULT_HTTP: &str = "127.0.0.1:7070";
 
 /// The keys of the settings file.
-const KEYS: &[&str] = &["store", "broker", "http", "url", "operators", "tokens", "oidc"];
-/// The keys of the table `operators`.
-const OPERATOR_KEYS: &[&str] = &["allow_edit"];
-/// The keys of one entry of `tokens`.
-const TOKEN_KEYS: &[&str] = &["name", "role", "sha256"];
-/// The keys of `oidc`.
-const OIDC_KEYS: &[&str] = &["issuer", "audience", "jwks", "algorithms", "roles_claim", "roles"];
+const KEYS: &[&str] = &["store", "broker", "http", "url", "operators", "tokens", "namespaces", "oidc"];
+/// The keys of a table, or of one entry of a list.
+const ENTRY_KEYS: &[(&str, &[&str])] = &[
+    ("operators", &["allow_edit"]),
+    ("tokens", &["name", "role", "sha256", "namespace", "namespaces"]),
+    ("namespaces", &["name", "store", "broker", "window", "windows", "weights"]),
+    ("oidc", &["issuer", "audience", "jwks", "algorithms", "roles_claim", "roles"]),
+];
 
 /// The options that every command takes.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -38,7 +39,10 @@ pub struct SettingsArgs {
     /// The token to show to the server; better set in the environment than on a command line others can see
     #[arg(long, global = true, value_name = "TOKEN", env = "AMENDS_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// A settings file in TOML: store, broker, http, url, [[tokens]] with name, role, sha256, [oidc]
+    /// The namespace (tenant): of the server, for a token that is for several; of the store, for commands that open it
+    #[arg(long, global = true, value_name = "NAME", env = "AMENDS_NAMESPACE", hide_env_values = true)]
+    namespace: Option<String>,
+    /// A settings file in TOML: store, broker, http, url, [[tokens]], [[namespaces]], [oidc] and [operators]
     #[arg(long, global = true, value_name = "FILE", env = "AMENDS_CONFIG", hide_env_values = true)]
     config: Option<PathBuf>,
 }
@@ -56,6 +60,10 @@ pub struct Settings {
     pub url: Option<String>,
     /// What to show to that server.
     pub token: Option<String>,
+    /// Which namespace is meant.
+    pub namespace: Option<String>,
+    /// The namespaces besides the default one. From the file only.
+    pub namespaces: Vec<NamespaceEntry>,
     /// Who may use the server that `serve` runs. From the file only.
     pub tokens: Vec<TokenEntry>,
     /// An issuer whose tokens that server accepts, too. From the file only.
@@ -112,6 +120,30 @@ pub struct TokenEntry {
     pub role: String,
     /// SHA-256 of the token, in hexadecimal.
     pub sha256: String,
+    /// The namespace that it leads into; the default one unless said.
+    #[serde(default)]
+    pub namespace: Option<String>,
+    /// The namespaces among which its holder may choose, the first unless they do; `["*"]` are all.
+    #[serde(default)]
+    pub namespaces: Vec<String>,
+}
+
+/// One namespace besides the default one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NamespaceEntry {
+    /// Its name.
+    pub name: String,
+    /// Where its state lives: in PostgreSQL always in the schema `amends_<name>`.
+    pub store: Option<String>,
+    /// Its broker, where that is not everybody's.
+    pub broker: Option<String>,
+    /// The window of its participants, where that is not everybody's.
+    pub window: Option<u32>,
+    /// The window of single participants.
+    pub windows: BTreeMap<String, u32>,
+    /// The turns of its definitions.
+    pub weights: BTreeMap<String, u32>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -123,6 +155,7 @@ struct File {
     url: Option<String>,
     operators: Operators,
     tokens: Vec<TokenEntry>,
+    namespaces: Vec<NamespaceEntry>,
     oidc: Option<OidcSettings>,
 }
 
@@ -144,6 +177,8 @@ impl Settings {
             http: over(args.http, file.http),
             url: over(args.url, file.url),
             token: over(args.token, None),
+            namespace: over(args.namespace, None),
+            namespaces: file.namespaces,
             tokens: file.tokens,
             oidc: file.oidc,
             operators: file.operators,
@@ -155,8 +190,8 @@ impl Settings {
     /// # Errors
     /// What is wrong, with line and column, and the way out.
     pub fn from_file_text(text: &str) -> Result<Self, (String, String)> {
-        let File { store, broker, http, url, operators, tokens, oidc } = parse_file(text)?;
-        Ok(Self { store, broker, http, url, token: None, tokens, operators, oidc })
+        let File { store, broker, http, url, operators, tokens, namespaces, oidc } = parse_file(text)?;
+        Ok(Self { store, broker, http, url, token: None, namespace: None, namespaces, tokens, oidc, operators })
     }
 
     /// The store to use: the one set, or SQLite under the user's data folder, which is made if need be.
@@ -213,23 +248,15 @@ fn parse_file(text: &str) -> Result<File, (String, String)> {
     let table = DeTable::parse(text).map_err(wrong)?;
     for (key, value) in table.get_ref() {
         known(text, key.get_ref(), key.span().start, KEYS)?;
-        if let (DeValue::Table(oidc), "oidc") = (value.get_ref(), key.get_ref().as_ref()) {
-            for key in oidc.keys() {
-                known(text, key.get_ref(), key.span().start, OIDC_KEYS)?;
-            }
-        }
         let name: &str = key.get_ref();
-        if let (DeValue::Table(operators), "operators") = (value.get_ref(), name) {
-            for key in operators.keys() {
-                known(text, key.get_ref(), key.span().start, OPERATOR_KEYS)?;
-            }
-        }
-        if let DeValue::Array(tokens) = value.get_ref() {
-            for token in tokens.iter().filter_map(|token| token.get_ref().as_table()) {
-                for key in token.keys() {
-                    known(text, key.get_ref(), key.span().start, TOKEN_KEYS)?;
-                }
-            }
+        let Some((_, keys)) = ENTRY_KEYS.iter().find(|(entry, _)| *entry == name) else { continue };
+        let tables: Vec<&DeTable<'_>> = match value.get_ref() {
+            DeValue::Table(table) => vec![table],
+            DeValue::Array(entries) => entries.iter().filter_map(|entry| entry.get_ref().as_table()).collect(),
+            _ => Vec::new(),
+        };
+        for key in tables.into_iter().flat_map(|table| table.keys()) {
+            known(text, key.get_ref(), key.span().start, keys)?;
         }
     }
     toml::from_str(text).map_err(wrong)

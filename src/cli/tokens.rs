@@ -7,14 +7,15 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::error::{CliError, Exit};
+use super::namespaces::Place;
 use super::output::Column;
 use super::settings::masked;
 use super::{Context, connect, output, sagas};
+use crate::api::MOST_STALE;
 use crate::api::auth::text::{check_name, token_text};
-use crate::api::{DEFAULT_NAMESPACE, MOST_STALE};
 use crate::clock::{Clock, Timestamp};
 use crate::definition::parse_duration;
-use crate::id::fresh_secret;
+use crate::id::{Namespace, fresh_secret};
 use crate::store::tokens::{ApiToken, MAX_LIVE, NewToken, Revocation, TokenMade, TokenStore};
 use crate::store::{Page, Store};
 
@@ -109,29 +110,34 @@ fn lifetime(text: &str) -> Result<Duration, String> {
 
 /// Runs one of them.
 pub async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
-    let url = context.settings.store_or_default()?;
-    let store = connect::store(&url).await?;
-    let outcome = on(&*store, &url, command, context).await;
+    let place = context.settings.place()?;
+    let store = connect::store_of(&place).await?;
+    let outcome = on(&*store, &place, command, context).await;
     store.close().await;
     outcome
 }
 
-async fn on(store: &dyn Store, url: &str, command: Command, context: &Context) -> Result<Exit, CliError> {
-    super::serve::prepare_schema(store, url, false).await?;
+async fn on(store: &dyn Store, place: &Place, command: Command, context: &Context) -> Result<Exit, CliError> {
+    super::serve::prepare_schema(store, &place.store, false).await?;
     let tokens = store.tokens().ok_or_else(|| {
-        CliError::usage(format!("{} keeps no tokens", masked(url)))
+        CliError::usage(format!("{} keeps no tokens", masked(&place.store)))
             .help("name a PostgreSQL or SQLite store with --store")
     })?;
     match command {
-        Command::Create(args) => create(tokens, args, context).await,
+        Command::Create(args) => create(tokens, &place.namespace, args, context).await,
         Command::List(args) => list(tokens, &args, context).await,
         Command::Revoke(args) => revoke(tokens, &args, context).await,
     }
 }
 
-async fn create(tokens: &dyn TokenStore, args: CreateArgs, context: &Context) -> Result<Exit, CliError> {
+async fn create(
+    tokens: &dyn TokenStore,
+    namespace: &Namespace,
+    args: CreateArgs,
+    context: &Context,
+) -> Result<Exit, CliError> {
     let secret = fresh_secret().map_err(|error| CliError::failed(format!("no random numbers: {error}")))?;
-    let text = token_text(DEFAULT_NAMESPACE, &secret);
+    let text = token_text(namespace.as_str(), &secret);
     let new = NewToken {
         name: args.name,
         role: args.role,

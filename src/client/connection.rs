@@ -23,6 +23,7 @@ pub(super) struct Connection {
     address: String,
     base: Result<(reqwest::Client, Url), String>,
     token: Option<Arc<str>>,
+    namespace: Option<Arc<str>>,
 }
 
 impl std::fmt::Debug for Connection {
@@ -53,7 +54,11 @@ impl Connection {
             Ok((_, url)) => masked(url),
             Err(_) => base_url.rsplit('@').next().unwrap_or_default().to_owned(),
         };
-        Self { address, base, token: token.map(Arc::from) }
+        Self { address, base, token: token.map(Arc::from), namespace: None }
+    }
+
+    pub(super) fn within(self, namespace: &str) -> Self {
+        Self { namespace: Some(namespace.into()), ..self }
     }
 
     pub(super) fn base_url(&self) -> &str {
@@ -114,6 +119,9 @@ impl Connection {
         let mut request = http.request(method, url);
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
+        }
+        if let Some(namespace) = &self.namespace {
+            request = request.header("amends-namespace", &**namespace);
         }
         Ok((request, told))
     }

@@ -67,6 +67,15 @@ impl Client {
         Self { connection: Connection::new(base_url, token) }
     }
 
+    /// The same within a namespace. A token that is for one namespace alone says it already; it is then only made sure
+    /// that it is this one.
+    ///
+    /// Its calls fail with `NAMESPACE_UNKNOWN` where the server has no such namespace for the token.
+    #[must_use]
+    pub fn within(self, namespace: &str) -> Self {
+        Self { connection: self.connection.within(namespace) }
+    }
+
     /// The coordinator's address, without user name and password.
     pub fn base_url(&self) -> &str {
         self.connection.base_url()

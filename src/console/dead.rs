@@ -40,7 +40,7 @@ pub(super) async fn show(State(house): State<House>, visit: Visit) -> Result<Pag
                     @for queue in &queues {
                         tr {
                             th scope="row" {
-                                @if may { a href=(visit.to(&format!("dead/{}", encode(&queue.name)))) { code { (queue.name) } } } @else { code { (queue.name) } }
+                                @if may { a href=(visit.to(&format!("dead/{}", encode(&queue.name)))) { code { (house.namespace().prefix(&queue.name)) } } } @else { code { (house.namespace().prefix(&queue.name)) } }
                             }
                             td.number { @match queue.messages { Some(count) => (number(u64::from(count))), None => span.soft { "the broker does not tell" } } }
                         }
@@ -58,7 +58,7 @@ pub(super) async fn list(State(house): State<House>, visit: Visit, Path(queue): 
     let here = format!("dead/{}", encode(&queue));
     let body = html! {
         p.crumbs { a href=(visit.to("dead")) { "Dead letters" } }
-        h1 { code { (queue) } }
+        h1 { code { (house.namespace().prefix(&queue)) } }
         @if letters.is_empty() {
             (empty("No dead letters", "Nothing lies in this queue, or somebody else is looking at it at the moment."))
         } @else {

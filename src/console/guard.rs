@@ -10,7 +10,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use crate::api::Right;
-use crate::api::auth::{same_machine, same_origin};
+use crate::api::auth::{Proof, same_machine, same_origin};
 use crate::console::failure::{Bare, Failure};
 use crate::console::visit::{SESSION, Visit, cookie, place, theme};
 use crate::console::{House, layout, routes};
@@ -85,10 +85,20 @@ impl House {
             (Some(_), Some(session)) => self.csrf(session).await?,
             _ => self.csrf(if is_open { "open" } else { "login" }).await?,
         };
+        let is_in = is_open || token.is_some();
+        let namespaces = match token.as_ref().map(|identity| identity.proof) {
+            Some(Proof::Token(sha256)) => self.0.doors.open_to(Some(sha256)),
+            // An issuer's word is for the namespace that it was shown to.
+            Some(Proof::Issuer(_)) => Vec::new(),
+            None if is_open => self.0.doors.open_to(None),
+            None => Vec::new(),
+        };
         Ok(Visit {
             root,
             here,
-            is_in: is_open || token.is_some(),
+            namespace: self.namespace().clone(),
+            namespaces,
+            is_in,
             role: token.as_ref().map(|identity| identity.role),
             name: token.map_or_else(|| "anonymous".to_owned(), |identity| identity.name),
             csrf,

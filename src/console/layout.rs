@@ -65,6 +65,8 @@ pub(super) fn page(visit: &Visit, title: &str, body: Markup) -> Page {
                             button.quiet type="button" data-pause hidden { "Pause updates" }
                             button.quiet.icon type="button" data-keys hidden aria-label="Keyboard shortcuts" title="Keyboard shortcuts (?)" { "?" }
                         }
+                        @if visit.namespaces.len() > 1 { (namespace_switch(visit)) }
+                        @else if visit.is_in && !visit.namespace.is_default() { span.soft { "Namespace " (visit.namespace) } }
                         (theme_switch(visit))
                         @if visit.role.is_some() { (leave(visit)) }
                     }
@@ -98,6 +100,22 @@ fn navigation(visit: &Visit, section: &str) -> Markup {
                     }
                 }
             }
+        }
+    }
+}
+
+/// Works without scripts: a choice and a button.
+fn namespace_switch(visit: &Visit) -> Markup {
+    html! {
+        form.namespace method="post" action=(visit.to("namespace")) {
+            input type="hidden" name="csrf" value=(visit.csrf);
+            label.unseen for="namespace" { "Namespace" }
+            select #namespace name="namespace" {
+                @for namespace in &visit.namespaces {
+                    option value=(namespace) selected[*namespace == visit.namespace] { (namespace) }
+                }
+            }
+            button.quiet { "Change" }
         }
     }
 }

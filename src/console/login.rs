@@ -13,7 +13,7 @@ use crate::console::failure::Failure;
 use crate::console::form::Signed;
 use crate::console::layout::{Page, page};
 use crate::console::query::Pairs;
-use crate::console::visit::{SESSION, THEME, Visit};
+use crate::console::visit::{NAMESPACE, SESSION, THEME, Visit, cookie};
 
 pub(super) async fn show(visit: Visit, pairs: Pairs) -> Page {
     form(&visit, pairs.get("next").unwrap_or_default(), None)
@@ -50,7 +50,10 @@ pub(super) async fn enter(
 ) -> Result<Response, Failure> {
     let next = pairs.get("next").unwrap_or_default();
     let again = |wrong: &str, status: StatusCode| (status, form(&visit, next, Some(wrong))).into_response();
-    let identity = match house.0.auth.identify(pairs.get("token").unwrap_or_default().trim()).await {
+    let token = pairs.get("token").unwrap_or_default().trim();
+    // The token says into which namespace, and that one whether it is let in.
+    let house = house.0.doors.of_token(token).unwrap_or(house);
+    let identity = match house.0.auth.identify(token).await {
         Ok(identity) => identity,
         Err(Refused::Store(error)) => return Err(error.into()),
         Err(Refused::Unknown(_)) => return Ok(again("This token is not accepted here.", StatusCode::UNAUTHORIZED)),
@@ -58,10 +61,39 @@ pub(super) async fn enter(
         Err(Refused::Issuer(why)) => return Ok(again(&why, StatusCode::SERVICE_UNAVAILABLE)),
     };
     let session = house.session(&identity).await?;
+    Ok((StatusCode::SEE_OTHER, [(SET_COOKIE, kept(SESSION, &session, &headers)), (LOCATION, local(next))])
+        .into_response())
+}
+
+/// A cookie for a working day and a bit.
+fn kept(name: &str, value: &str, headers: &HeaderMap) -> String {
     let is_secure = headers.get("x-forwarded-proto").is_some_and(|proto| proto == "https");
     let secure = if is_secure { "; Secure" } else { "" };
-    let cookie = format!("{SESSION}={session}; HttpOnly; SameSite=Strict; Max-Age=43200{secure}");
-    Ok((StatusCode::SEE_OTHER, [(SET_COOKIE, cookie), (LOCATION, local(next))]).into_response())
+    format!("{name}={value}; HttpOnly; SameSite=Strict; Max-Age=43200{secure}")
+}
+
+/// Into another namespace, for who may use several.
+pub(super) async fn change(
+    State(house): State<House>,
+    visit: Visit,
+    headers: HeaderMap,
+    Signed(pairs): Signed,
+) -> Result<Response, Failure> {
+    let wanted = pairs.get("namespace").unwrap_or_default();
+    let found = visit.namespaces.iter().find(|namespace| namespace.as_str() == wanted);
+    let Some(other) = found.and_then(|namespace| house.0.doors.of(namespace)) else {
+        let detail = "Or it is not ready, or your token does not lead into it. You are where you were.";
+        return Err(Failure::missing("There is no such namespace", detail));
+    };
+    let cookie = match cookie(&headers, SESSION) {
+        _ if house.0.auth.is_open().await? => kept(NAMESPACE, wanted, &headers),
+        Some(session) => match house.known(session, house.now()).await? {
+            Some(identity) => kept(SESSION, &other.session(&identity).await?, &headers),
+            None => return Err(Failure::internal("a session came past the guard")),
+        },
+        None => return Err(Failure::internal("a visitor without session came past the guard")),
+    };
+    Ok((StatusCode::SEE_OTHER, [(SET_COOKIE, cookie), (LOCATION, "./".to_owned())]).into_response())
 }
 
 pub(super) async fn leave(Signed(_): Signed) -> Response {

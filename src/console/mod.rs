@@ -18,6 +18,7 @@ mod bulk;
 mod chart;
 mod dead;
 mod definitions;
+mod doors;
 mod edit;
 mod failure;
 mod form;
@@ -52,7 +53,9 @@ use crate::clock::Clock;
 use crate::coordinator::Coordinator;
 use crate::store::Store;
 
-pub use routes::{ConsoleRoute, route_table, router};
+pub use doors::Doors;
+pub use routes::{ConsoleRoute, route_table, router, router_among};
+pub(crate) use visit::chosen;
 
 /// What handlers work with.
 #[derive(Clone)]
@@ -67,6 +70,8 @@ struct Inner {
     key: OnceCell<[u8; 32]>,
     /// Ends the streams of changes.
     stop: CancellationToken,
+    /// The ways to other namespaces.
+    doors: Doors,
 }
 
 impl House {
@@ -76,6 +81,10 @@ impl House {
 
     fn store(&self) -> &dyn Store {
         &**self.0.coordinator.store()
+    }
+
+    fn namespace(&self) -> &crate::id::Namespace {
+        self.0.auth.namespace()
     }
 
     fn now(&self) -> crate::clock::Timestamp {

@@ -12,8 +12,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::api::{AuthConfig, Right};
 use crate::clock::Clock;
 use crate::console::{
-    House, Inner, actions, assets, audit, bulk, dead, definitions, edit, failure, guard, home, live, login, migrate,
-    participants, saga, sagas, selection,
+    Doors, House, Inner, actions, assets, audit, bulk, dead, definitions, edit, failure, guard, home, live, login,
+    migrate, participants, saga, sagas, selection,
 };
 use crate::coordinator::Coordinator;
 
@@ -50,6 +50,7 @@ pub(super) const ROUTES: &[Route] = &[
     open(Method::POST, "/console/login", || post(login::enter)),
     change("/console/logout", Right::Read, || post(login::leave)),
     change("/console/theme", Right::Read, || post(login::theme)),
+    change("/console/namespace", Right::Read, || post(login::change)),
     page("/console/", || get(home::show)),
     page("/console/sagas", || get(sagas::show)),
     change("/console/selection", Right::Read, || post(selection::show)),
@@ -106,7 +107,14 @@ pub(super) fn find(method: &Method, path: &str) -> Option<&'static Route> {
 
 /// The console, ready to be merged with the HTTP interface. Its streams of changes end with `stop`.
 pub fn router(coordinator: Coordinator, auth: AuthConfig, stop: CancellationToken) -> Router {
-    let house = House(Arc::new(Inner { coordinator, auth, clock: Clock::System, key: OnceCell::new(), stop }));
+    router_among(coordinator, auth, stop, Doors::default())
+}
+
+/// The same for one of several namespaces, whose consoles lead into each other for those who may use them.
+pub fn router_among(coordinator: Coordinator, auth: AuthConfig, stop: CancellationToken, doors: Doors) -> Router {
+    let (clock, key) = (Clock::System, OnceCell::new());
+    let house = House(Arc::new(Inner { coordinator, auth, clock, key, stop, doors: doors.clone() }));
+    doors.add(&house);
     let routes = ROUTES.iter().fold(Router::new(), |router, route| router.route(route.path, (route.handler)()));
     routes
         .layer(CatchPanicLayer::custom(failure::panicked))

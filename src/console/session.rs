@@ -29,7 +29,10 @@ impl House {
             let keys = self.store().token_keys(fresh).await?;
             // The oldest: sessions go on when a new one is added.
             let oldest = keys.iter().min_by_key(|key| key.id).ok_or_else(|| Failure::internal("no key"))?;
-            Ok(sign(&oldest.secret, "amends console", &[]))
+            // With the namespace, should stores ever be copies of each other.
+            let namespace = self.namespace();
+            let name = if namespace.is_default() { "" } else { namespace.as_str() };
+            Ok(sign(&oldest.secret, "amends console", name.as_bytes()))
         };
         self.0.key.get_or_try_init(make).await.copied()
     }
@@ -52,11 +55,13 @@ impl House {
         }
         let tag = sign(&self.key().await?, "session", &bytes);
         bytes.extend_from_slice(&tag);
-        Ok(URL_SAFE_NO_PAD.encode(bytes))
+        // Whose it is stands before it, to be found by; that it is so is in the signature.
+        Ok(self.namespace().prefix(&URL_SAFE_NO_PAD.encode(bytes)))
     }
 
     /// Whom a cookie stands for, if it is one of this deployment's and its token is still good.
     pub(super) async fn known(&self, cookie: &str, now: Timestamp) -> Result<Option<Identity>, Failure> {
+        let Some(cookie) = cookie.strip_prefix(&self.namespace().prefix("")) else { return Ok(None) };
         let Ok(bytes) = URL_SAFE_NO_PAD.decode(cookie) else { return Ok(None) };
         let Some((told, tag)) = bytes.split_last_chunk::<32>() else { return Ok(None) };
         let is_ours = bool::from(sign(&self.key().await?, "session", told).ct_eq(tag));

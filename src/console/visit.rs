@@ -7,11 +7,15 @@ use axum::http::request::Parts;
 
 use crate::api::{Right, Role};
 use crate::console::failure::Failure;
+use crate::id::Namespace;
 
 /// The cookie that holds the session.
 pub(super) const SESSION: &str = "amends_console";
 /// The cookie that holds the theme.
 pub(super) const THEME: &str = "amends_theme";
+
+/// The cookie that names the namespace where no token does.
+pub(super) const NAMESPACE: &str = "amends_namespace";
 
 /// What every page is rendered with.
 #[derive(Clone, Debug)]
@@ -22,6 +26,10 @@ pub(super) struct Visit {
     pub(super) here: String,
     /// Who; `anonymous` where no token is asked for.
     pub(super) name: String,
+    /// Whose console it is.
+    pub(super) namespace: Namespace,
+    /// The namespaces that they may change to.
+    pub(super) namespaces: Vec<Namespace>,
     /// What they may do; `None` where no token is asked for.
     pub(super) role: Option<Role>,
     /// Whether they have shown a token, or none is asked for.
@@ -64,6 +72,14 @@ pub(super) fn place(path: &str) -> (String, String) {
 pub(super) fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     let all = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
     all.flat_map(|value| value.split(';')).find_map(|pair| pair.trim().strip_prefix(name)?.strip_prefix('='))
+}
+
+/// The name of the namespace whose console a visitor says to be in; the session itself is looked at there.
+pub(crate) fn chosen(headers: &HeaderMap, is_open: bool) -> Option<&str> {
+    if is_open {
+        return cookie(headers, NAMESPACE);
+    }
+    cookie(headers, SESSION)?.split_once('.').map(|(name, _)| name)
 }
 
 /// The theme that the visitor has chosen.

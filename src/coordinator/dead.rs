@@ -260,7 +260,7 @@ impl Coordinator {
         self.audit_dead(queue, change, &chosen).await?;
         let outcomes = match change.is_replay {
             false => vec![Published::Confirmed; chosen.len()],
-            true => self.broker().publish(chosen.iter().map(|(_, letter)| replayed(letter)).collect()).await,
+            true => self.broker().publish(chosen.iter().map(|(_, letter)| self.replayed(letter)).collect()).await,
         };
         let mut done = Vec::with_capacity(chosen.len());
         for ((tag, letter), outcome) in chosen.into_iter().zip(outcomes) {
@@ -361,13 +361,17 @@ async fn select(
     }
 }
 
-/// The message as it was before it died.
-fn replayed(letter: &DeadLetter) -> Envelope {
-    let mut envelope = letter.envelope.clone();
-    if let Some((exchange, routing_key)) = letter.target.clone() {
-        (envelope.exchange, envelope.routing_key) = (exchange, routing_key);
+impl Coordinator {
+    /// The message as it was before it died.
+    fn replayed(&self, letter: &DeadLetter) -> Envelope {
+        let mut envelope = letter.envelope.clone();
+        if let Some((exchange, routing_key)) = letter.target.clone() {
+            let is_queue = exchange.is_empty();
+            envelope.exchange = exchange;
+            envelope.routing_key = if is_queue { self.broker().address_of(&routing_key) } else { routing_key };
+        }
+        envelope.mandatory = true;
+        envelope.properties.headers.remove(REJECTED);
+        envelope
     }
-    envelope.mandatory = true;
-    envelope.properties.headers.remove(REJECTED);
-    envelope
 }

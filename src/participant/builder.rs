@@ -14,7 +14,8 @@ use super::inbox::Inbox;
 use super::rules::{Handler, erase};
 use super::runner::RunningParticipant;
 use super::work::Work;
-use crate::broker::Broker;
+use crate::broker::{self, Broker};
+use crate::id::Namespace;
 
 /// A service that takes part in sagas, before it is connected: its name, handlers and limits.
 pub struct Participant<DB: Inbox> {
@@ -23,6 +24,7 @@ pub struct Participant<DB: Inbox> {
     duplicate: Option<String>,
     /// The first action of another participant that it was given.
     foreign: Option<String>,
+    namespace: String,
     pub(crate) limits: Limits,
 }
 
@@ -42,6 +44,7 @@ impl<DB: Inbox> Participant<DB> {
             handlers: HashMap::new(),
             duplicate: None,
             foreign: None,
+            namespace: Namespace::DEFAULT.to_owned(),
             limits: Limits { concurrency: 16, heartbeat: None, grace: Duration::from_secs(30) },
         }
     }
@@ -119,6 +122,14 @@ impl<DB: Inbox> Participant<DB> {
         self.action(A::NAME, handler)
     }
 
+    /// Takes part in the sagas of this namespace, whose queues are its own (`<namespace>.<name>.commands`); in those of
+    /// the default one unless said. A service for several is built once for each.
+    #[must_use]
+    pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.namespace = namespace.into();
+        self
+    }
+
     /// At most this many commands at once; 16 unless said. The pool should have as many connections. SQLite has one
     /// writer, so that there commands follow each other whatever is said here.
     #[must_use]
@@ -169,6 +180,9 @@ impl<DB: Inbox> Participant<DB> {
         if self.limits.concurrency == 0 || self.limits.heartbeat.is_some_and(|every| every.is_zero()) {
             return Err(InvalidParticipant::Zero);
         }
+        let namespace: Namespace =
+            self.namespace.parse().map_err(|_| InvalidParticipant::Namespace(self.namespace.clone()))?;
+        let broker = broker::within(broker, &namespace);
         Ok(RunningParticipant::new(self.name, self.handlers, self.limits, pool, broker))
     }
 }
@@ -186,6 +200,9 @@ pub enum InvalidParticipant {
     /// The name cannot be part of a routing key.
     #[error("participant name `{0}`: use letters, digits, `-` and `_`")]
     Name(String),
+    /// The name is no namespace's.
+    #[error("namespace `{0}`: use lower case letters, digits and `-`, as the coordinator's settings name it")]
+    Namespace(String),
     /// There is no handler.
     #[error("a participant needs at least one action")]
     NoActions,

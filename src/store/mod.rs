@@ -14,6 +14,7 @@ mod health;
 pub mod memory;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod migrations;
+mod open;
 pub mod overview;
 pub mod pauses;
 #[cfg(feature = "postgres")]
@@ -26,8 +27,6 @@ pub mod sqlite;
 mod task;
 pub mod tokens;
 
-use std::sync::Arc;
-
 use async_trait::async_trait;
 
 use crate::clock::Timestamp;
@@ -39,27 +38,9 @@ pub use audit::{AuditFilter, AuditRecord};
 pub use definition::{DefinitionRecord, Deprecation, Registration};
 pub use error::StoreError;
 pub use health::{Migration, StoreHealth};
+pub use open::{open, open_within};
 use overview::{FieldIs, Lifetime, Service, StateCount, StuckGroup};
 pub use overview::{OutboxFilter, SagaCount};
-
-/// The store at an address: `postgres://…`, `sqlite://FILE`, or `memory:` for tests.
-///
-/// # Errors
-/// [`StoreError::Address`] when the address cannot be understood, [`StoreError::Unavailable`] when nothing answers there.
-pub async fn open(url: &str) -> Result<Arc<dyn Store>, StoreError> {
-    match url.split_once(':').map(|(scheme, _)| scheme) {
-        #[cfg(feature = "postgres")]
-        Some("postgres" | "postgresql") => Ok(Arc::new(postgres::PostgresStore::connect(url).await?)),
-        #[cfg(feature = "sqlite")]
-        Some("sqlite") => Ok(Arc::new(sqlite::SqliteStore::connect(url).await?)),
-        Some("memory") => Ok(Arc::new(memory::MemoryStore::new(crate::clock::Clock::System))),
-        scheme => Err(StoreError::Address {
-            // What cannot be understood may hold a password anywhere.
-            address: scheme.unwrap_or("(not a URL)").to_owned(),
-            problem: "expected postgres://…, sqlite://FILE or memory:".to_owned(),
-        }),
-    }
-}
 
 /// Decides, given the locked sagas, what to write. Runs inside the transaction; pure and quick.
 pub type Decide = Box<dyn FnOnce(Loaded) -> Changes + Send>;

@@ -59,7 +59,7 @@ pub struct Oidc {
 }
 
 /// Whether it looks like a JWT with a signature.
-pub(super) fn is_jwt(token: &str) -> bool {
+pub(in crate::api) fn is_jwt(token: &str) -> bool {
     token.split('.').filter(|part| !part.is_empty()).count() == 3 && token.matches('.').count() == 2
         || token.starts_with("eyJ")
 }

@@ -1,9 +1,6 @@
 //! The text of a token: `amends_<namespace>_<64 hexadecimal digits>`, so that whoever finds one in a log or a repository
 //! sees what it is.
 
-/// The namespace of a store that has no other.
-pub const DEFAULT_NAMESPACE: &str = "default";
-
 /// What every token of a store begins with.
 const PREFIX: &str = "amends_";
 /// Hexadecimal digits of 256 random bits.
@@ -39,7 +36,7 @@ mod tests {
 
     #[test]
     fn a_token_names_its_namespace() {
-        let text = token_text(DEFAULT_NAMESPACE, &[0xa5; 32]);
+        let text = token_text("default", &[0xa5; 32]);
         assert_eq!(text, format!("amends_default_{}", "a5".repeat(32)));
         assert_eq!(token_namespace(&text), Some("default"));
         assert_eq!(token_namespace(&token_text("my_team-2", &[1; 32])), Some("my_team-2"));

@@ -52,8 +52,22 @@ pub use versions::{DeprecationView, MigrateRequest, MigrationItem, MigrationPage
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct HealthView {
-    /// `alive` or `ready`.
+    /// `alive`, `ready`, or `degraded` when some of several namespaces are not ready.
     pub status: String,
     /// The program's version.
     pub version: String,
+    /// The namespaces that are not ready, for whoever may know of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_ready: Vec<NamespaceHealth>,
+}
+
+/// A namespace that is not ready.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct NamespaceHealth {
+    /// Its name.
+    pub namespace: String,
+    /// Why.
+    pub reason: String,
 }

@@ -24,7 +24,7 @@ use lines::Lines;
 
 use crate::clock::Timestamp;
 use crate::failpoint::{self, Point};
-use crate::id::{CommandId, DefinitionRef, SagaId};
+use crate::id::{CommandId, DefinitionRef, Namespace, SagaId};
 use crate::message::TokenKey;
 use crate::saga::Figures;
 use crate::store::migrations::{self, Known};
@@ -67,6 +67,7 @@ pub struct PostgresStore(Arc<Inner>);
 struct Inner {
     /// Without the password.
     address: String,
+    namespace: Namespace,
     pool: PgPool,
     lines: Lines,
 }
@@ -77,7 +78,15 @@ impl PostgresStore {
     /// # Errors
     /// [`StoreError::Address`], or [`StoreError::Unavailable`] when nothing answers there.
     pub async fn connect(url: &str) -> Result<Self, StoreError> {
-        let store = Self::connect_lazily(url)?;
+        Self::connect_within(url, &Namespace::default()).await
+    }
+
+    /// The same for a namespace, which has a schema of its own.
+    ///
+    /// # Errors
+    /// As [`PostgresStore::connect`].
+    pub async fn connect_within(url: &str, namespace: &Namespace) -> Result<Self, StoreError> {
+        let store = Self::lazily(url, namespace.clone())?;
         let unavailable = |error: sqlx::Error| StoreError::Unavailable(format!("{}: {error}", store.0.address));
         store.0.pool.acquire().await.map_err(unavailable)?;
         Ok(store)
@@ -88,6 +97,10 @@ impl PostgresStore {
     /// # Errors
     /// [`StoreError::Address`].
     pub fn connect_lazily(url: &str) -> Result<Self, StoreError> {
+        Self::lazily(url, Namespace::default())
+    }
+
+    fn lazily(url: &str, namespace: Namespace) -> Result<Self, StoreError> {
         let options = PgConnectOptions::from_str(url)
             .map_err(|error| StoreError::Address { address: mask(url), problem: error.to_string() })?;
         let options = options.application_name("amends").options([
@@ -96,6 +109,11 @@ impl PostgresStore {
             ("lock_timeout", "10s"),
             ("statement_timeout", "60s"),
         ]);
+        let options = match namespace.schema() {
+            // Every connection sees this schema alone, so that no statement can name another's tables by mistake.
+            Some(schema) => options.options([("search_path", quoted(&schema))]),
+            None => options,
+        };
         let lines = Lines::new(options.clone());
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
@@ -111,7 +129,7 @@ impl PostgresStore {
                 })
             })
             .connect_lazy_with(options);
-        Ok(Self(Arc::new(Inner { address: mask(url), pool, lines })))
+        Ok(Self(Arc::new(Inner { address: mask(url), namespace, pool, lines })))
     }
 
     async fn unit(&self, wants: Wants, decide: Decide) -> Result<Committed, StoreError> {
@@ -171,6 +189,7 @@ impl PostgresStore {
     }
 
     async fn apply(&self) -> Result<Vec<Migration>, StoreError> {
+        self.check_place().await?;
         let mut connection = self.0.pool.acquire().await.map_err(refused)?;
         let mut transaction = connection.begin().await.map_err(refused)?;
         // Whoever migrates at the same time waits here, and then finds nothing to do.
@@ -178,13 +197,15 @@ impl PostgresStore {
             "set local lock_timeout = 0",
             "set local statement_timeout = 0",
             "select pg_advisory_xact_lock(hashtext('amends.migrate'))",
-            "create table if not exists amends_migration (
-                 version    bigint      not null primary key,
-                 name       text        not null,
-                 applied_at timestamptz not null default clock_timestamp())",
         ] {
             sqlx::query(statement).execute(&mut *transaction).await.map_err(refused)?;
         }
+        self.make_schema(&mut transaction).await?;
+        let table = "create table if not exists amends_migration (
+             version    bigint      not null primary key,
+             name       text        not null,
+             applied_at timestamptz not null default clock_timestamp())";
+        sqlx::query(table).execute(&mut *transaction).await.map_err(refused)?;
         let applied: Option<i64> = sqlx::query_scalar("select max(version) from amends_migration")
             .fetch_one(&mut *transaction)
             .await
@@ -202,6 +223,38 @@ impl PostgresStore {
         failpoint::reached_if(!pending.is_empty(), Point::Migration);
         transaction.commit().await.map_err(refused)?;
         Ok(pending.into_iter().map(Migration::from).collect())
+    }
+
+    /// Makes a namespace's schema. Asked for only where there is none: to ask again takes rights on the database, which
+    /// whoever owns a schema that was made for them need not have.
+    async fn make_schema(&self, connection: &mut PgConnection) -> Result<(), StoreError> {
+        let Some(schema) = self.0.namespace.schema().map(|schema| quoted(&schema)) else { return Ok(()) };
+        let found: Option<String> = sqlx::query_scalar("select to_regnamespace($1)::text")
+            .bind(&schema)
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(refused)?;
+        if found.is_none() {
+            let make = sqlx::AssertSqlSafe(format!("create schema {schema}"));
+            sqlx::query(make).execute(connection).await.map_err(refused)?;
+        }
+        Ok(())
+    }
+
+    /// That connections lead where they should: a pooler in between may drop what they ask for when they open.
+    async fn check_place(&self) -> Result<(), StoreError> {
+        let Some(schema) = self.0.namespace.schema() else { return Ok(()) };
+        let path: String = sqlx::query_scalar("select current_setting('search_path')")
+            .fetch_one(&self.0.pool)
+            .await
+            .map_err(refused)?;
+        if path.trim_matches('"') == schema {
+            return Ok(());
+        }
+        Err(StoreError::Refused(format!(
+            "connections lead to `{path}` instead of the schema `{schema}`: whatever is between here and PostgreSQL must \
+             pass on the option search_path"
+        )))
     }
 
     async fn applied(&self) -> Result<Option<i64>, StoreError> {
@@ -222,6 +275,11 @@ impl PostgresStore {
 /// On a line, whose transaction ends with it when it is not given back.
 async fn execute(line: &mut PgConnection, sql: &'static str) -> Result<(), StoreError> {
     line.execute(sql).await.map(drop).map_err(refused)
+}
+
+/// A schema's name as SQL takes it, also with `-` in it.
+fn quoted(schema: &str) -> String {
+    format!("\"{schema}\"")
 }
 
 fn touches_sagas(changes: &Changes) -> bool {
@@ -487,7 +545,13 @@ impl Store for PostgresStore {
     }
 
     async fn check_schema(&self) -> Result<(), StoreError> {
-        migrations::check(MIGRATIONS, self.applied().await?, &self.0.address)
+        self.check_place().await?;
+        let Inner { address, namespace, .. } = &*self.0;
+        let place = match namespace.is_default() {
+            true => address.clone(),
+            false => format!("{address} --namespace {namespace}"),
+        };
+        migrations::check(MIGRATIONS, self.applied().await?, &place)
     }
 
     async fn close(&self) {

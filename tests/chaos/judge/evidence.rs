@@ -148,6 +148,7 @@ impl Tap {
                     ("amends.replies".to_owned(), "amends.replies".to_owned()),
                 ],
                 dead_letters: false,
+                namespace: Default::default(),
             }],
             ..Topology::default()
         };

@@ -9,12 +9,12 @@ use lapin::{Channel, Connection, ErrorKind};
 
 use crate::broker::amqp::address::Address;
 use crate::broker::amqp::lapin_client::convert::short;
-use crate::broker::topology::{DEAD_EXCHANGE, DELIVERY_LIMIT, EXCHANGES, ExchangeKind};
+use crate::broker::topology::{DELIVERY_LIMIT, ExchangeKind};
 use crate::broker::{BrokerError, Queue, Topology};
 
 /// Declares all of it on one channel, which the broker closes at the first thing it refuses.
 pub(super) async fn declare(address: &Address, channel: &Channel, topology: &Topology) -> Result<(), BrokerError> {
-    declare_exchanges(address, channel, &EXCHANGES).await?;
+    declare_exchanges(address, channel, &topology.exchanges()).await?;
     for queue in &topology.queues {
         declare_queue(address, channel, queue).await?;
     }
@@ -41,9 +41,10 @@ pub(super) async fn declare_missing(
     }
     // The broker closes a channel over each thing that is not there.
     let (mut exchanges, mut queues) = (Vec::new(), Vec::new());
-    for (name, kind) in EXCHANGES {
+    for (name, kind) in topology.exchanges() {
+        let called = short("exchange", &name).map_err(BrokerError::Refused)?;
         let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
-        let found = channel.exchange_declare(name.into(), lapin_kind(kind), passive, FieldTable::default()).await;
+        let found = channel.exchange_declare(called, lapin_kind(kind), passive, FieldTable::default()).await;
         if !is_found(address, &format!("exchange `{name}`"), found)? {
             exchanges.push((name, kind));
             channel = open().await?;
@@ -98,7 +99,7 @@ pub(super) async fn declare_again(
     }
     let open = || async { connection.create_channel().await.map_err(|error| address.unreachable(error)) };
     let mut channel = open().await?;
-    let exchanges = declare_exchanges(address, &channel, &EXCHANGES).await;
+    let exchanges = declare_exchanges(address, &channel, &topology.exchanges()).await;
     log_refusal(exchanges)?;
     for queue in &topology.queues {
         if !channel.status().connected() {
@@ -132,11 +133,12 @@ fn lapin_kind(kind: ExchangeKind) -> lapin::ExchangeKind {
 async fn declare_exchanges(
     address: &Address,
     channel: &Channel,
-    exchanges: &[(&'static str, ExchangeKind)],
+    exchanges: &[(String, ExchangeKind)],
 ) -> Result<(), BrokerError> {
     let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-    for &(name, kind) in exchanges {
-        let declared = channel.exchange_declare(name.into(), lapin_kind(kind), durable, FieldTable::default()).await;
+    for (name, kind) in exchanges {
+        let called = short("exchange", name).map_err(BrokerError::Refused)?;
+        let declared = channel.exchange_declare(called, lapin_kind(*kind), durable, FieldTable::default()).await;
         declared.map_err(|error| said(address, &format!("exchange `{name}`"), &error))?;
     }
     Ok(())
@@ -162,9 +164,9 @@ fn arguments(queue: &Queue) -> FieldTable {
     let mut arguments = FieldTable::default();
     let text = |text: &str| AMQPValue::LongString(text.into());
     arguments.insert("x-queue-type".into(), text("quorum"));
-    if queue.dead_letters {
-        arguments.insert("x-dead-letter-exchange".into(), text(DEAD_EXCHANGE));
-        arguments.insert("x-dead-letter-routing-key".into(), text(&queue.name));
+    if let Some((exchange, key)) = queue.dead_letter() {
+        arguments.insert("x-dead-letter-exchange".into(), text(&exchange));
+        arguments.insert("x-dead-letter-routing-key".into(), text(key));
         arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(DELIVERY_LIMIT));
     }
     arguments
