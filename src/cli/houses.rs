@@ -12,10 +12,12 @@ use super::archive::Retention;
 use super::error::CliError;
 use super::namespaces::Place;
 use super::serve::prepare_schema;
+use super::settings::of_namespace;
 use super::{connect, output};
 use crate::broker::{self, Broker};
 use crate::coordinator::{Coordinator, CoordinatorOptions, Limits};
 use crate::namespaces::Namespaces;
+use crate::store::sealed::MasterKeys;
 use crate::store::{self, Store};
 
 /// How long a start waits for namespaces that are slow to open before it serves the others.
@@ -50,6 +52,8 @@ pub struct Manner {
     pub limits: Limits,
     /// Whether operators may send what was refused with another input.
     pub allow_edit: bool,
+    /// What payloads are encrypted with.
+    pub masters: Option<MasterKeys>,
     /// What is archived by itself.
     pub retention: Retention,
 }
@@ -118,12 +122,16 @@ async fn open(place: &Place, manner: &Manner) -> Result<Opened, CliError> {
         let store = store::open_within(&place.store, &place.namespace).await?;
         let launched = async {
             prepare_schema(&*store, &place.store, manner.migrate).await?;
+            let sealed = connect::encrypted(store.clone(), of_namespace(manner.masters.clone(), &place.entry)?)?;
+            sealed.check().await?;
+            let store = sealed.store;
             let (limits, allow_edit) = (limits(place, &manner.limits), manner.allow_edit);
             let options = CoordinatorOptions { limits, allow_edit, ..CoordinatorOptions::default() };
-            Ok::<_, CliError>(Coordinator::launch(store.clone(), broker.clone(), options).await?)
+            let coordinator = Coordinator::launch(store.clone(), broker.clone(), options).await?;
+            Ok::<_, CliError>((store, coordinator))
         };
         match launched.await {
-            Ok(coordinator) => Ok((store, coordinator)),
+            Ok(launched) => Ok(launched),
             Err(error) => {
                 store.close().await;
                 Err(error)

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::error::{CliError, Exit};
 use super::houses::{self, Manner, Opened};
 use super::namespaces::Place;
-use super::settings::masked;
+use super::settings::{masked, of_namespace};
 use super::{Context, connect, output};
 use crate::api::{self, Access};
 use crate::coordinator::{Coordinator, CoordinatorError, CoordinatorOptions, Limits};
@@ -102,6 +102,7 @@ enum LogFormat {
 /// Serves until SIGTERM or SIGINT; a second one ends the process at once.
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let (access, places) = (context.settings.access()?, context.settings.places()?);
+    let masters = context.settings.encryption.read()?;
     // Opened before anything that takes time. Nobody is answered before it is known that it is safe to.
     let (listener, is_reachable) = listen(context).await?;
     log(args.log_format)?;
@@ -111,7 +112,11 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     if places.len() > 1 {
         let allow_edit = args.allow_edit || context.settings.operators.allow_edit;
         let (limits, retention) = (args.limits.limits(), args.retention);
-        let manner = Manner { migrate: args.migrate, limits, allow_edit, retention };
+        for place in &places {
+            // A wrong name is told at once, and not tried again and again.
+            of_namespace(masters.clone(), &place.entry)?;
+        }
+        let manner = Manner { migrate: args.migrate, limits, allow_edit, masters, retention };
         let is_unsafe = is_reachable && access.is_open();
         let served = several(context, places, access, &manner, (listener, &stop, is_unsafe)).await;
         signals.abort();
@@ -131,6 +136,9 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         store.close().await;
         return Err(open_to_all(context.settings.http_or_default()));
     }
+    let sealed = connect::encrypted(store, masters)?;
+    patiently(&stop, StoreError::is_transient, async || sealed.check().await).await?;
+    let store = sealed.store;
     if broker.is_volatile() {
         output::note(
             "the broker is inside this process: only participants in the same process are reached; \
