@@ -13,12 +13,14 @@ use tokio_util::sync::CancellationToken;
 use super::archive::Retention;
 use super::error::CliError;
 use super::namespaces::Place;
+use super::settings::of_namespace;
 use super::{connect, output, serve};
 use crate::api::Access;
 use crate::broker::{self, Broker};
 use crate::coordinator::{Coordinator, CoordinatorOptions, Limits};
 use crate::id::Namespace;
 use crate::namespaces::Namespaces;
+use crate::store::sealed::MasterKeys;
 use crate::store::{self, Store, StoreError};
 
 /// How long a start waits for namespaces that are slow to open before it serves the others.
@@ -53,6 +55,8 @@ pub struct Manner {
     pub limits: Limits,
     /// Whether operators may send what was refused with another input.
     pub allow_edit: bool,
+    /// What payloads are encrypted with.
+    pub masters: Option<MasterKeys>,
     /// What is archived by itself.
     pub retention: Retention,
 }
@@ -159,12 +163,16 @@ async fn open(place: &Place, names: &[Namespace], manner: &Manner) -> Result<Ope
         let store = store::open_within(&place.store, &place.namespace).await?;
         let launched = async {
             serve::prepare_schema(&*store, &place.store, manner.migrate).await?;
+            let sealed = connect::encrypted(store.clone(), of_namespace(manner.masters.clone(), &place.entry)?)?;
+            sealed.check().await?;
+            let store = sealed.store;
             let (limits, allow_edit) = (limits(place, &manner.limits), manner.allow_edit);
             let options = CoordinatorOptions { limits, allow_edit, ..CoordinatorOptions::default() };
-            Ok::<_, CliError>(Coordinator::launch(store.clone(), broker.clone(), options).await?)
+            let coordinator = Coordinator::launch(store.clone(), broker.clone(), options).await?;
+            Ok::<_, CliError>((store, coordinator))
         };
         match launched.await {
-            Ok(coordinator) => Ok((store, coordinator)),
+            Ok(launched) => Ok(launched),
             Err(error) => {
                 store.close().await;
                 Err(error)

@@ -17,6 +17,7 @@ mod dead_letters;
 mod definitions;
 pub mod demo;
 mod doctor;
+mod encryption;
 pub mod error;
 mod explain;
 mod filters;
@@ -103,6 +104,9 @@ enum Command {
     Audit(audit::Args),
     /// Move finished sagas from the store to compressed files, read them there, and put them back
     Archive(archive::Args),
+    /// See what the encryption keys of payloads are needed for, and exchange one for another
+    #[command(subcommand)]
+    Encryption(encryption::Command),
     /// Measure how fast sagas go, beside what the broker alone can carry
     Bench(bench::Args),
     /// Check store, broker and server, with advice
@@ -178,6 +182,7 @@ impl Cli {
             Command::Tokens(command) => tokens::run(command, &context).await,
             Command::Audit(args) => audit::run(args, &context).await,
             Command::Archive(args) => archive::run(args, &context).await,
+            Command::Encryption(command) => encryption::run(command, &context).await,
             Command::Bench(args) => bench::run(args, &context).await,
             Command::Doctor => doctor::run(&context).await,
             Command::Top(args) => top::run(&args, &context).await,

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::error::{CliError, Exit};
 use super::houses::{self, Manner, Opened};
 use super::namespaces::Place;
-use super::settings::masked;
+use super::settings::{masked, of_namespace};
 use super::{Context, connect, output};
 use crate::api::{self, Access};
 use crate::coordinator::{Coordinator, CoordinatorError, CoordinatorOptions, Limits};
@@ -106,6 +106,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
             .help("leave it out (and AMENDS_NAMESPACE); for one alone give the server a settings file of its own"));
     }
     let (access, places) = (context.settings.access()?, context.settings.places()?);
+    let masters = context.settings.encryption.read()?;
     // Opened before anything that takes time. Nobody is answered before it is known that it is safe to.
     let (listener, is_reachable) = listen(context).await?;
     log(args.log_format)?;
@@ -119,7 +120,11 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
             return Err(CliError::usage("--definitions does not say which namespace is meant")
                 .help("register them when the server is up: amends definitions register FILE --namespace NAME"));
         }
-        let manner = Manner { migrate: args.migrate, limits, allow_edit, retention };
+        for place in &places {
+            // A wrong name is told at once, and not tried again and again.
+            of_namespace(masters.clone(), &place.entry)?;
+        }
+        let manner = Manner { migrate: args.migrate, limits, allow_edit, masters, retention };
         // Before anything is made, changed or begun in one of the stores.
         if is_reachable && access.is_open() && !houses::let_somebody_in(&places, &access, &stop).await {
             return Err(open_to_all(context.settings.http_or_default()));
@@ -142,6 +147,9 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         store.close().await;
         return Err(open_to_all(context.settings.http_or_default()));
     }
+    let sealed = connect::encrypted(store, masters)?;
+    patiently(&stop, StoreError::is_transient, async || sealed.check().await).await?;
+    let store = sealed.store;
     if broker.is_volatile() {
         tell_of_volatile_broker();
     }

@@ -37,6 +37,7 @@ mod registry;
 mod relatives;
 mod replies;
 mod requests;
+mod reveal;
 mod set_back;
 mod signals;
 mod telling;

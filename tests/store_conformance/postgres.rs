@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use crate::make::{audited, bare, before, command, due_at, new, next, saga, settled, starts, these, told, updates};
 use crate::rig::Kind::Postgres;
-use crate::rig::{Rig, admin_url, at_fresh_address, eventually, on};
+use crate::rig::{Rig, admin_url, at_fresh_address, eventually, on, sealed};
 
 async fn connect(rig: &Rig) -> PgConnection {
     PgConnection::connect(&rig.url).await.expect("a connection")
@@ -528,6 +528,8 @@ async fn run_as(url: String) {
     store.counts().await.expect("counts");
     store.next_due().await.expect("a read");
     store.token_keys([1; 32]).await.expect("keys");
+    let encrypted = sealed(store.clone(), &["a"]);
+    encrypted.commit(Wants::default(), Box::new(|_| Changes::default())).await.expect("data keys are made");
     store.pending_migrations().await.expect("a read");
     let definition = amends::store::DefinitionRecord {
         reference: one.definition.clone(),

@@ -4,6 +4,7 @@
 mod archive;
 mod at_once;
 mod bulk;
+mod data_keys;
 mod figures;
 mod lines;
 mod overview;
@@ -53,6 +54,7 @@ const MIGRATIONS: &[Known] = &[
         name: "participant_pause",
         sql: include_str!("../../../migrations/postgres/0008_participant_pause.sql"),
     },
+    Known { version: 9, name: "data_keys", sql: include_str!("../../../migrations/postgres/0009_data_keys.sql") },
 ];
 
 /// Connections to the database: batches need few.
@@ -362,6 +364,10 @@ impl Store for PostgresStore {
     }
 
     fn bulk(&self) -> Option<&dyn crate::store::bulk::BulkStore> {
+        Some(self)
+    }
+
+    fn data_keys(&self) -> Option<&dyn crate::store::data_keys::DataKeyStore> {
         Some(self)
     }
 
