@@ -86,3 +86,11 @@ pub fn after(at: Timestamp, by: Duration) -> Timestamp {
         .and_then(|delta| at.checked_add_signed(delta))
         .unwrap_or(DateTime::<Utc>::MAX_UTC)
 }
+
+/// `at` moved back by `by`; saturates at the beginning of time instead of failing.
+pub fn before(at: Timestamp, by: Duration) -> Timestamp {
+    chrono::TimeDelta::from_std(by)
+        .ok()
+        .and_then(|delta| at.checked_sub_signed(delta))
+        .unwrap_or(DateTime::<Utc>::MIN_UTC)
+}

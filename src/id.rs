@@ -76,6 +76,11 @@ pub fn fresh_request_id() -> Uuid {
     Uuid::now_v7()
 }
 
+/// A fresh id of a span; never 0. `None` when the operating system has no random source.
+pub fn fresh_span() -> Option<u64> {
+    getrandom::u64().ok().filter(|id| *id != 0)
+}
+
 /// 32 random bytes, for a key that signs tokens.
 ///
 /// # Errors

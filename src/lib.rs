@@ -7,13 +7,14 @@
 //! - A team writes a [`definition`]: steps, each an action and its compensation, read from YAML or JSON, or built in Rust
 //!   out of [`action`]s as types. It is checked before it ever runs, and drawn by [`picture`].
 //! - [`saga::transition`] is the state machine: a pure function of a definition, a saga and an event.
-//! - What is decided travels as a [`message`]: commands, replies, lifecycle events.
+//! - What is decided travels as a [`message`]: commands, replies, lifecycle events. All of a saga is one trace
+//!   ([`trace`]), whose spans [`telemetry`] sends to a collector.
 //! - A [`store`] (PostgreSQL, SQLite, memory) keeps sagas and their outbox; a [`broker`] (RabbitMQ, or one inside the
 //!   process) carries messages.
 //! - The [`coordinator`] brings these together: replies and timers in, transitions, one commit, then publishing.
 //! - [`participant`] is the SDK for the services that do the work, and [`client`] the one for those who start sagas.
 //! - [`testkit`] proves a saga without servers: every fault at every place, on virtual time.
-//! - [`api`], [`console`] and [`cli`] are the binary: HTTP, the operators' pages, the command line.
+//! - [`webhook`]s are told of sagas that get stuck. [`api`], [`console`] and [`cli`] are the binary: HTTP, the operators' pages, the command line.
 //!
 //! A coordinator inside a process of one's own, with its state in a file:
 //!
@@ -43,7 +44,7 @@
 //!
 //! `server` (the default) is the binary and everything else. A service needs `participant` with `postgres` or `sqlite` and
 //! `amqp`; a caller `client`; an embedded coordinator `coordinator` with a store. `typed` brings actions as types,
-//! `testkit` the test kit. `failpoints` is for this package's own tests.
+//! `testkit` the test kit, `otlp` traces to an OpenTelemetry collector. `failpoints` is for this package's own tests.
 
 // What everything stands on: names and numbers as types, time, JSON as text.
 pub mod clock;
@@ -51,6 +52,7 @@ pub mod clock;
 pub mod failpoint;
 pub mod id;
 pub mod payload;
+pub mod trace;
 
 // What a saga is, and what becomes of it: pure.
 #[cfg(feature = "typed")]
@@ -66,6 +68,8 @@ pub mod saga;
 pub mod picture;
 
 pub mod message;
+
+pub mod telemetry;
 
 // Where state lives, and how messages travel.
 #[cfg(feature = "coordinator")]
@@ -90,6 +94,9 @@ pub mod testkit;
 pub mod client;
 
 // The binary.
+#[cfg(feature = "server")]
+pub mod webhook;
+
 #[cfg(feature = "server")]
 pub mod api;
 

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use crate::api::{self, Access, AuthConfig};
-use crate::console::{self, Doors};
+use crate::console::{self, Doors, Links};
 use crate::coordinator::Coordinator;
 use crate::id::Namespace;
 
@@ -35,6 +35,7 @@ pub struct Namespaces(Arc<Inner>);
 struct Inner {
     access: Access,
     doors: Doors,
+    links: Links,
     front: Router,
     /// Every namespace of `access`.
     houses: BTreeMap<Namespace, RwLock<House>>,
@@ -57,8 +58,9 @@ impl House {
 }
 
 impl Namespaces {
-    /// All of `access`, of which none is there yet. The consoles' streams of changes end with `stop`.
-    pub fn new(access: Access, stop: CancellationToken) -> Self {
+    /// All of `access`, of which none is there yet. The consoles' streams of changes end with `stop`, and their links lead
+    /// where `links` says.
+    pub fn new(access: Access, links: Links, stop: CancellationToken) -> Self {
         let away = |namespace: &Namespace| {
             (namespace.clone(), RwLock::new(House::away(&access, namespace, "it is being opened".to_owned())))
         };
@@ -77,7 +79,7 @@ impl Namespaces {
             });
             // Only what asks for no token comes here.
             let front = api::front(access.auth(&Namespace::default()), ready);
-            Inner { access, doors, front, houses, stop }
+            Inner { access, doors, links, front, houses, stop }
         }))
     }
 
@@ -89,8 +91,8 @@ impl Namespaces {
             // The first request asks again, and is answered once the store is.
             tracing::warn!(%namespace, %error, "whether the store has tokens is not known yet");
         }
-        let (stop, doors) = (self.0.stop.clone(), self.0.doors.clone());
-        let console = console::router_among(coordinator.clone(), auth.clone(), stop, doors);
+        let (stop, elsewhere) = (self.0.stop.clone(), (self.0.links.clone(), self.0.doors.clone()));
+        let console = console::router_among(coordinator.clone(), auth.clone(), stop, elsewhere);
         let router = api::router(coordinator.clone(), auth.clone()).merge(console);
         self.set(namespace, House { auth, router, coordinator: Ok(coordinator) });
     }

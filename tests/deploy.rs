@@ -141,8 +141,9 @@ fn the_sample_settings_are_all_that_there_are() {
     let settings: Vec<&str> = text.lines().filter(is_setting).map(|line| line.trim_start_matches('#')).collect();
     let read = Settings::from_file_text(&settings.join("\n")).unwrap_or_else(|problem| panic!("{problem:?}"));
     assert!(read.store.is_some() && read.broker.is_some() && read.http.is_some() && read.url.is_some());
-    assert_eq!(read.tokens.len(), 1);
+    assert_eq!((read.tokens.len(), read.webhooks.len()), (1, 1));
     assert_eq!(read.oidc.expect("an issuer").roles.len(), 2);
+    assert!(read.traces.endpoint.is_some() && read.console.trace_url.is_some());
     // Whoever adds a setting adds it here: an unknown key is answered with all that are known.
     let (_, known) = Settings::from_file_text("zzzzzzzzzzzz = 1").expect_err("there is no such key");
     let known = known.strip_prefix("the keys are ").expect("the keys").split(", ");

@@ -9,11 +9,13 @@ const ORDER: &[&str] = &[
     "clock",
     "failpoint",
     "payload",
+    "trace",
     "action",
     "definition",
     "saga",
     "picture",
     "message",
+    "telemetry",
     "store",
     "archive",
     "broker",
@@ -21,6 +23,7 @@ const ORDER: &[&str] = &[
     "participant",
     "testkit",
     "client",
+    "webhook",
     "api",
     "console",
     "namespaces",
@@ -28,7 +31,7 @@ const ORDER: &[&str] = &[
 ];
 
 /// Modules without IO.
-const PURE: &[&str] = &["id", "clock", "payload", "action", "definition", "saga", "picture", "message"];
+const PURE: &[&str] = &["id", "clock", "payload", "trace", "action", "definition", "saga", "picture", "message"];
 
 /// What pure modules do not know.
 const IO: &[&str] = &["tokio", "sqlx", "lapin", "axum", "reqwest"];

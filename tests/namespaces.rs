@@ -8,6 +8,7 @@ use std::time::Duration;
 use amends::api::{Access, Reach, Role, TokenEntry};
 use amends::broker::in_process::InProcessBroker;
 use amends::broker::{self, Broker, Consumer, Queue, Settlement, Topology};
+use amends::console::Links;
 use amends::coordinator::{Coordinator, CoordinatorOptions};
 use amends::id::Namespace;
 use amends::namespaces::Namespaces;
@@ -126,7 +127,7 @@ impl Server {
             token("olga", "token-of-all", Reach::Every),
         ];
         let stop = CancellationToken::new();
-        let namespaces = Namespaces::new(Access::new(names, tokens), stop.clone());
+        let namespaces = Namespaces::new(Access::new(names, tokens), Links::default(), stop.clone());
         namespaces.open(&one.namespace, one.coordinator.clone()).await;
         namespaces.open(&two.namespace, two.coordinator.clone()).await;
         Self { router: namespaces.router(), namespaces, one, two, leave, stop }

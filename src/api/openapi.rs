@@ -27,6 +27,8 @@ use crate::client::views;
     views::DefinitionList,
     views::DefinitionVersions,
     views::DefinitionView,
+    views::DeliveryItem,
+    views::DeliveryPage,
     views::EditRequest,
     views::HealthView,
     views::HistoryView,
@@ -141,7 +143,15 @@ fn parameters(route: &Route) -> Vec<Value> {
             "description": "Which namespace is meant, where the token leaves a choice; 404 for any other.",
         })
     });
-    in_path.chain(in_query).chain(if_match).chain(namespace).collect()
+    let is_traced = route.right == Right::Start && matches!(route.path, "/v1/sagas" | "/v1/sagas/batch");
+    let trace = [
+        ("traceparent", "The caller's span, of whose trace the sagas are a part (W3C Trace Context)."),
+        ("tracestate", "What vendors have to say about it; passed on as it came."),
+    ];
+    let trace = trace.into_iter().filter(|_| is_traced).map(|(name, description)| {
+        json!({ "name": name, "in": "header", "schema": { "type": "string" }, "description": description })
+    });
+    in_path.chain(in_query).chain(if_match).chain(namespace).chain(trace).collect()
 }
 
 fn responses(route: &Route) -> Value {

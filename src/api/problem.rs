@@ -55,6 +55,7 @@ kinds! {
     DEAD_LETTER_NOT_REPLAYABLE = 422 "nobody knows where the message came from";
     DEFINITION_INVALID = 422 "the definition has errors";
     DEFINITION_UNKNOWN = 404 "there is no such definition";
+    DELIVERY_UNKNOWN = 404 "there is no such message to a webhook";
     DURATION_INVALID = 422 "the duration is negative or too long";
     EDIT_FORBIDDEN = 403 "inputs of commands are not edited on this server";
     ENCRYPTION_KEY_MISSING = 500 "a key that payloads were encrypted with is missing";

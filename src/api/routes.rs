@@ -14,7 +14,7 @@ use crate::api::auth::{AuthConfig, Right};
 use crate::api::problem::{METHOD_NOT_ALLOWED, Problem, ROUTE_UNKNOWN};
 use crate::api::{
     App, advice, audit, bulk, dead, definitions, guard, health, openapi, operate, outbox, overview, participants,
-    sagas, signal, start, versions,
+    sagas, signal, start, versions, webhooks,
 };
 use crate::clock::Clock;
 use crate::coordinator::Coordinator;
@@ -192,6 +192,12 @@ const fn steering(path: &'static str, summary: &'static str) -> Route {
         problems: &[404, 409, 413, 415, 422, 501],
         handler: || post(bulk::steer),
     }
+}
+
+const fn delivery(path: &'static str, summary: &'static str) -> Route {
+    deprecation(path, summary, || post(webhooks::see_to))
+        .needing(Right::Operate)
+        .giving(&[(200, Gives::Json("DeliveryItem"))])
 }
 
 /// Every route that there is.
@@ -372,6 +378,16 @@ pub(super) const ROUTES: &[Route] = &[
     steering("/v1/bulk/{id}/pause", "Holds a bulk job until it is resumed"),
     steering("/v1/bulk/{id}/resume", "Goes on with a bulk job that is paused"),
     steering("/v1/bulk/{id}/stop", "Ends a bulk job for good; what is not done yet is left as it is"),
+    read(
+        "/v1/webhooks/deliveries",
+        "Lists what webhooks are still to be told, and what they did not take",
+        &[(200, Gives::Json("DeliveryPage"))],
+        &[],
+        || get(webhooks::list),
+    )
+    .asking(&["state", "limit", "cursor"]),
+    delivery("/v1/webhooks/deliveries/{id}/retry", "Tries a message again, from its first attempt"),
+    delivery("/v1/webhooks/deliveries/{id}/drop", "Drops a message for good: the webhook is not told"),
     read("/v1/outbox", "Lists commands, oldest saga first", &[(200, Gives::Json("OutboxPage"))], &[], || {
         get(outbox::list)
     })

@@ -3,7 +3,7 @@
 use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::header::{ETAG, LOCATION};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 
@@ -12,19 +12,21 @@ use crate::api::problem::{BATCH_INVALID, KEY_INVALID, Problem};
 use crate::api::saga_view::saga_view;
 use crate::api::{App, sagas};
 use crate::client::views::{BatchItem, BatchResult, FieldProblem, SagaView};
-use crate::coordinator::{Start, StartOutcome};
+use crate::coordinator::{CoordinatorError, Start, StartOutcome};
 use crate::definition;
 use crate::id::SagaId;
 use crate::payload::Payload;
 use crate::store::SagaRecord;
 use crate::store::archive::ArchivedKey;
+use crate::trace::TraceContext;
 
 /// Starts in one batch, at most.
 const MAX_BATCH: usize = 1_000;
 
-pub(super) async fn one(State(app): State<App>, Json(body): Json) -> Result<Response, Problem> {
+pub(super) async fn one(State(app): State<App>, headers: HeaderMap, Json(body): Json) -> Result<Response, Problem> {
     let start = read(body, "")?;
-    match app.coordinator.start(start).await? {
+    let outcome = app.coordinator.start_within(vec![(start, trace(&headers))]).await.pop();
+    match outcome.unwrap_or(Err(CoordinatorError::Stopping))? {
         StartOutcome::Exists { id } => {
             if let (None, Some(known)) = (app.coordinator.store().saga(id).await?, sagas::archived(&app, id).await?) {
                 return Ok((StatusCode::OK, Answer(archived_view(known))).into_response());
@@ -45,7 +47,12 @@ async fn started(app: &App, id: SagaId, record: &SagaRecord) -> Result<Response,
     Ok((StatusCode::CREATED, [(LOCATION, location), (ETAG, sagas::etag_value(&record.saga))], body).into_response())
 }
 
-pub(super) async fn batch(State(app): State<App>, Json(body): Json) -> Result<Answer<BatchResult>, Problem> {
+pub(super) async fn batch(
+    State(app): State<App>,
+    headers: HeaderMap,
+    Json(body): Json,
+) -> Result<Answer<BatchResult>, Problem> {
+    let trace = trace(&headers);
     let mut fields = Fields::new(body, "", &["sagas"])?;
     let sagas = fields.required("sagas");
     fields.finish()?;
@@ -61,9 +68,9 @@ pub(super) async fn batch(State(app): State<App>, Json(body): Json) -> Result<An
     let mut starts = Vec::new();
     let mut readable = Vec::new();
     for (at, saga) in sagas.into_iter().enumerate() {
-        readable.push(read(saga, &format!("/sagas/{at}")).map(|start| starts.push(start)));
+        readable.push(read(saga, &format!("/sagas/{at}")).map(|start| starts.push((start, trace.clone()))));
     }
-    let mut outcomes = app.coordinator.start_many(starts).await.into_iter();
+    let mut outcomes = app.coordinator.start_within(starts).await.into_iter();
     let items = readable.into_iter().map(|readable| match readable {
         Err(problem) => refused_item(problem),
         Ok(()) => match outcomes.next() {
@@ -74,6 +81,12 @@ pub(super) async fn batch(State(app): State<App>, Json(body): Json) -> Result<An
         },
     });
     Ok(Answer(BatchResult { items: items.collect() }))
+}
+
+/// The caller's span. A `tracestate` in several lines is left out, since nobody sends one.
+fn trace(headers: &HeaderMap) -> Option<TraceContext> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    TraceContext::parse(text("traceparent")?, text("tracestate"))
 }
 
 fn accepted_item(status: StatusCode, id: SagaId) -> BatchItem {

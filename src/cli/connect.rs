@@ -10,7 +10,7 @@ use super::namespaces::Place;
 use super::settings::OidcSettings;
 use crate::api::{self, AuthConfig, Oidc, OidcConfig};
 use crate::broker::{self, Broker};
-use crate::console;
+use crate::console::{self, Links};
 use crate::coordinator::Coordinator;
 use crate::store::sealed::{EncryptedStore, MasterKeys};
 use crate::store::{self, Store, StoreError};
@@ -98,9 +98,11 @@ pub async fn serve(
     listener: TcpListener,
     coordinator: Coordinator,
     auth: AuthConfig,
+    links: Links,
     stop: CancellationToken,
 ) -> Result<(), CliError> {
-    let console = console::router(coordinator.clone(), auth.clone(), stop.clone());
+    let elsewhere = (links, console::Doors::default());
+    let console = console::router_among(coordinator.clone(), auth.clone(), stop.clone(), elsewhere);
     api::serve(listener, api::router(coordinator, auth).merge(console), stop)
         .await
         .map_err(|error| CliError::failed(format!("the HTTP interface has failed: {error}")))

@@ -1,6 +1,7 @@
 //! `amends serve` with several namespaces: each is opened and kept by a task of its own, so that one whose store is away
 //! or not migrated does not keep the others waiting.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,9 @@ use tokio_util::sync::CancellationToken;
 use super::archive::Retention;
 use super::error::CliError;
 use super::namespaces::Place;
+use super::serve::TRACES_DRAIN;
 use super::settings::of_namespace;
+use super::traces::Collector;
 use super::{connect, output, serve};
 use crate::api::Access;
 use crate::broker::{self, Broker};
@@ -22,6 +25,8 @@ use crate::id::Namespace;
 use crate::namespaces::Namespaces;
 use crate::store::sealed::MasterKeys;
 use crate::store::{self, Store, StoreError};
+use crate::telemetry::otlp::Exporting;
+use crate::webhook::{self, Endpoint};
 
 /// How long a start waits for namespaces that are slow to open before it serves the others.
 const SLOW: Duration = Duration::from_secs(5);
@@ -35,14 +40,22 @@ pub struct Opened {
     broker: Arc<dyn Broker>,
     /// What runs there.
     pub coordinator: Coordinator,
+    webhooks: Option<JoinHandle<()>>,
+    traces: Option<Exporting>,
 }
 
 impl Opened {
     /// Finishes what was taken in, then closes everything.
     pub async fn close(self) {
         self.coordinator.stop().await;
+        if let Some(webhooks) = self.webhooks {
+            drop(webhooks.await);
+        }
         self.broker.close().await;
         self.store.close().await;
+        if let Some(traces) = self.traces {
+            traces.finish(TRACES_DRAIN).await;
+        }
     }
 }
 
@@ -59,6 +72,10 @@ pub struct Manner {
     pub masters: Option<MasterKeys>,
     /// What is archived by itself.
     pub retention: Retention,
+    /// Where traces go, if they are to go anywhere: of each namespace in a queue of its own.
+    pub collector: Option<Collector>,
+    /// Each namespace's webhooks.
+    pub endpoints: BTreeMap<Namespace, Vec<Endpoint>>,
 }
 
 /// Whether one of the stores has a token that is good, which closes all namespaces: asked before a server that others can
@@ -129,8 +146,25 @@ async fn keep(
 ) -> Option<Opened> {
     let mut first = Some(first);
     let mut pause = AGAIN;
-    let opened = loop {
-        match open(&place, &names, &manner).await {
+    let endpoints = manner.endpoints.get(&place.namespace).cloned().unwrap_or_default();
+    let started = manner.collector.as_ref().map(|collector| collector.start(&place.namespace)).transpose();
+    let (recorder, traces) = match started {
+        Ok(traces) => traces.unzip(),
+        Err(error) => {
+            // Sagas are worth more than their traces.
+            tracing::error!(namespace = %place.namespace, "no traces: {}", error.message);
+            (None, None)
+        }
+    };
+    let options = CoordinatorOptions {
+        limits: limits(&place, &manner.limits),
+        allow_edit: manner.allow_edit,
+        traces: recorder,
+        hooks: endpoints.iter().map(Endpoint::hook).collect(),
+        ..CoordinatorOptions::default()
+    };
+    let mut opened = loop {
+        match open(&place, &names, &manner, &options).await {
             Ok(opened) => break opened,
             Err(error) => {
                 let help = error.help.unwrap_or_default();
@@ -145,6 +179,8 @@ async fn keep(
         }
     };
     namespaces.open(&place.namespace, opened.coordinator.clone()).await;
+    opened.webhooks = webhook::launch(&opened.coordinator, endpoints, stop.clone());
+    opened.traces = traces;
     let retention = manner.retention.of(&place.namespace).start(opened.store.clone(), stop.clone());
     tracing::info!(namespace = %place.namespace, "open");
     drop(first.take());
@@ -156,7 +192,12 @@ async fn keep(
     Some(opened)
 }
 
-async fn open(place: &Place, names: &[Namespace], manner: &Manner) -> Result<Opened, CliError> {
+async fn open(
+    place: &Place,
+    names: &[Namespace],
+    manner: &Manner,
+    options: &CoordinatorOptions,
+) -> Result<Opened, CliError> {
     // First, since it only looks at the address: a wrong one leaves the store as it is.
     let broker = broker::beside(connect::broker(&place.broker).await?, &place.namespace, names);
     let opened = async {
@@ -166,9 +207,7 @@ async fn open(place: &Place, names: &[Namespace], manner: &Manner) -> Result<Ope
             let sealed = connect::encrypted(store.clone(), of_namespace(manner.masters.clone(), &place.entry)?)?;
             sealed.check().await?;
             let store = sealed.store;
-            let (limits, allow_edit) = (limits(place, &manner.limits), manner.allow_edit);
-            let options = CoordinatorOptions { limits, allow_edit, ..CoordinatorOptions::default() };
-            let coordinator = Coordinator::launch(store.clone(), broker.clone(), options).await?;
+            let coordinator = Coordinator::launch(store.clone(), broker.clone(), options.clone()).await?;
             Ok::<_, CliError>((store, coordinator))
         };
         match launched.await {
@@ -180,7 +219,7 @@ async fn open(place: &Place, names: &[Namespace], manner: &Manner) -> Result<Ope
         }
     };
     match opened.await {
-        Ok((store, coordinator)) => Ok(Opened { store, broker, coordinator }),
+        Ok((store, coordinator)) => Ok(Opened { store, broker, coordinator, webhooks: None, traces: None }),
         Err(error) => {
             broker.close().await;
             Err(error)

@@ -37,7 +37,10 @@ mod simulate;
 mod stuck;
 mod tokens;
 mod top;
+mod traces;
 mod versions;
+mod webhook_settings;
+mod webhooks;
 mod worlds;
 
 use std::ffi::OsString;
@@ -109,6 +112,9 @@ enum Command {
     Encryption(encryption::Command),
     /// Measure how fast sagas go, beside what the broker alone can carry
     Bench(bench::Args),
+    /// List what webhooks are still to be told, and see to what they did not take
+    #[command(subcommand)]
+    Webhooks(webhooks::Command),
     /// Check store, broker and server, with advice
     Doctor,
     /// Everything at a glance, live: what is stuck and why, who answers, how it goes
@@ -184,6 +190,7 @@ impl Cli {
             Command::Archive(args) => archive::run(args, &context).await,
             Command::Encryption(command) => encryption::run(command, &context).await,
             Command::Bench(args) => bench::run(args, &context).await,
+            Command::Webhooks(command) => webhooks::run(command, &context).await,
             Command::Doctor => doctor::run(&context).await,
             Command::Top(args) => top::run(&args, &context).await,
             Command::Manual(args) => manual::run(&args),

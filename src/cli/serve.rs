@@ -14,15 +14,18 @@ use super::error::{CliError, Exit};
 use super::houses::{self, Manner, Opened};
 use super::namespaces::Place;
 use super::settings::{masked, of_namespace};
-use super::{Context, connect, output};
+use super::{Context, connect, output, webhook_settings};
 use crate::api::{self, Access};
 use crate::coordinator::{Coordinator, CoordinatorError, CoordinatorOptions, Limits};
 use crate::id::Namespace;
 use crate::namespaces::Namespaces;
 use crate::store::{self, Store, StoreError};
+use crate::webhook::{self, Endpoint};
 
 /// How long a stop waits for what is under way.
 const DRAIN: Duration = Duration::from_secs(30);
+/// How long it waits for the collector after that.
+pub(super) const TRACES_DRAIN: Duration = Duration::from_secs(5);
 /// How long a start waits for its store before it gives up, and how often it looks.
 const STORE_PATIENCE: Duration = Duration::from_secs(60);
 const STORE_PAUSE: Duration = Duration::from_secs(1);
@@ -48,6 +51,8 @@ pub struct Args {
     /// Let operators send a command that was refused with another input; also `[operators] allow_edit` of the settings
     #[arg(long, env = "AMENDS_ALLOW_EDIT", value_parser = clap::builder::FalseyValueParser::new())]
     allow_edit: bool,
+    #[command(flatten)]
+    traces: super::traces::TraceArgs,
     #[command(flatten)]
     retention: super::archive::Retention,
     /// Register these definition files, or every file of these folders, at the start
@@ -107,6 +112,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     }
     let (access, places) = (context.settings.access()?, context.settings.places()?);
     let masters = context.settings.encryption.read()?;
+    let mut endpoints = webhook_settings::endpoints(&context.settings.webhooks, access.namespaces())?;
+    let collector = args.traces.collector(&context.settings.traces)?;
     // Opened before anything that takes time. Nobody is answered before it is known that it is safe to.
     let (listener, is_reachable) = listen(context).await?;
     log(args.log_format)?;
@@ -124,12 +131,12 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
             // A wrong name is told at once, and not tried again and again.
             of_namespace(masters.clone(), &place.entry)?;
         }
-        let manner = Manner { migrate: args.migrate, limits, allow_edit, masters, retention };
+        let manner = Manner { migrate: args.migrate, limits, allow_edit, retention, masters, collector, endpoints };
         // Before anything is made, changed or begun in one of the stores.
         if is_reachable && access.is_open() && !houses::let_somebody_in(&places, &access, &stop).await {
             return Err(open_to_all(context.settings.http_or_default()));
         }
-        let served = several(places, access, &manner, listener, &stop).await;
+        let served = several(context, places, access, &manner, listener, &stop).await;
         signals.abort();
         return served;
     }
@@ -153,8 +160,15 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     if broker.is_volatile() {
         tell_of_volatile_broker();
     }
-    let allow_edit = args.allow_edit || context.settings.operators.allow_edit;
-    let options = CoordinatorOptions { limits: args.limits.limits(), allow_edit, ..CoordinatorOptions::default() };
+    let traces = collector.map(|collector| collector.start(&Namespace::default())).transpose()?;
+    let endpoints = endpoints.remove(&Namespace::default()).unwrap_or_default();
+    let options = CoordinatorOptions {
+        limits: args.limits.limits(),
+        allow_edit: args.allow_edit || context.settings.operators.allow_edit,
+        traces: traces.as_ref().map(|(recorder, _)| recorder.clone()),
+        hooks: endpoints.iter().map(Endpoint::hook).collect(),
+        ..CoordinatorOptions::default()
+    };
     let launch = async || Coordinator::launch(store.clone(), broker.clone(), options.clone()).await;
     let coordinator = patiently(&stop, CoordinatorError::is_transient, launch).await?;
     for file in definition_files(&args.definitions)? {
@@ -163,13 +177,19 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
 
     let retention = args.retention.start(store.clone(), stop.clone());
 
+    let webhooks = webhook::launch(&coordinator, endpoints, stop.clone());
+
     let address = listener.local_addr().map_err(|error| CliError::failed(format!("no address: {error}")))?;
     tell_if_open(patiently(&stop, StoreError::is_transient, async || auth.is_open().await).await?);
     output::note(format!("amends is ready at http://{address} (state in {})", masked(&url)));
-    let served = connect::serve(listener, coordinator.clone(), auth, stop.clone()).await;
+    let served =
+        connect::serve(listener, coordinator.clone(), auth, context.settings.console.links(), stop.clone()).await;
 
     let drained = tokio::time::timeout(DRAIN, async {
         coordinator.stop().await;
+        if let Some(webhooks) = webhooks {
+            drop(webhooks.await);
+        }
         broker.close().await;
         store.close().await;
     });
@@ -178,6 +198,9 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         retention.abort();
     }
     let is_drained = drained.await.is_ok();
+    if let Some((_, exporting)) = traces {
+        exporting.finish(TRACES_DRAIN).await;
+    }
     signals.abort();
     served?;
     ended(is_drained)
@@ -185,6 +208,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
 
 /// The same with several namespaces.
 async fn several(
+    context: &Context,
     places: Vec<Place>,
     access: Access,
     manner: &Manner,
@@ -192,7 +216,7 @@ async fn several(
     stop: &CancellationToken,
 ) -> Result<Exit, CliError> {
     let address = listener.local_addr().map_err(|error| CliError::failed(format!("no address: {error}")))?;
-    let namespaces = Namespaces::new(access.clone(), stop.clone());
+    let namespaces = Namespaces::new(access.clone(), context.settings.console.links(), stop.clone());
     let tasks = houses::open_all(places, manner, &namespaces, stop).await;
     // Each that is open has asked its store for tokens.
     tell_if_open(access.is_open());
@@ -276,7 +300,8 @@ fn log(format: LogFormat) -> Result<(), CliError> {
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match format {
         LogFormat::Text => builder.with_ansi(output::is_lively()).try_init(),
-        LogFormat::Json => builder.json().try_init(),
+        // Fields at the top, and of the spans around a line the innermost: a line is read by programs one by one.
+        LogFormat::Json => builder.json().flatten_event(true).with_span_list(false).try_init(),
     };
     // Only a program that embeds this one can have set up a log of its own, which then serves.
     drop(started);

@@ -7,12 +7,27 @@ use serde::Deserialize;
 
 use super::error::CliError;
 use crate::store::sealed::MasterKeys;
+use super::webhook_settings::WebhookEntry;
+use crate::console::Links;
 
 /// Where `serve` listens unless told otherwise.
 pub const DEFAULT_HTTP: &str = "127.0.0.1:7070";
 
 /// The keys of the settings file.
-const KEYS: &[&str] = &["store", "broker", "http", "url", "operators", "tokens", "namespaces", "oidc", "encryption"];
+const KEYS: &[&str] = &[
+    "store",
+    "broker",
+    "http",
+    "url",
+    "operators",
+    "tokens",
+    "namespaces",
+    "oidc",
+    "encryption",
+    "traces",
+    "console",
+    "webhooks",
+];
 /// The keys of a table, or of one entry of a list.
 const ENTRY_KEYS: &[(&str, &[&str])] = &[
     ("operators", &["allow_edit"]),
@@ -20,6 +35,9 @@ const ENTRY_KEYS: &[(&str, &[&str])] = &[
     ("namespaces", &["name", "store", "broker", "window", "windows", "weights", "encryption_key"]),
     ("encryption", &["active", "keys"]),
     ("oidc", &["issuer", "audience", "jwks", "algorithms", "roles_claim", "roles"]),
+    ("traces", &["endpoint", "ratio"]),
+    ("console", &["trace_url"]),
+    ("webhooks", super::webhook_settings::KEYS),
 ];
 
 /// The options that every command takes.
@@ -44,13 +62,14 @@ pub struct SettingsArgs {
     /// The namespace (tenant): of the server, for a token that is for several; of the store, for commands that open it
     #[arg(long, global = true, value_name = "NAME", env = "AMENDS_NAMESPACE", hide_env_values = true)]
     namespace: Option<String>,
-    /// A settings file in TOML: store, broker, http, url, [[tokens]], [[namespaces]], [oidc], [operators] and [encryption]
+    /// A settings file in TOML: store, broker, http, url, [[tokens]], [[namespaces]], [oidc], [operators], [encryption], [traces],
+    /// [console] and [[webhooks]]
     #[arg(long, global = true, value_name = "FILE", env = "AMENDS_CONFIG", hide_env_values = true)]
     config: Option<PathBuf>,
 }
 
 /// What applies to one run of the program.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Settings {
     /// Where state lives.
     pub store: Option<String>,
@@ -74,6 +93,37 @@ pub struct Settings {
     pub operators: Operators,
     /// What payloads are encrypted with. From the file only.
     pub encryption: Encryption,
+    /// Where traces go. From the file only; flags and environment win.
+    pub traces: TraceSettings,
+    /// What the console is told. From the file only.
+    pub console: ConsoleSettings,
+    /// Who is told of sagas that get stuck. From the file only.
+    pub webhooks: Vec<WebhookEntry>,
+}
+
+/// Where traces go.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TraceSettings {
+    /// The collector's address.
+    pub endpoint: Option<String>,
+    /// The share of sagas whose traces are sent.
+    pub ratio: Option<f64>,
+}
+
+/// What the console is told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ConsoleSettings {
+    /// Where a trace is looked at: an address with `{traceId}` in it.
+    pub trace_url: Option<String>,
+}
+
+impl ConsoleSettings {
+    /// The same as the console takes it.
+    pub fn links(&self) -> Links {
+        Links { trace: self.trace_url.clone() }
+    }
 }
 
 /// An issuer of tokens (OpenID Connect).
@@ -235,6 +285,9 @@ struct File {
     namespaces: Vec<NamespaceEntry>,
     oidc: Option<OidcSettings>,
     encryption: Encryption,
+    traces: TraceSettings,
+    console: ConsoleSettings,
+    webhooks: Vec<WebhookEntry>,
 }
 
 impl Settings {
@@ -256,11 +309,7 @@ impl Settings {
             url: over(args.url, file.url),
             token: over(args.token, None),
             namespace: over(args.namespace, None),
-            namespaces: file.namespaces,
-            tokens: file.tokens,
-            oidc: file.oidc,
-            operators: file.operators,
-            encryption: file.encryption,
+            ..file
         })
     }
 
@@ -269,9 +318,24 @@ impl Settings {
     /// # Errors
     /// What is wrong, with line and column, and the way out.
     pub fn from_file_text(text: &str) -> Result<Self, (String, String)> {
-        let File { store, broker, http, url, operators, tokens, namespaces, oidc, encryption } = parse_file(text)?;
-        let (token, namespace) = (None, None);
-        Ok(Self { store, broker, http, url, token, namespace, namespaces, tokens, oidc, operators, encryption })
+        let File { store, broker, http, url, operators, tokens, namespaces, oidc, encryption, traces, console, webhooks } =
+            parse_file(text)?;
+        Ok(Self {
+            store,
+            broker,
+            http,
+            url,
+            token: None,
+            namespace: None,
+            namespaces,
+            tokens,
+            oidc,
+            operators,
+            encryption,
+            traces,
+            console,
+            webhooks,
+        })
     }
 
     /// The store to use: the one set, or SQLite under the user's data folder, which is made if need be.

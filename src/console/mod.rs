@@ -67,10 +67,18 @@ struct Inner {
     clock: Clock,
     /// What signs sessions, once it was read from the store.
     key: OnceCell<[u8; 32]>,
+    links: Links,
     /// Ends the streams of changes.
     stop: CancellationToken,
     /// The ways to other namespaces.
     doors: Doors,
+}
+
+/// Where else things can be looked at.
+#[derive(Clone, Debug, Default)]
+pub struct Links {
+    /// A trace: an address with `{traceId}` in it.
+    pub trace: Option<String>,
 }
 
 impl House {
@@ -84,6 +92,13 @@ impl House {
 
     fn namespace(&self) -> &crate::id::Namespace {
         self.0.auth.namespace()
+    }
+
+    /// Where the trace of a saga can be looked at.
+    fn trace_url(&self, saga: &crate::saga::Saga) -> Option<String> {
+        let given = saga.trace.as_ref().map(|given| given.trace_id);
+        let id = given.unwrap_or_else(|| crate::trace::trace_id(saga.id));
+        self.0.links.trace.as_ref().map(|template| template.replace("{traceId}", &format!("{id:032x}")))
     }
 
     fn now(&self) -> crate::clock::Timestamp {

@@ -12,8 +12,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::api::{AuthConfig, Right};
 use crate::clock::Clock;
 use crate::console::{
-    Doors, House, Inner, actions, assets, audit, bulk, dead, definitions, edit, failure, guard, home, live, login,
-    migrate, participants, saga, sagas, selection,
+    Doors, House, Inner, Links, actions, assets, audit, bulk, dead, definitions, edit, failure, guard, home, live,
+    login, migrate, participants, saga, sagas, selection,
 };
 use crate::coordinator::Coordinator;
 
@@ -107,13 +107,19 @@ pub(super) fn find(method: &Method, path: &str) -> Option<&'static Route> {
 
 /// The console, ready to be merged with the HTTP interface. Its streams of changes end with `stop`.
 pub fn router(coordinator: Coordinator, auth: AuthConfig, stop: CancellationToken) -> Router {
-    router_among(coordinator, auth, stop, Doors::default())
+    router_among(coordinator, auth, stop, Default::default())
 }
 
-/// The same for one of several namespaces, whose consoles lead into each other for those who may use them.
-pub fn router_among(coordinator: Coordinator, auth: AuthConfig, stop: CancellationToken, doors: Doors) -> Router {
+/// The same with links to elsewhere, and for one of several namespaces, whose consoles lead into each other for those who
+/// may use them.
+pub fn router_among(
+    coordinator: Coordinator,
+    auth: AuthConfig,
+    stop: CancellationToken,
+    (links, doors): (Links, Doors),
+) -> Router {
     let (clock, key) = (Clock::System, OnceCell::new());
-    let house = House(Arc::new(Inner { coordinator, auth, clock, key, stop, doors: doors.clone() }));
+    let house = House(Arc::new(Inner { coordinator, auth, clock, key, links, stop, doors: doors.clone() }));
     doors.add(&house);
     let routes = ROUTES.iter().fold(Router::new(), |router, route| router.route(route.path, (route.handler)()));
     routes

@@ -116,7 +116,7 @@ pub(super) async fn show(
     let title = saga.key.clone().unwrap_or_else(|| format!("…{}", short(&view.id)));
     let body = html! {
         div data-live="saga" data-id=(view.id) data-rev=(view.revision) {
-            (headline(&visit, &dossier, &view, &title, newest, now))
+            (headline(&visit, &dossier, &view, (title.as_str(), house.trace_url(saga)), newest, now))
             (asked(&pairs, &view, &items))
             (reason(&dossier, &view))
             (actions::bar(&house, &visit, &dossier, now))
@@ -153,7 +153,7 @@ fn headline(
     visit: &Visit,
     dossier: &Dossier,
     view: &SagaView,
-    title: &str,
+    (title, trace): (&str, Option<String>),
     newest: Option<u32>,
     now: Timestamp,
 ) -> Markup {
@@ -178,6 +178,7 @@ fn headline(
             }
             @if let Some(owner) = &dossier.definition.owner { div { dt { "Owner" } dd { (owner) } } }
             @if let Some(runbook) = &dossier.definition.runbook { div { dt { "Runbook" } dd { (link(runbook)) } } }
+            @if let Some(trace) = &trace { div { dt { "Trace" } dd { (link(trace)) } } }
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::message::{Command, Envelope, TokenKeys};
 use crate::payload::Payload;
 use crate::saga::{Direction, EventKind, Parent, Problem, ReplyAddress, ReplyOutcome};
 use crate::store::{OutboxEntry, Page, SagaFilter, SagaSummary, StoreError};
+use crate::trace::TraceContext;
 
 /// What may be unacknowledged at once.
 const PREFETCH: u16 = 256;
@@ -96,8 +97,7 @@ pub(super) async fn run(coordinator: Coordinator, keys: TokenKeys, stop: Cancell
 
 /// What becomes of each delivery.
 async fn together(coordinator: &Coordinator, keys: &TokenKeys, deliveries: &[Delivery]) -> Vec<Done> {
-    let named: Vec<Option<(CommandId, ReplyAddress)>> =
-        deliveries.iter().map(|delivery| named(keys, delivery)).collect();
+    let named: Vec<Option<(CommandId, Asking)>> = deliveries.iter().map(|delivery| named(keys, delivery)).collect();
     let not_now = |error: &StoreError| {
         tracing::warn!(%error, "commands for sub-sagas cannot be looked up yet");
         named.iter().map(|named| if named.is_some() { Done::Later } else { Done::Refused }).collect()
@@ -111,13 +111,13 @@ async fn together(coordinator: &Coordinator, keys: &TokenKeys, deliveries: &[Del
         Ok(depths) => depths,
         Err(error) => return not_now(&error),
     };
-    let one = async |named: Option<(CommandId, ReplyAddress)>| {
-        let known = named.and_then(|(id, to)| Some((entries.get(&id)?, to)));
+    let one = async |named: Option<(CommandId, Asking)>| {
+        let known = named.and_then(|(id, asking)| Some((entries.get(&id)?, asking)));
         // What a message says is only a hint: the outbox knows what was decided, and for whom.
         match known.filter(|(entry, _)| entry.participant == COORDINATOR && !entry.is_wait()) {
-            Some((entry, to)) => {
+            Some((entry, asking)) => {
                 let depth = depths.get(&entry.id.saga).copied().unwrap_or_default();
-                one(coordinator, entry, to, depth).await
+                one(coordinator, entry, asking, depth).await
             }
             None => {
                 tracing::warn!("a command for sub-sagas that no coordinator has sent");
@@ -130,10 +130,19 @@ async fn together(coordinator: &Coordinator, keys: &TokenKeys, deliveries: &[Del
 
 /// The command that a message is an attempt of, and where the answer goes. Only a coordinator of this store signs tokens,
 /// and only for commands that it has decided; but participants know those of their own.
-fn named(keys: &TokenKeys, delivery: &Delivery) -> Option<(CommandId, ReplyAddress)> {
+fn named(keys: &TokenKeys, delivery: &Delivery) -> Option<(CommandId, Asking)> {
     let command = Command::decode(&delivery.envelope).ok()?;
     let (id, _) = keys.verify(&command.token).ok()?;
-    Some((id, ReplyAddress { token: command.token, reply_to: command.reply_to }))
+    let trace = command.traceparent.and_then(|parent| TraceContext::parse(&parent, command.tracestate.as_deref()));
+    Some((id, Asking { to: ReplyAddress { token: command.token, reply_to: command.reply_to }, trace }))
+}
+
+/// What a message says besides which command it is.
+#[derive(Clone)]
+struct Asking {
+    to: ReplyAddress,
+    /// The parent's attempt, of which the sub-saga is a part.
+    trace: Option<TraceContext>,
 }
 
 /// How many sagas would stand above a sub-saga of each of these. Once for each, since many commands may be of one.
@@ -153,13 +162,14 @@ async fn depths(
     Ok(depths)
 }
 
-async fn one(coordinator: &Coordinator, entry: &OutboxEntry, to: ReplyAddress, depth: u8) -> Done {
+async fn one(coordinator: &Coordinator, entry: &OutboxEntry, asking: Asking, depth: u8) -> Done {
+    let Asking { to, trace } = asking;
     let Ok(body) = serde_json::from_str::<Body>(entry.body.text()) else {
         return Done::Answered(refusal(to, "sub-saga-invalid", "the command does not say which saga"));
     };
     let generation = entry.compensates.unwrap_or(entry.generation);
     let key = idempotency_key(entry.id.saga, &entry.step, Direction::Action.as_str(), generation);
-    let asked = Ask { coordinator, entry, key, to: to.clone(), depth };
+    let asked = Ask { coordinator, entry, key, to: to.clone(), trace, depth };
     let outcome = match entry.direction {
         Direction::Action => asked.start(body).await,
         Direction::Compensation => asked.compensate(body).await,
@@ -169,7 +179,7 @@ async fn one(coordinator: &Coordinator, entry: &OutboxEntry, to: ReplyAddress, d
         Err(error) if error.is_transient() => Done::Later,
         // Not a refusal: that would say that there is no effect, and nobody knows.
         Err(error) => {
-            tracing::error!(saga = %entry.id.saga, step = entry.step, %error, "a command for a sub-saga cannot be carried out");
+            tracing::error!(saga_id = %entry.id.saga, saga = entry.definition.name, step = entry.step, %error, "a command for a sub-saga cannot be carried out");
             let problem = Problem::new(code(&error), explain(&error));
             Done::Answered(Box::new(answer(to, ReplyOutcome::Retry { problem, after: None }).envelope))
         }
@@ -205,6 +215,7 @@ struct Ask<'a> {
     /// The sub-saga's.
     key: String,
     to: ReplyAddress,
+    trace: Option<TraceContext>,
     /// How many sagas would stand above the sub-saga.
     depth: u8,
 }
@@ -232,7 +243,7 @@ impl Ask<'_> {
         }
         let input = body.input.clone().unwrap_or_else(null);
         let start = Start { saga: body.saga.clone(), version: body.version, input, key: Some(self.key.clone()) };
-        match self.coordinator.start_child(start, self.parent(depth)).await {
+        match self.coordinator.start_child(start, self.parent(depth), self.trace.clone()).await {
             Ok(StartOutcome::Started { .. }) => Ok(Done::Taken),
             Ok(StartOutcome::Exists { .. }) | Err(CoordinatorError::KeyConflict { .. }) => {
                 self.tell_holder(&body).await

@@ -22,6 +22,7 @@ use crate::coordinator::publisher::Publisher;
 use crate::coordinator::replies::DeadLetters;
 use crate::coordinator::telling::tell;
 use crate::coordinator::timer::Timer;
+use crate::coordinator::traces::{self, Given};
 use crate::coordinator::work::{Item, ReplyItem, TellItem, Waiting, Work};
 use crate::coordinator::{CoordinatorError, Ended, StartOutcome, relatives};
 use crate::failpoint::{self, Point};
@@ -277,6 +278,7 @@ impl Committer {
             latest,
             looks,
             orphans,
+            mut traced,
         } = plan;
         let mut is_new = committed.starts.iter().map(|started| matches!(started, Started::New));
         outbound.extend(outbound_of_starts.into_iter().filter(|_| is_new.next() == Some(true)).flatten());
@@ -286,7 +288,10 @@ impl Committer {
         notes.retain(|noted| !never_were.contains(&noted.saga));
         self.latencies.sent(&outbound, &self.metrics);
         self.publisher.publish(outbound);
-        self.publish_again(again, now).await;
+        self.publish_again(again, traced.given(), now).await;
+        if let Some(traces) = &self.sources.traces {
+            traces.tell(traced, &never_were);
+        }
         if let Some(lag) = latest {
             self.metrics.timer_lag(lag);
         }
@@ -369,7 +374,7 @@ impl Committer {
     }
 
     /// Publishes attempts of commands whose bodies only the outbox has: retries, and what was never confirmed.
-    async fn publish_again(&mut self, again: Vec<(CommandId, u32)>, now: Timestamp) {
+    async fn publish_again(&mut self, again: Vec<(CommandId, u32)>, given: Given, now: Timestamp) {
         if again.is_empty() {
             return;
         }
@@ -385,7 +390,10 @@ impl Committer {
             if let Some(attempt) = attempt
                 && let Some(definition) = self.sources.registry.known(&entry.definition)
             {
-                batch.push(outbound::attempt(&definition, &entry, attempt, &self.sources.to, now));
+                let mut sent = outbound::attempt(&definition, &entry, attempt, &self.sources.to, now);
+                let (traces, saga) = (self.sources.traces.as_ref(), entry.id.saga);
+                traces::stamp(&mut sent, traces::carried(traces, saga, given.get(&saga), (entry.id, attempt)));
+                batch.push(sent);
             }
         }
         // Those that were held back go out for the first time.

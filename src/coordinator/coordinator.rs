@@ -12,6 +12,7 @@ use crate::broker::{Broker, Topology};
 use crate::coordinator::committer::Committer;
 use crate::coordinator::confirms::Confirms;
 use crate::coordinator::gates::{Gates, Keeper, Limits};
+use crate::coordinator::hooks::Hook;
 use crate::coordinator::latencies::Latencies;
 use crate::coordinator::listeners::Listeners;
 use crate::coordinator::metrics::Metrics;
@@ -22,6 +23,7 @@ use crate::coordinator::publisher::{Publisher, Sinks};
 use crate::coordinator::registry::Registry;
 use crate::coordinator::replies::{DeadLetters, Replies};
 use crate::coordinator::timer::Timer;
+use crate::coordinator::traces::Traces;
 use crate::coordinator::work::{Heard, Item, StartItem, TellItem, Waiting, Work};
 use crate::coordinator::{
     CoordinatorError, Operate, OperatorAction, Registered, Start, StartOutcome, bulk, children, declare, recovery,
@@ -34,6 +36,8 @@ use crate::message::TokenKeys;
 use crate::payload::Payload;
 use crate::saga::{EventKind, Parent, Saga};
 use crate::store::{AuditRecord, Changes, DefinitionRecord, Deprecation, Registration, Store, StoreError, Wants};
+use crate::telemetry::Recorder;
+use crate::trace::TraceContext;
 
 /// What waits for a commit at once; beyond it callers are told to come back.
 const MAX_WAITING: usize = 8_192;
@@ -64,6 +68,10 @@ pub struct CoordinatorOptions {
     pub allow_edit: bool,
     /// How many seconds after the last item of a bulk job it is looked how its sagas stand.
     pub bulk_check_after: u32,
+    /// Takes the spans of sagas and their commands; without it nothing of traces is done but passing them on.
+    pub traces: Option<Recorder>,
+    /// Who is told of sagas that get stuck: written down with the change; whoever has the addresses delivers it.
+    pub hooks: Vec<Hook>,
 }
 
 /// A saga has ended.
@@ -87,6 +95,8 @@ impl Default for CoordinatorOptions {
             limits: Limits::default(),
             allow_edit: false,
             bulk_check_after: bulk::CHECK_AFTER,
+            traces: None,
+            hooks: Vec::new(),
         }
     }
 }
@@ -162,7 +172,11 @@ impl Coordinator {
             stop: stop.clone(),
         };
         let to = ReturnAddress { keys: keys.clone(), queue: options.replies.clone() };
-        let sources = Arc::new(Sources { registry: registry.clone(), to, confirms, gates: gates.clone() });
+        let traces = options.traces.map(|recorder| Traces::new(recorder, &*broker));
+        metrics.traces(traces.as_ref().map(|traces| traces.recorder().clone()));
+        let (gates_of_plan, hooks) = (gates.clone(), options.hooks);
+        let sources =
+            Arc::new(Sources { registry: registry.clone(), to, confirms, gates: gates_of_plan, traces, hooks });
         let committer = Committer {
             store: store.clone(),
             sources: sources.clone(),
@@ -241,10 +255,19 @@ impl Coordinator {
 
     /// Starts many sagas in one transaction. One result per start, in order; one that fails does not stop the others.
     pub async fn start_many(&self, starts: Vec<Start>) -> Vec<Result<StartOutcome, CoordinatorError>> {
+        self.start_within(starts.into_iter().map(|start| (start, None)).collect()).await
+    }
+
+    /// The same for callers that are traced: each saga is a part of the span given with it.
+    pub async fn start_within(
+        &self,
+        starts: Vec<(Start, Option<TraceContext>)>,
+    ) -> Vec<Result<StartOutcome, CoordinatorError>> {
         let mut answers = Vec::with_capacity(starts.len());
-        for start in starts {
+        for (start, trace) in starts {
             answers.push(match self.prepare(start, false).await {
                 Ok(item) => {
+                    let item = StartItem { trace: trace.map(Box::new), ..item };
                     let (sender, receiver) = oneshot::channel();
                     self.submit(Item::Start(item), Waiting::Starter(sender)).map(|()| receiver)
                 }
@@ -301,14 +324,19 @@ impl Coordinator {
             },
         };
         let id = self.0.ids.saga();
-        Ok(StartItem { id, definition, key, input_hash, input, turn, parent: None, tombstone: None })
+        Ok(StartItem { id, definition, key, input_hash, input, turn, parent: None, trace: None, tombstone: None })
     }
 
     /// Starts a sub-saga, whose key is that of the command that asks for it.
-    pub(super) async fn start_child(&self, start: Start, parent: Parent) -> Result<StartOutcome, CoordinatorError> {
+    pub(super) async fn start_child(
+        &self,
+        start: Start,
+        parent: Parent,
+        trace: Option<TraceContext>,
+    ) -> Result<StartOutcome, CoordinatorError> {
         // A running saga goes on, although nothing else is started with a version that is deprecated.
         let mut item = self.prepare(start, true).await?;
-        item.parent = Some(parent);
+        (item.parent, item.trace) = (Some(parent), trace.map(Box::new));
         self.submit_start(item).await
     }
 
@@ -320,7 +348,9 @@ impl Coordinator {
         let tombstone = Some(parent.start.clone());
         let (id, input_hash) = (self.0.ids.saga(), input.canonical_hash());
         let parent = Some(parent);
-        self.submit_start(StartItem { id, definition, key, input_hash, input, turn: None, parent, tombstone }).await
+        let trace = None;
+        self.submit_start(StartItem { id, definition, key, input_hash, input, turn: None, parent, trace, tombstone })
+            .await
     }
 
     async fn submit_start(&self, item: StartItem) -> Result<StartOutcome, CoordinatorError> {

@@ -55,7 +55,7 @@ fn sources(definition: &Arc<Definition>) -> Sources {
     let keys = TokenKeys::new(vec![TokenKey { id: 1, secret: [7; 32] }]).expect("a key");
     let gates = Gates::new(Limits { window: 1 << 20, ..Limits::default() }, Metrics::default());
     let to = ReturnAddress { keys, queue: "amends.replies".to_owned() };
-    Sources { registry: Arc::new(registry), to, confirms: Confirms::default(), gates }
+    Sources { registry: Arc::new(registry), to, confirms: Confirms::default(), gates, traces: None, hooks: Vec::new() }
 }
 
 fn success(text: &str) -> ReplyOutcome {
@@ -142,6 +142,7 @@ fn run(workload: &str) {
                     input_hash: input().canonical_hash(),
                     turn: None,
                     parent: None,
+                    trace: None,
                     tombstone: None,
                 })
             };

@@ -12,6 +12,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use crate::telemetry::{Recorder, Told};
+
 /// A label.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Labelled {
@@ -59,6 +61,9 @@ struct Inner {
     timer_lag: Histogram,
     saga_seconds: Family<OfDefinition, Histogram, fn() -> Histogram>,
     step_seconds: Family<Labels, Histogram, fn() -> Histogram>,
+    spans: Family<Labelled, Counter>,
+    webhooks: Family<Labelled, Counter>,
+    recorder: Mutex<Option<Recorder>>,
     gauges: Gauges,
 }
 
@@ -74,6 +79,8 @@ pub(super) struct Gauges {
     pub(super) owed: Family<Labels, Gauge>,
     pub(super) oldest: Family<Labels, Gauge<f64, AtomicU64>>,
     pub(super) overdue: Gauge<f64, AtomicU64>,
+    pub(super) deliveries_pending: Gauge,
+    pub(super) deliveries_parked: Gauge,
     pub(super) consumers: Family<Labels, Gauge>,
     pub(super) messages: Family<Labels, Gauge>,
 }
@@ -108,6 +115,9 @@ impl Default for Metrics {
             timer_lag: seconds(),
             saga_seconds: Family::new_with_constructor(long_seconds),
             step_seconds: Family::new_with_constructor(seconds),
+            spans: Family::default(),
+            webhooks: Family::default(),
+            recorder: Mutex::default(),
             gauges: Gauges::default(),
         };
         for outcome in ["applied", "refused", "failed"] {
@@ -183,6 +193,15 @@ impl Default for Metrics {
                 inner.saga_seconds.clone(),
             );
             registry.register("amends_step_seconds", "From a command's first attempt to the reply that settled it, where this process saw both, by outcome: success, failure", inner.step_seconds.clone());
+            registry.register("amends_trace_spans", "Spans by what became of them: exported, dropped (the queue was full), failed (the collector did not take them)", inner.spans.clone());
+            registry.register(
+                "amends_webhook_messages",
+                "Attempts to tell a webhook by what became of them: delivered, failed (tried again), parked",
+                inner.webhooks.clone(),
+            );
+            for kind in ["delivered", "failed", "parked"] {
+                inner.webhooks.get_or_create(&labelled(kind)).inc_by(0);
+            }
             inner.gauges.register(&mut registry);
         }
         Self(Arc::new(inner))
@@ -193,11 +212,33 @@ impl Metrics {
     /// All counters as OpenMetrics text: the body of `GET /metrics`.
     pub fn render(&self) -> String {
         let mut text = String::new();
+        self.count_spans();
         if let Ok(registry) = self.0.registry.lock() {
             // Writing to a string cannot fail.
             let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
         }
         text
+    }
+
+    /// What became of an attempt to tell a webhook: `delivered`, `failed` or `parked`.
+    pub fn webhook(&self, kind: &'static str) {
+        self.0.webhooks.get_or_create(&labelled(kind)).inc();
+    }
+
+    /// Whose spans are counted.
+    pub(super) fn traces(&self, recorder: Option<Recorder>) {
+        if let Ok(mut known) = self.0.recorder.lock() {
+            *known = recorder;
+        }
+    }
+
+    fn count_spans(&self) {
+        let Ok(recorder) = self.0.recorder.lock() else { return };
+        let Told { exported, dropped, failed } = recorder.as_ref().map(Recorder::told).unwrap_or_default();
+        for (kind, count) in [("exported", exported), ("dropped", dropped), ("failed", failed)] {
+            let counter = self.0.spans.get_or_create(&labelled(kind));
+            counter.inc_by(count.saturating_sub(counter.get()));
+        }
     }
 
     /// How many replies went to the dead letters for the reason `code`.
@@ -314,6 +355,13 @@ impl Gauges {
             "amends_timer_overdue_seconds",
             "For how long the earliest due time of any saga is past; 0 when none is",
             self.overdue.clone(),
+        );
+        let (pending, parked) = (self.deliveries_pending.clone(), self.deliveries_parked.clone());
+        registry.register("amends_webhook_pending", "What webhooks are still to be told, up to 10001", pending);
+        registry.register(
+            "amends_webhook_parked",
+            "What webhooks did not take and is no longer tried, up to 10001",
+            parked,
         );
         registry.register("amends_queue_consumers", "Consumers of a queue", self.consumers.clone());
         registry.register("amends_queue_messages", "Messages ready in a queue", self.messages.clone());

@@ -10,17 +10,20 @@ use crate::clock::Timestamp;
 use crate::coordinator::confirms::Confirms;
 use crate::coordinator::gates::{Asked, Gates};
 use crate::coordinator::handle::Original;
+use crate::coordinator::hooks::{self, Hook};
 use crate::coordinator::outbound::{self, Outbound, ReturnAddress, answer, first_attempt};
 use crate::coordinator::registry::Registry;
+use crate::coordinator::relatives;
+pub(super) use crate::coordinator::telling::Noted;
+use crate::coordinator::traces::{self, Traced, Traces};
 use crate::coordinator::work::{Heard, Item, MigrateItem, StartItem, TellItem};
 use crate::coordinator::{CoordinatorError, Operate, OperatorAction};
-use crate::definition::{Definition, Work};
+use crate::definition::Definition;
 use crate::id::{BulkId, CommandId, DefinitionRef, SagaId};
-use crate::message::command::idempotency_key;
 use crate::payload::Payload;
 use crate::saga::{
     Direction, Effect, Event, EventKind, Note, Operation, Parent, Phase, Reason, ReplyOutcome, Saga, SagaState,
-    Settled, Skip, StepState, expanded_for, migrate, transition,
+    Settled, StepState, expanded_for, migrate, transition,
 };
 use crate::store::bulk::Applied;
 use crate::store::{
@@ -34,6 +37,10 @@ pub(super) struct Sources {
     pub(super) to: ReturnAddress,
     pub(super) confirms: Confirms,
     pub(super) gates: Gates,
+    /// Where spans go, if traces are recorded.
+    pub(super) traces: Option<Traces>,
+    /// Who is told of sagas that get stuck.
+    pub(super) hooks: Vec<Hook>,
 }
 
 /// What to do once the changes are committed.
@@ -65,6 +72,8 @@ pub(super) struct Plan {
     pub(super) looks: Vec<(SagaId, Parent)>,
     /// Sub-sagas whose parent has ended with this commit: definition and key.
     pub(super) orphans: Vec<(String, String)>,
+    /// What there is to tell of traces.
+    pub(super) traced: Traced,
 }
 
 /// What became of an item.
@@ -83,18 +92,6 @@ pub(super) enum Verdict {
     Told(Box<Result<Heard, CoordinatorError>>),
     /// The definition is not in memory: once more, when it is.
     Deferred,
-}
-
-/// Something worth telling, about which saga.
-pub(super) struct Noted {
-    pub(super) saga: SagaId,
-    pub(super) definition: Arc<Definition>,
-    pub(super) key: Option<String>,
-    pub(super) revision: u32,
-    pub(super) at: Timestamp,
-    /// When the saga was started.
-    pub(super) since: Timestamp,
-    pub(super) note: Note,
 }
 
 /// Applies every item, confirm and due timer to the sagas that were loaded.
@@ -135,19 +132,23 @@ struct Planner<'a> {
 
 impl Planner<'_> {
     fn start(&mut self, at: usize, start: &StartItem) {
-        let StartItem { id, definition, key, input, input_hash, parent, tombstone, turn: _ } = start;
+        let StartItem { id, definition, key, input, input_hash, parent, trace, tombstone, turn: _ } = start;
         let mut saga = Saga::new(*id, definition, key.clone(), input.clone(), self.now);
         saga.parent = parent.clone();
+        saga.trace = trace.clone();
         let kind = match tombstone {
             Some(answer) => EventKind::Entombed { answer: answer.clone() },
             None => EventKind::Started,
         };
         let event = Event { now: self.now, kind };
+        let before = self.before(definition, &saga);
         let Ok((mut saga, effects)) = transition(definition, &saga, &event) else {
             // A fresh saga takes this event in every definition.
             self.plan.verdicts[at] = Verdict::Deferred;
             return;
         };
+        self.after(before, definition, &saga, &event.kind);
+        self.tell_hooks(false, definition, &saga);
         let (mut commands, mut settled, mut outbound) = (Vec::new(), Vec::new(), Vec::new());
         for effect in effects {
             match effect {
@@ -178,6 +179,9 @@ impl Planner<'_> {
             history.push(HistoryRecord { saga: saga.id, revision: saga.revision, at: self.now, event: kind });
             false
         });
+        for HistoryRecord { event, .. } in &history {
+            self.plan.traced.held(saga.id, event);
+        }
         self.watch(&saga);
         let entries = commands.iter().map(|command| outbound::entry(definition, &saga, command)).collect();
         let record = SagaRecord { saga: saga.clone(), commands: entries };
@@ -197,7 +201,8 @@ impl Planner<'_> {
         };
         let Some(mut definition) = stored.expand(&definition) else {
             // It was expanded when the saga was started, and neither has changed.
-            tracing::error!(saga = %stored.id, definition = %stored.definition, "its list is no longer one");
+            let definition = &stored.definition;
+            tracing::error!(saga_id = %stored.id, saga = definition.name, version = definition.version, "its list is no longer one");
             return;
         };
         let from_revision = stored.revision;
@@ -245,7 +250,7 @@ impl Planner<'_> {
         self.hold_back(&definition, &mut saga, first);
         self.watch(&saga);
         if saga.state.is_terminal() && !was_terminal {
-            self.plan.orphans.extend(children(&definition, &saga));
+            self.plan.orphans.extend(relatives::children(&definition, &saga));
         }
         if saga.revision > from_revision {
             self.changes.updates.push(SagaUpdate { saga, from_revision });
@@ -416,8 +421,10 @@ impl Planner<'_> {
         }
         let (next, effects) = migrate(definition, to, &given, self.now).map_err(refused)?;
         let (old, new) = (definition.reference.version, to.reference.version);
+        let was_stuck = saga.state.stuck().is_some();
         *saga = next;
         *definition = to.clone();
+        self.tell_hooks(was_stuck, definition, saga);
         self.carry_out(definition, saga, effects);
         let event = EventKind::Migrated { from: old, to: new };
         self.changes.history.push(HistoryRecord { saga: id, revision: saga.revision, at: self.now, event });
@@ -469,9 +476,13 @@ impl Planner<'_> {
     ) -> Result<Vec<Note>, crate::saga::IllegalTransition> {
         let is_told_by_outbox = is_told_by_outbox(saga, &kind);
         let event = Event { now: self.now, kind };
+        let before = self.before(definition, saga);
         let (next, effects) = transition(definition, saga, &event)?;
         let has_changed = next.revision > saga.revision;
+        let was_stuck = saga.state.stuck().is_some();
         *saga = next;
+        self.after(before, definition, saga, &event.kind);
+        self.tell_hooks(was_stuck, definition, saga);
         let notes = self.carry_out(definition, saga, effects);
         if has_changed && !is_told_by_outbox {
             let revision = saga.revision;
@@ -491,7 +502,11 @@ impl Planner<'_> {
                     self.plan.outbound = outbound;
                     self.changes.commands.extend(command);
                 }
-                Effect::Publish { seq, attempt } => self.plan.again.push((CommandId { saga: saga.id, seq }, attempt)),
+                Effect::Publish { seq, attempt } => {
+                    let id = CommandId { saga: saga.id, seq };
+                    self.plan.again.push((id, attempt));
+                    self.plan.traced.again(self.sources.traces.as_ref(), saga, (id, attempt), self.now);
+                }
                 Effect::Settle(settled) => {
                     let settled = self.settled(saga, settled);
                     self.changes.settled.push(settled);
@@ -510,7 +525,7 @@ impl Planner<'_> {
     }
 
     fn decided(
-        &self,
+        &mut self,
         definition: &Arc<Definition>,
         saga: &Saga,
         effect: Effect,
@@ -537,7 +552,9 @@ impl Planner<'_> {
             at,
         };
         if named.work.is_sent() {
-            outbound.push(first_attempt(definition, &command, &self.sources.to, at));
+            let mut first = first_attempt(definition, &command, &self.sources.to, at);
+            self.plan.traced.first(self.sources.traces.as_ref(), saga, (id, &mut first), at);
+            outbound.push(first);
         }
         Some(command)
     }
@@ -562,33 +579,28 @@ impl Planner<'_> {
             at: self.now,
             since: saga.created_at,
             note,
+            trace: traces::trace_id(self.sources.traces.as_ref(), saga),
         });
+    }
+
+    fn before(&self, definition: &Definition, saga: &Saga) -> Option<traces::Before> {
+        self.sources.traces.as_ref().and_then(|traces| traces.before(definition, saga))
+    }
+
+    fn after(&mut self, before: Option<traces::Before>, definition: &Arc<Definition>, saga: &Saga, kind: &EventKind) {
+        if let (Some(traces), Some(before)) = (&self.sources.traces, before) {
+            self.plan.traced.after((traces, before), definition, saga, (self.now, kind));
+        }
+    }
+
+    fn tell_hooks(&mut self, was_stuck: bool, definition: &Definition, saga: &Saga) {
+        let told = hooks::told(&self.sources.hooks, was_stuck, saga, definition, self.now);
+        self.changes.webhooks.extend(told);
     }
 
     fn watch(&mut self, saga: &Saga) {
         self.plan.dues.extend(saga.due());
     }
-}
-
-/// The sub-sagas of a saga whose effects may stand, by definition and key: those that are done wait for its end.
-fn children(definition: &Definition, saga: &Saga) -> Vec<(String, String)> {
-    let of = |index| {
-        let step = definition.step(index);
-        let Work::Saga { name, .. } = &step.work else { return None };
-        let generation = match saga.steps.get(index.at())? {
-            StepState::Verified { generation, .. } | StepState::Unknown { generation, .. } => *generation,
-            StepState::Pending { command } => command.generation,
-            StepState::Skipped { by: Skip::OperatorAfterSend { owed } | Skip::OperatorCompensation { owed } }
-            | StepState::Compensating { owed, .. } => owed.generation,
-            StepState::Waiting
-            | StepState::Failed { .. }
-            | StepState::Compensated { .. }
-            | StepState::Skipped { by: Skip::Condition | Skip::TimedOut | Skip::Operator } => return None,
-        };
-        let key = idempotency_key(saga.id, &step.name, Direction::Action.as_str(), generation);
-        Some((name.clone(), key))
-    };
-    definition.indices().filter_map(of).collect()
 }
 
 /// A success that settles the command in flight can be read from its outbox entry; everything else needs a row of its own.

@@ -131,8 +131,8 @@ async fn publish(batch: Vec<Outbound>, broker: &dyn Broker, sinks: &Sinks, metri
             }
             (Published::Returned(why), of) => {
                 metrics.published("returned");
-                if of.is_some() {
-                    tracing::warn!(routing_key, why, "no queue takes this command; trying again");
+                if let Some((id, attempt)) = of {
+                    tracing::warn!(saga_id = %id.saga, attempt, routing_key, why, "no queue takes this command; trying again");
                     unroutable.insert(participant_of(&routing_key).to_owned());
                 }
             }

@@ -7,6 +7,7 @@ use crate::coordinator::CoordinatorError;
 use crate::coordinator::outbound::attempt;
 use crate::coordinator::plan::Sources;
 use crate::coordinator::publisher::Publisher;
+use crate::coordinator::traces::{self, Given};
 use crate::id::SagaId;
 use crate::store::{OutboxEntry, Page, SagaFilter, Store};
 
@@ -21,7 +22,7 @@ pub(super) async fn send_pending(
     sources: &Sources,
     publisher: &Publisher,
 ) -> Result<(), CoordinatorError> {
-    let paused = paused(store).await?;
+    let (paused, given) = known(store).await?;
     let now = store.health().await?.now;
     let mut after = None;
     loop {
@@ -34,21 +35,27 @@ pub(super) async fn send_pending(
         let is_free = |entry: &&OutboxEntry| !sources.gates.pauses().is_paused(&entry.participant, &entry.action);
         let batch = batch.filter(|entry| !paused.contains(&entry.id.saga)).filter(is_free).filter_map(|entry| {
             let definition = sources.registry.known(&entry.definition)?;
-            Some(attempt(&definition, entry, entry.in_flight?.attempt, &sources.to, now))
+            let (of, traces) = (entry.in_flight?.attempt, sources.traces.as_ref());
+            let mut sent = attempt(&definition, entry, of, &sources.to, now);
+            let given = given.get(&entry.id.saga);
+            traces::stamp(&mut sent, traces::carried(traces, entry.id.saga, given, (entry.id, of)));
+            Some(sent)
         });
         publisher.publish(batch.collect());
     }
 }
 
-async fn paused(store: &dyn Store) -> Result<HashSet<SagaId>, CoordinatorError> {
+/// Which sagas are paused, and which traces callers gave.
+async fn known(store: &dyn Store) -> Result<(HashSet<SagaId>, Given), CoordinatorError> {
     let states = ["RUNNING", "COMPENSATING", "STUCK"].map(str::to_owned).into();
-    let filter = SagaFilter { paused: Some(true), states, ..SagaFilter::default() };
+    let filter = SagaFilter { states, ..SagaFilter::default() };
     let mut page = Page { after: None, limit: PAGE };
-    let mut paused = HashSet::new();
+    let (mut paused, mut given) = (HashSet::new(), Given::new());
     loop {
         let sagas = store.sagas(&filter, &page).await?;
-        let Some(last) = sagas.last() else { return Ok(paused) };
+        let Some(last) = sagas.last() else { return Ok((paused, given)) };
         page.after = Some(last.saga.id);
-        paused.extend(sagas.iter().map(|summary| summary.saga.id));
+        paused.extend(sagas.iter().filter(|of| of.saga.paused).map(|of| of.saga.id));
+        given.extend(sagas.into_iter().filter_map(|of| Some((of.saga.id, *of.saga.trace?))));
     }
 }

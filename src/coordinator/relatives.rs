@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use crate::definition::{Definition, Work};
 use crate::id::SagaId;
-use crate::saga::{Direction, EventKind, Parent};
+use crate::message::command::idempotency_key;
+use crate::saga::{Direction, EventKind, Parent, Saga, Skip, StepState};
 use crate::store::{SagaRecord, Store, StoreError};
 
 /// How often the store is asked, should it be away. What is given up then is found at the child's next look.
@@ -60,4 +62,25 @@ async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(ask: impl Fn() 
         pause *= 2;
     }
     None
+}
+
+/// The sub-sagas of a saga whose effects may stand, by definition and key: those that are done wait for its end.
+pub(super) fn children(definition: &Definition, saga: &Saga) -> Vec<(String, String)> {
+    let of = |index| {
+        let step = definition.step(index);
+        let Work::Saga { name, .. } = &step.work else { return None };
+        let generation = match saga.steps.get(index.at())? {
+            StepState::Verified { generation, .. } | StepState::Unknown { generation, .. } => *generation,
+            StepState::Pending { command } => command.generation,
+            StepState::Skipped { by: Skip::OperatorAfterSend { owed } | Skip::OperatorCompensation { owed } }
+            | StepState::Compensating { owed, .. } => owed.generation,
+            StepState::Waiting
+            | StepState::Failed { .. }
+            | StepState::Compensated { .. }
+            | StepState::Skipped { by: Skip::Condition | Skip::TimedOut | Skip::Operator } => return None,
+        };
+        let key = idempotency_key(saga.id, &step.name, Direction::Action.as_str(), generation);
+        Some((name.clone(), key))
+    };
+    definition.indices().filter_map(of).collect()
 }

@@ -13,6 +13,7 @@ use crate::id::SagaId;
 use crate::message::Envelope;
 use crate::message::request::{Answer, SIGNAL_KEY, START_KEY, SignalRequest, StartRequest};
 use crate::payload::Payload;
+use crate::trace::TraceContext;
 
 /// What may be unacknowledged at once.
 const PREFETCH: u16 = 256;
@@ -38,7 +39,7 @@ pub(super) async fn run(coordinator: Coordinator, stop: CancellationToken) {
         for delivery in deliveries {
             match read(&delivery.envelope) {
                 Ok(Request::Start(start)) => {
-                    starts.push(start);
+                    starts.push((start, trace(&delivery.envelope)));
                     of_starts.push(delivery);
                 }
                 Ok(Request::Signal(signal)) => signals.push((delivery, signal)),
@@ -46,7 +47,7 @@ pub(super) async fn run(coordinator: Coordinator, stop: CancellationToken) {
             }
         }
         let mut settlements = Vec::new();
-        for (delivery, outcome) in of_starts.into_iter().zip(coordinator.start_many(starts).await) {
+        for (delivery, outcome) in of_starts.into_iter().zip(coordinator.start_within(starts).await) {
             match outcome {
                 Err(error) if error.is_transient() => settlements.push((delivery.tag, Settlement::Requeue)),
                 outcome => answered.push((delivery, answer(outcome))),
@@ -109,6 +110,12 @@ async fn tell(broker: &dyn Broker, answered: Vec<(Delivery, Answer)>) -> Vec<(De
 /// A refusal that nobody hears of is kept where people look for it.
 fn heard_by_nobody(is_refused: bool) -> Settlement {
     if is_refused { Settlement::Reject } else { Settlement::Ack }
+}
+
+/// The caller's span.
+fn trace(envelope: &Envelope) -> Option<TraceContext> {
+    let properties = &envelope.properties;
+    TraceContext::parse(properties.text("traceparent")?, properties.text("tracestate"))
 }
 
 /// What is asked for.

@@ -1,25 +1,52 @@
 //! Tells of what happened: counters, the log, lifecycle events.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
+use crate::clock::Timestamp;
 use crate::coordinator::listeners::Listeners;
 use crate::coordinator::metrics::Metrics;
-use crate::coordinator::plan::Noted;
 use crate::definition::Definition;
-use crate::id::StepIndex;
+use crate::id::{SagaId, StepIndex};
 use crate::message::LifecycleEvent;
 use crate::saga::{Note, Problem};
+
+/// Something worth telling, about which saga.
+pub(super) struct Noted {
+    pub(super) saga: SagaId,
+    pub(super) definition: Arc<Definition>,
+    pub(super) key: Option<String>,
+    pub(super) revision: u32,
+    pub(super) at: Timestamp,
+    /// When the saga was started.
+    pub(super) since: Timestamp,
+    pub(super) note: Note,
+    /// Its trace, if it has one.
+    pub(super) trace: Option<u128>,
+}
 
 /// Counts and logs what happened, and gives the lifecycle event for it, if there is one and somebody may listen.
 pub(super) fn tell(noted: &Noted, metrics: &Metrics, listeners: Option<&Listeners>) -> Option<LifecycleEvent> {
     let definition = &noted.definition;
     let name = definition.reference.name.as_str();
     let is_heard = |event: &str| listeners.is_some_and(|listeners| listeners.may_hear(name, event));
+    // Every line about a saga says which one in these fields; `docs/operations.md` tells of them.
+    macro_rules! log {
+        ($level:ident, $text:literal $(, $field:ident = $value:expr)*) => {
+            tracing::$level!(
+                saga_id = %noted.saga, saga = name, version = definition.reference.version,
+                trace_id = noted.trace.map(|id| format!("{id:032x}")) $(, $field = $value)*, $text
+            )
+        };
+    }
     let saga = |kind: &'static str, data: &dyn Fn() -> Value| {
+        log!(debug, "saga", what = kind);
         metrics.saga(name, kind);
         is_heard(kind).then(|| (kind, data()))
     };
-    let step = |kind: &'static str, event: &'static str, data: &dyn Fn() -> Value| {
+    let step = |kind: &'static str, event: &'static str, at: StepIndex, data: &dyn Fn() -> Value| {
+        log!(debug, "step", what = kind, step = step_name(definition, at));
         metrics.step(name, kind);
         is_heard(event).then(|| (event, data()))
     };
@@ -33,7 +60,7 @@ pub(super) fn tell(noted: &Noted, metrics: &Metrics, listeners: Option<&Listener
         Note::Completed => ended("completed"),
         Note::Compensated => ended("compensated"),
         Note::Stuck(at, problem) => {
-            tracing::warn!(saga = %noted.saga, definition = %definition.reference, step = step_name(definition, *at), %problem, "saga is stuck");
+            log!(warn, "saga is stuck", step = step_name(definition, *at), problem = tracing::field::display(problem));
             saga("stuck", &|| of_step(definition, *at, Some(problem)))
         }
         Note::Unstuck => saga("unstuck", &|| json!({})),
@@ -41,23 +68,28 @@ pub(super) fn tell(noted: &Noted, metrics: &Metrics, listeners: Option<&Listener
         Note::Paused => saga("paused", &|| json!({})),
         Note::Resumed => saga("resumed", &|| json!({})),
         Note::Migrated { from } => saga("migrated", &|| json!({ "fromVersion": from })),
-        Note::StepVerified(at) => step("verified", "step-verified", &|| of_step(definition, *at, None)),
-        Note::StepFailed(at, problem) => step("failed", "step-failed", &|| of_step(definition, *at, Some(problem))),
-        Note::StepUnknown(at, problem) => step("unknown", "step-unknown", &|| of_step(definition, *at, Some(problem))),
-        Note::StepSkipped(at) => step("skipped", "step-skipped", &|| of_step(definition, *at, None)),
-        Note::StepCompensated(at) => step("compensated", "step-compensated", &|| of_step(definition, *at, None)),
+        Note::StepVerified(at) => step("verified", "step-verified", *at, &|| of_step(definition, *at, None)),
+        Note::StepFailed(at, problem) => {
+            step("failed", "step-failed", *at, &|| of_step(definition, *at, Some(problem)))
+        }
+        Note::StepUnknown(at, problem) => {
+            step("unknown", "step-unknown", *at, &|| of_step(definition, *at, Some(problem)))
+        }
+        Note::StepSkipped(at) => step("skipped", "step-skipped", *at, &|| of_step(definition, *at, None)),
+        Note::StepCompensated(at) => step("compensated", "step-compensated", *at, &|| of_step(definition, *at, None)),
         Note::TimedOut(at, direction) => {
-            tracing::debug!(saga = %noted.saga, step = step_name(definition, *at), %direction, "attempt timed out");
+            log!(debug, "attempt timed out", step = step_name(definition, *at), direction = direction.as_str());
             metrics.step(name, "timed-out");
             None
         }
         Note::RetryAsked(at, direction) => {
-            tracing::debug!(saga = %noted.saga, step = step_name(definition, *at), %direction, "participant asked for another attempt");
+            let (step, direction) = (step_name(definition, *at), direction.as_str());
+            log!(debug, "participant asked for another attempt", step = step, direction = direction);
             metrics.step(name, "retry-asked");
             None
         }
         Note::Contradiction(at, what) => {
-            tracing::warn!(saga = %noted.saga, definition = %definition.reference, step = step_name(definition, *at), what, "replies contradict each other");
+            log!(warn, "replies contradict each other", step = step_name(definition, *at), what = what);
             metrics.step(name, "contradiction");
             None
         }
@@ -79,7 +111,7 @@ fn step_name(definition: &Definition, at: StepIndex) -> &str {
     &definition.step(at).name
 }
 
-fn of_step(definition: &Definition, at: StepIndex, problem: Option<&Problem>) -> Value {
+pub(super) fn of_step(definition: &Definition, at: StepIndex, problem: Option<&Problem>) -> Value {
     let step = definition.step(at);
     match problem {
         Some(problem) => json!({ "step": step.name, "participant": step.participant, "error": problem }),

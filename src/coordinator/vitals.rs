@@ -98,6 +98,11 @@ async fn look_at_store(store: &dyn Store, gauges: &Gauges) -> Result<(), StoreEr
         gauges.oldest.get_or_create(&labels).set(oldest);
     }
     gauges.overdue.set(due.map_or(0.0, |due| age(due, now)));
+    if let Some(webhooks) = store.webhooks() {
+        let counts = webhooks.delivery_counts(MOST).await?;
+        gauges.deliveries_pending.set(number(counts.pending));
+        gauges.deliveries_parked.set(number(counts.parked));
+    }
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use crate::definition::Definition;
 use crate::id::{BulkId, CommandId, SagaId, StepIndex};
 use crate::payload::Payload;
 use crate::saga::{EventKind, Parent, ReplyAddress, ReplyOutcome, Saga};
+use crate::trace::TraceContext;
 
 /// One thing to be done to one saga, and whom to tell.
 pub(super) struct Work {
@@ -49,6 +50,8 @@ pub(super) struct StartItem {
     pub(super) turn: Option<Arc<Turn>>,
     /// Of a sub-saga.
     pub(super) parent: Option<Parent>,
+    /// The span that it is a part of, if its caller gave one.
+    pub(super) trace: Option<Box<TraceContext>>,
     /// Of a sub-saga whose compensation came first: it is recorded as undone instead of started, and told here.
     pub(super) tombstone: Option<ReplyAddress>,
 }

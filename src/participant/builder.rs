@@ -16,6 +16,7 @@ use super::runner::RunningParticipant;
 use super::work::Work;
 use crate::broker::{self, Broker};
 use crate::id::Namespace;
+use crate::telemetry::Recorder;
 
 /// A service that takes part in sagas, before it is connected: its name, handlers and limits.
 pub struct Participant<DB: Inbox> {
@@ -26,6 +27,7 @@ pub struct Participant<DB: Inbox> {
     foreign: Option<String>,
     namespace: String,
     pub(crate) limits: Limits,
+    recorder: Option<Recorder>,
 }
 
 /// How much at once, and for how long.
@@ -46,6 +48,7 @@ impl<DB: Inbox> Participant<DB> {
             foreign: None,
             namespace: Namespace::DEFAULT.to_owned(),
             limits: Limits { concurrency: 16, heartbeat: None, grace: Duration::from_secs(30) },
+            recorder: None,
         }
     }
 
@@ -152,6 +155,14 @@ impl<DB: Inbox> Participant<DB> {
         self
     }
 
+    /// Gives the spans of what it does to a recorder, such as [`telemetry::otlp`](crate::telemetry) makes. Each is a child
+    /// of the coordinator's attempt, and what a handler finds as its command's trace context.
+    #[must_use]
+    pub fn traces(mut self, recorder: Recorder) -> Self {
+        self.recorder = Some(recorder);
+        self
+    }
+
     /// Its name and handlers, for whoever runs them without a broker.
     #[cfg(feature = "testkit")]
     pub(crate) fn into_handlers(self) -> (String, HashMap<String, Handler<DB>>) {
@@ -183,7 +194,7 @@ impl<DB: Inbox> Participant<DB> {
         let namespace: Namespace =
             self.namespace.parse().map_err(|_| InvalidParticipant::Namespace(self.namespace.clone()))?;
         let broker = broker::within(broker, &namespace);
-        Ok(RunningParticipant::new(self.name, self.handlers, self.limits, pool, broker))
+        Ok(RunningParticipant::new(self.name, self.handlers, self.limits, pool, broker, self.recorder))
     }
 }
 

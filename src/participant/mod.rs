@@ -68,6 +68,7 @@ pub mod inbox;
 mod ledger;
 mod rules;
 mod runner;
+mod spans;
 pub mod stats;
 pub mod work;
 

@@ -15,12 +15,14 @@ use super::builder::Limits;
 use super::inbox::{Inbox, MAX_KEY_BYTES};
 use super::ledger::{Ledger, SqlLedger};
 use super::rules::{Handler, How, Performed, perform, unavailable};
+use super::spans;
 use super::stats::{Counters, Stats, count};
 use super::work::{Pulse, reply_to};
 use crate::broker::topology::commands_queue;
 use crate::broker::{Broker, BrokerError, Consumer, Delivery, Published, Settlement, Settler, Topology};
 use crate::failpoint::{self, Point};
 use crate::message::{Command, Envelope};
+use crate::telemetry::Recorder;
 
 /// How often a command is performed when the database fails, before the coordinator is asked to send it again.
 const DATABASE_TRIES: u32 = 6;
@@ -44,6 +46,8 @@ struct Inner<L: Ledger> {
     limits: Limits,
     ledger: L,
     broker: Arc<dyn Broker>,
+    /// Takes the spans of what is done.
+    recorder: Option<Recorder>,
     counters: Counters,
 }
 
@@ -79,8 +83,9 @@ impl<DB: Inbox> RunningParticipant<DB> {
         limits: Limits,
         pool: Pool<DB>,
         broker: Arc<dyn Broker>,
+        recorder: Option<Recorder>,
     ) -> Self {
-        Self(Runner::new(name, handlers, limits, SqlLedger::new(pool), broker))
+        Self(Runner::new(name, handlers, limits, SqlLedger::new(pool), broker, recorder))
     }
 
     /// What it has done since it was built.
@@ -106,8 +111,10 @@ impl<L: Ledger> Runner<L> {
         limits: Limits,
         ledger: L,
         broker: Arc<dyn Broker>,
+        recorder: Option<Recorder>,
     ) -> Self {
-        Self(Arc::new(Inner { name, handlers, limits, ledger, broker, counters: Counters::default() }))
+        let counters = Counters::default();
+        Self(Arc::new(Inner { name, handlers, limits, ledger, broker, recorder, counters }))
     }
 
     /// As [`RunningParticipant::run`].
@@ -206,23 +213,31 @@ impl<L: Ledger> Inner<L> {
     /// From a message to its settlement.
     async fn take(&self, delivery: &Delivery, stop: &CancellationToken) -> Settlement {
         let command = match self.read(delivery) {
-            Ok(command) => Arc::new(command),
+            Ok(command) => command,
             Err(problem) => {
                 count(&self.counters.rejected);
                 tracing::error!(participant = self.name, problem, "not a command, into the dead letters");
                 return Settlement::Reject;
             }
         };
+        let (command, begun) = spans::begin(self.recorder.as_ref(), command);
+        let command = Arc::new(command);
         let span = tracing::info_span!(
             "command",
+            saga_id = %command.saga_id,
+            saga = command.definition.name,
+            step = command.step,
             key = command.key,
             action = command.action,
             attempt = command.attempt,
-            traceparent = command.traceparent,
+            trace_id = spans::trace_id(&command),
         );
         async {
             let performed = self.perform_alive(&command).await;
             self.count(performed.how);
+            if let (Some(recorder), Some(begun)) = (&self.recorder, begun) {
+                recorder.record(begun.end(&command, performed.how, &*self.broker));
+            }
             tracing::debug!(how = ?performed.how, "performed");
             self.reply(reply_to(&command, performed.reply), stop).await
         }

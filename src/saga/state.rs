@@ -11,6 +11,7 @@ use crate::definition::{Definition, Step};
 use crate::id::{DefinitionRef, SagaId, Seq, StepIndex};
 use crate::payload::Payload;
 use crate::saga::written;
+use crate::trace::TraceContext;
 
 /// One running instance of a definition.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,6 +48,8 @@ pub struct Saga {
     pub signals: BTreeMap<String, Payload>,
     /// The saga that started this one, and waits for its end.
     pub parent: Option<Parent>,
+    /// The span that it is a part of, if whoever started it gave one.
+    pub trace: Option<Box<TraceContext>>,
     /// When it was started.
     pub created_at: Timestamp,
     /// When it last changed.
@@ -513,6 +516,7 @@ impl Saga {
             reads_outputs: definition.reads_outputs,
             signals: BTreeMap::new(),
             parent: None,
+            trace: None,
             created_at: now,
             updated_at: now,
             ended_at: None,

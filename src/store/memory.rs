@@ -260,9 +260,19 @@ struct Plan {
 
 impl Plan {
     fn of(changes: Changes, outcomes: &[Started]) -> Self {
-        // There are no bulk jobs here, and so no items of them.
-        let Changes { starts, updates, commands, settled, history, audits, migrations, deprecations, bulk: _ } =
-            changes;
+        // There are no bulk jobs here, and so no items of them; and nobody tells webhooks from here.
+        let Changes {
+            starts,
+            updates,
+            commands,
+            settled,
+            history,
+            audits,
+            migrations,
+            deprecations,
+            bulk: _,
+            webhooks: _,
+        } = changes;
         let (mut new, mut first_commands, mut first_history) = (Vec::new(), Vec::new(), Vec::new());
         let mut first_settled = Vec::new();
         for (mut start, _) in starts.into_iter().zip(outcomes).filter(|(_, outcome)| **outcome == Started::New) {

@@ -28,6 +28,7 @@ pub mod sqlite;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod task;
 pub mod tokens;
+pub mod webhooks;
 
 use async_trait::async_trait;
 
@@ -43,6 +44,8 @@ pub use health::{Migration, StoreHealth};
 pub use open::{open, open_within};
 use overview::{FieldIs, Lifetime, Service, StateCount, StuckGroup};
 pub use overview::{OutboxFilter, SagaCount};
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+use row::latest;
 
 /// Decides, given the locked sagas, what to write. Runs inside the transaction; pure and quick.
 pub type Decide = Box<dyn FnOnce(Loaded) -> Changes + Send>;
@@ -167,6 +170,11 @@ pub trait Store: Send + Sync + 'static {
         None
     }
 
+    /// Where what webhooks are to be told is kept; `None` in memory.
+    fn webhooks(&self) -> Option<&dyn webhooks::WebhookStore> {
+        None
+    }
+
     /// Ends all connections in good order.
     async fn close(&self);
 }
@@ -223,12 +231,15 @@ pub struct Changes {
     pub deprecations: Vec<DeprecationChange>,
     /// Items of bulk jobs that are done with this. One that is closed already has the whole refused.
     pub bulk: Vec<bulk::Applied>,
+    /// What webhooks are to be told.
+    pub webhooks: Vec<webhooks::NewDelivery>,
 }
 
 impl Changes {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        let Self { starts, updates, commands, settled, history, audits, migrations, deprecations, bulk } = self;
+        let Self { starts, updates, commands, settled, history, audits, migrations, deprecations, bulk, webhooks } =
+            self;
         starts.is_empty()
             && updates.is_empty()
             && commands.is_empty()
@@ -238,6 +249,7 @@ impl Changes {
             && migrations.is_empty()
             && deprecations.is_empty()
             && bulk.is_empty()
+            && webhooks.is_empty()
     }
 }
 
@@ -528,12 +540,4 @@ fn put_outputs(saga: &mut Saga, commands: &[OutboxEntry]) {
             saga.outputs.insert(crate::id::StepIndex(entry.step_index), output);
         }
     }
-}
-
-/// One per command: one that is settled twice in a batch, as unknown and then by a late reply, counts as it was last.
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
-fn latest<'s>(settled: impl Iterator<Item = &'s SettledCommand>) -> Vec<&'s SettledCommand> {
-    let latest: std::collections::BTreeMap<_, _> =
-        settled.map(|settled| ((settled.saga, settled.settled.seq), settled)).collect();
-    latest.into_values().collect()
 }

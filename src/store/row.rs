@@ -3,17 +3,20 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
 use crate::id::{CommandId, DefinitionRef, SagaId, Seq, StepIndex};
 use crate::payload::Payload;
 use crate::saga::figures::{CommandCount, Figures, Latency, Undone};
-use crate::saga::{Direction, Outcome, Saga, SagaState, StepState};
+use crate::saga::{Direction, Outcome, Parent, Saga, SagaState, StepState};
 use crate::store::overview::StuckGroup;
-use crate::store::{Deprecation, HistoryRecord, InFlight, NewSaga, OutboxEntry, Started, StoreError, Verified};
+use crate::store::{
+    Deprecation, HistoryRecord, InFlight, NewSaga, OutboxEntry, SettledCommand, Started, StoreError, Verified,
+};
+use crate::trace::TraceContext;
 
 /// A row of `saga`, each column as the database gives it.
 pub(super) struct SagaRow {
@@ -52,6 +55,7 @@ impl SagaRow {
             ("STUCK", Some(stuck)) => SagaState::Stuck(parse(stuck)?),
             (other, _) => return Err(corrupt(&format!("state {other}"))),
         };
+        let (parent, trace) = self.parent.as_deref().map(origin).transpose()?.unwrap_or_default();
         Ok(Saga {
             id,
             definition: DefinitionRef { name: self.definition_name, version: number(self.definition_version)? },
@@ -68,7 +72,8 @@ impl SagaRow {
             outputs: BTreeMap::new(),
             reads_outputs: self.reads_outputs,
             signals: self.signals.as_deref().map(parse).transpose()?.unwrap_or_default(),
-            parent: self.parent.as_deref().map(parse).transpose()?,
+            parent,
+            trace,
             created_at: self.created_at,
             updated_at: self.updated_at,
             ended_at: self.ended_at,
@@ -94,9 +99,35 @@ impl SagaText {
             stuck: saga.state.stuck().map(json),
             cause: saga.cause.as_ref().map(json),
             signals: (!saga.signals.is_empty()).then(|| json(&saga.signals)),
-            parent: saga.parent.as_ref().map(json),
+            parent: (saga.parent.is_some() || saga.trace.is_some())
+                .then(|| json(&Origin { parent: saga.parent.as_ref(), trace: saga.trace.as_deref() })),
         }
     }
+}
+
+/// The column `parent`: where a saga comes from. Of most there is nothing to say.
+#[derive(Serialize)]
+struct Origin<'s> {
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    parent: Option<&'s Parent>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace: Option<&'s TraceContext>,
+}
+
+fn origin(text: &str) -> Result<(Option<Parent>, Option<Box<TraceContext>>), StoreError> {
+    #[derive(Deserialize)]
+    struct Head {
+        saga: Option<IgnoredAny>,
+        trace: Option<Box<TraceContext>>,
+    }
+    let Head { saga, trace } = parse(text)?;
+    Ok((saga.map(|_| parse(text)).transpose()?, trace))
+}
+
+/// One per command: one that is settled twice in a batch, as unknown and then by a late reply, counts as it was last.
+pub(super) fn latest<'s>(settled: impl Iterator<Item = &'s SettledCommand>) -> Vec<&'s SettledCommand> {
+    let latest: BTreeMap<_, _> = settled.map(|settled| ((settled.saga, settled.settled.seq), settled)).collect();
+    latest.into_values().collect()
 }
 
 /// A row of `outbox`, joined with the definition and the steps of its saga.

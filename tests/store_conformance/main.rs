@@ -20,3 +20,4 @@ mod sqlite;
 mod starts;
 mod tokens;
 mod versions;
+mod webhooks;

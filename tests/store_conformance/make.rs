@@ -19,6 +19,7 @@ pub fn saga(key: Option<&str>) -> Saga {
     Saga {
         signals: Default::default(),
         parent: None,
+        trace: None,
         id: SagaId::fresh(),
         definition: DefinitionRef { name: DEFINITION.to_owned(), version: 1 },
         key: key.map(str::to_owned),

@@ -551,6 +551,10 @@ async fn run_as(url: String) {
     rig.write(deprecate).await.expect("a commit");
     store.definitions(None).await.expect("a list");
     store.newest(std::slice::from_ref(&one.definition.name)).await.expect("a read");
+    let webhooks = store.webhooks().expect("they are kept");
+    webhooks.claim(&["pager".to_owned()], Duration::from_secs(1), 1).await.expect("a claim");
+    webhooks.delivered(one.id.0, 1).await.expect("a delete");
+    webhooks.delivery_counts(1).await.expect("counts");
 
     let mut connection = connect(&rig).await;
     for denied in [

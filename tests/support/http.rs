@@ -90,6 +90,11 @@ impl House {
     async fn launch(store: Arc<dyn Store>, auth: AuthConfig, options: CoordinatorOptions) -> Self {
         let broker: Arc<dyn Broker> = Arc::new(InProcessBroker::new());
         let coordinator = Coordinator::launch(store.clone(), broker.clone(), options).await.expect("it launches");
+        Self::of(store, broker, coordinator, auth)
+    }
+
+    /// Of a coordinator that runs already.
+    pub fn of(store: Arc<dyn Store>, broker: Arc<dyn Broker>, coordinator: Coordinator, auth: AuthConfig) -> Self {
         let console = amends::console::router(coordinator.clone(), auth.clone(), CancellationToken::new());
         let router = router(coordinator.clone(), auth).merge(console);
         Self { store, broker, coordinator, router }

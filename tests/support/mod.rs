@@ -6,6 +6,7 @@ pub mod planted_bugs;
 pub mod processes;
 pub mod proxy;
 pub mod queueing;
+pub mod receiver;
 pub mod rig;
 pub mod scripted;
 pub mod servers;

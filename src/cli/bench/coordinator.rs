@@ -44,7 +44,7 @@ pub(super) async fn play(names: &Names, context: &Context) -> Result<Exit, CliEr
     let address = listener.local_addr().map_err(no_port)?;
     let stop = CancellationToken::new();
     let auth = AuthConfig::new(Vec::new());
-    let served = tokio::spawn(connect::serve(listener, coordinator.clone(), auth, stop.clone()));
+    let served = tokio::spawn(connect::serve(listener, coordinator.clone(), auth, Default::default(), stop.clone()));
     print(&format!("{READY} http://{address}\n"))?;
 
     let mut asked = BufReader::new(tokio::io::stdin()).lines();

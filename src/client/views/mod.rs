@@ -17,6 +17,7 @@ mod problem;
 mod sagas;
 mod signals;
 mod versions;
+mod webhooks;
 
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +47,7 @@ pub use sagas::{
 };
 pub use signals::{SignalBody, SignalRequest, SignalResult};
 pub use versions::{DeprecationView, MigrateRequest, MigrationItem, MigrationPage, MigrationReason, ReasonRequest};
+pub use webhooks::{DeliveryItem, DeliveryPage};
 
 /// The answer of `/healthz` and `/readyz` when all is well.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -78,6 +78,7 @@ pub(super) async fn write(connection: &mut PgConnection, changes: &Changes) -> R
     let is_plain = changes.migrations.is_empty()
         && changes.deprecations.is_empty()
         && changes.bulk.is_empty()
+        && changes.webhooks.is_empty()
         && changes.starts.iter().all(|start| start.settled.is_empty());
     if !is_plain {
         return Ok(false);

@@ -11,6 +11,7 @@ mod overview;
 mod pauses;
 mod read;
 mod tokens;
+mod webhooks;
 mod write;
 
 use std::str::FromStr;
@@ -55,6 +56,7 @@ const MIGRATIONS: &[Known] = &[
         sql: include_str!("../../../migrations/postgres/0008_participant_pause.sql"),
     },
     Known { version: 9, name: "data_keys", sql: include_str!("../../../migrations/postgres/0009_data_keys.sql") },
+    Known { version: 10, name: "webhooks", sql: include_str!("../../../migrations/postgres/0010_webhooks.sql") },
 ];
 
 /// Connections to the database: batches need few.
@@ -368,6 +370,10 @@ impl Store for PostgresStore {
     }
 
     fn data_keys(&self) -> Option<&dyn crate::store::data_keys::DataKeyStore> {
+        Some(self)
+    }
+
+    fn webhooks(&self) -> Option<&dyn crate::store::webhooks::WebhookStore> {
         Some(self)
     }
 

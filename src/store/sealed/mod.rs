@@ -15,6 +15,7 @@ mod unit;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use uuid::Uuid;
@@ -33,6 +34,7 @@ use crate::store::data_keys::DataKeyStore;
 use crate::store::overview::{Lifetime, Service, StateCount, StuckGroup};
 use crate::store::pauses::PauseStore;
 use crate::store::tokens::TokenStore;
+use crate::store::webhooks::{Delivery, DeliveryCounts, WebhookStore};
 use crate::store::{
     AuditFilter, AuditRecord, Committed, Decide, DefinitionRecord, HistoryRecord, Migration, OutboxEntry, OutboxFilter,
     Page, Registration, SagaCount, SagaFilter, SagaRecord, SagaSummary, Store, StoreError, StoreHealth, Wants,
@@ -70,6 +72,10 @@ impl EncryptedStore {
 
     fn data_keys_of(&self) -> Result<&dyn DataKeyStore, StoreError> {
         self.inner.data_keys().ok_or_else(|| StoreError::Refused("this store keeps no data keys".to_owned()))
+    }
+
+    fn webhooks_of(&self) -> Result<&dyn WebhookStore, StoreError> {
+        self.inner.webhooks().ok_or_else(|| StoreError::Refused("this store keeps nothing for webhooks".to_owned()))
     }
 
     /// Opens what each item holds; of those that cannot be opened, why not.
@@ -303,7 +309,47 @@ impl Store for EncryptedStore {
         self.inner.data_keys()
     }
 
+    fn webhooks(&self) -> Option<&dyn WebhookStore> {
+        self.inner.webhooks().map(|_| self as &dyn WebhookStore)
+    }
+
     async fn close(&self) {
         self.inner.close().await;
+    }
+}
+
+/// What webhooks are told is encrypted while it waits.
+#[async_trait]
+impl WebhookStore for EncryptedStore {
+    async fn claim(&self, webhooks: &[String], lease: Duration, limit: u32) -> Result<Vec<Delivery>, StoreError> {
+        let claimed = self.webhooks_of()?.claim(webhooks, lease, limit).await?;
+        self.readable(claimed).await
+    }
+
+    async fn delivered(&self, id: Uuid, attempts: u32) -> Result<(), StoreError> {
+        self.webhooks_of()?.delivered(id, attempts).await
+    }
+
+    async fn failed(&self, id: Uuid, attempts: u32, problem: &str, pause: Option<Duration>) -> Result<(), StoreError> {
+        self.webhooks_of()?.failed(id, attempts, problem, pause).await
+    }
+
+    async fn deliveries(&self, parked: Option<bool>, page: &Page<Uuid>) -> Result<Vec<Delivery>, StoreError> {
+        let found = self.webhooks_of()?.deliveries(parked, page).await?;
+        self.shown(found).await
+    }
+
+    async fn retry_delivery(&self, id: Uuid, audit: AuditRecord) -> Result<Option<Delivery>, StoreError> {
+        let found = self.webhooks_of()?.retry_delivery(id, audit).await?;
+        Ok(self.shown(found.into_iter().collect()).await?.pop())
+    }
+
+    async fn drop_delivery(&self, id: Uuid, audit: AuditRecord) -> Result<Option<Delivery>, StoreError> {
+        let found = self.webhooks_of()?.drop_delivery(id, audit).await?;
+        Ok(self.shown(found.into_iter().collect()).await?.pop())
+    }
+
+    async fn delivery_counts(&self, most: u32) -> Result<DeliveryCounts, StoreError> {
+        self.webhooks_of()?.delivery_counts(most).await
     }
 }

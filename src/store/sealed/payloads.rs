@@ -7,9 +7,11 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::definition::COORDINATOR;
+use crate::id::SagaId;
 use crate::payload::Payload;
 use crate::saga::{CompensationState, EventKind, Operation, Problem, ReplyOutcome, Saga, SagaState, StepState};
 use crate::store::sealed::cipher::{Key, NoRandom, Pen, Sealed};
+use crate::store::webhooks::{Delivery, NewDelivery};
 use crate::store::{AuditRecord, HistoryRecord, NewCommand, OutboxEntry, SagaRecord, SettledCommand};
 
 /// Why a payload cannot be opened, or encrypted.
@@ -199,7 +201,7 @@ pub(super) fn but_input(saga: &mut Saga, hand: &mut dyn Hand) -> Result<(), Trou
 }
 
 /// A saga is loaded with what its steps put out by step, not by command: all of them have one place.
-fn step_output(id: crate::id::SagaId) -> String {
+fn step_output(id: SagaId) -> String {
     format!("{id}/out")
 }
 
@@ -255,6 +257,26 @@ impl Payloads for SagaRecord {
     fn visit(&mut self, hand: &mut dyn Hand) -> Result<(), Trouble> {
         self.saga.visit(hand)?;
         self.commands.iter_mut().try_for_each(|entry| entry.visit(hand))
+    }
+}
+
+/// What a webhook is told has the words of participants in it.
+fn told(body: &mut String, saga: SagaId, id: Uuid, hand: &mut dyn Hand) -> Result<(), Trouble> {
+    let mut payload = Payload::trusted(std::mem::take(body));
+    let done = hand.payload(&mut payload, &format!("{saga}/webhook/{id}"), None);
+    *body = payload.text().to_owned();
+    done
+}
+
+impl Payloads for NewDelivery {
+    fn visit(&mut self, hand: &mut dyn Hand) -> Result<(), Trouble> {
+        told(&mut self.body, self.saga, self.id, hand)
+    }
+}
+
+impl Payloads for Delivery {
+    fn visit(&mut self, hand: &mut dyn Hand) -> Result<(), Trouble> {
+        told(&mut self.body, self.saga, self.id, hand)
     }
 }
 

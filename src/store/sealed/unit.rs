@@ -150,6 +150,7 @@ impl Unit {
         }
         changes.commands.iter_mut().try_for_each(|command| command.visit(hand))?;
         changes.settled.iter_mut().try_for_each(|settled| settled.visit(hand))?;
+        changes.webhooks.iter_mut().try_for_each(|delivery| delivery.visit(hand))?;
         changes.history.iter_mut().try_for_each(|record| record.visit(hand))
     }
 }

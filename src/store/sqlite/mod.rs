@@ -10,6 +10,7 @@ mod pauses;
 mod read;
 mod rows;
 mod tokens;
+mod webhooks;
 mod write;
 mod writer;
 
@@ -56,6 +57,7 @@ const MIGRATIONS: &[Known] = &[
         sql: include_str!("../../../migrations/sqlite/0008_participant_pause.sql"),
     },
     Known { version: 9, name: "data_keys", sql: include_str!("../../../migrations/sqlite/0009_data_keys.sql") },
+    Known { version: 10, name: "webhooks", sql: include_str!("../../../migrations/sqlite/0010_webhooks.sql") },
 ];
 
 /// How long to wait for another process that holds the file.
@@ -278,6 +280,10 @@ impl Store for SqliteStore {
     }
 
     fn data_keys(&self) -> Option<&dyn crate::store::data_keys::DataKeyStore> {
+        Some(self)
+    }
+
+    fn webhooks(&self) -> Option<&dyn crate::store::webhooks::WebhookStore> {
         Some(self)
     }
 

@@ -121,6 +121,7 @@ pub(super) async fn write(connection: &mut SqliteConnection, changes: &Changes) 
     migrate(connection, &changes.migrations).await?;
     deprecate(connection, &changes.deprecations).await?;
     super::bulk::applied(connection, &changes.bulk).await?;
+    super::webhooks::insert(connection, changes, &new).await?;
     Ok(Committed { starts })
 }
 

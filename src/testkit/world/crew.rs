@@ -153,7 +153,7 @@ impl World {
             let handlers: HashMap<String, Work> = actions.iter().map(|action| (action.clone(), Work)).collect();
             let limits = Limits { concurrency: 4, heartbeat: heartbeat(beats), grace: Duration::from_secs(5) };
             let ledger = SimLedger { database: database.clone(), life: life.clone() };
-            let runner = Runner::new(name.clone(), handlers, limits, ledger, self.channel(&life));
+            let runner = Runner::new(name.clone(), handlers, limits, ledger, self.channel(&life), None);
             tokio::select! {
                 biased;
                 () = life.over() => {}

@@ -2,6 +2,6 @@
 -- By ids, which are ranges of time: no index on ended_at, which every saga would have to pay for.
 select id
 from saga
-where id > $2 and id < $3 and ended_at < $1 and parent is null
+where id > $2 and id < $3 and ended_at < $1 and parent ->> 'saga' is null
 order by id
 limit $4
