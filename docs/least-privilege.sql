@@ -2,9 +2,9 @@
 -- after `amends migrate`; not part of the migrations. Repeat the grants after each upgrade that adds a table.
 --
 --   amends_runtime   what `amends serve` needs: no DDL, no DELETE but of what webhooks have taken; history, audit, definitions and
---                    deprecations are insert-only; it reads API tokens, but cannot make one: `amends tokens` runs as the owner of
---                    the tables
---   amends_reader    for people and dashboards: reads everything but the keys that sign tokens
+--                    deprecations are insert-only; it reads API tokens, but cannot make one, and makes data keys, but cannot
+--                    exchange them: `amends tokens` and `amends encryption rewrap` run as the owner of the tables
+--   amends_reader    for people and dashboards: reads everything but the keys that sign tokens and the wrapped data keys
 --
 -- `amends migrate` runs as the owner of the tables. Give the roles to the users that log in:
 --
@@ -19,7 +19,7 @@ grant usage on schema public to amends_runtime, amends_reader;
 
 grant select on amends_migration to amends_runtime, amends_reader;
 grant select, insert, update on saga, outbox, participant_pause, bulk_job, bulk_item to amends_runtime;
-grant select, insert on definition, deprecation, history, audit, token_key to amends_runtime;
+grant select, insert on definition, deprecation, history, audit, token_key, data_key to amends_runtime;
 grant select on archived_key, api_token to amends_runtime;
 grant update (last_used_at) on api_token to amends_runtime;
 grant select, insert, update, delete on webhook_delivery to amends_runtime;

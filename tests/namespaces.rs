@@ -225,7 +225,9 @@ fn to(method: &Method, path: &str, id: &str, name: &str, key: &str) -> Request<B
     let path = path.replace("{id}", id).replace("{name}", name).replace("{version}", "1");
     let path = if path.ends_with("/migration") { format!("{path}?to=1") } else { path };
     if method != Method::POST {
-        return get(&path);
+        let mut request = get(&path);
+        *request.method_mut() = method.clone();
+        return request;
     }
     let start = json!({ "saga": name, "key": key, "input": { "key": key, "what": "x" } });
     let body = match &*path {
@@ -329,7 +331,11 @@ async fn no_page_of_the_console_lets_one_see_the_other(server: Server) {
                 true => {
                     form(&path, &session, &format!("csrf={csrf}&revision=1&reason=r&ids={id}&id={id}&namespace={name}"))
                 }
-                false => self::page(&path, &session),
+                false => {
+                    let mut request = self::page(&path, &session);
+                    *request.method_mut() = route.method.clone();
+                    request
+                }
             };
             if route.path == "/console/events" {
                 let request = self::page(&format!("{path}?ids={id}:0"), &session);
@@ -701,6 +707,50 @@ async fn a_process_serves_those_that_can_be_opened() {
     let told = std::process::Command::new("kill").args(["-TERM", &serve.id().to_string()]).status();
     assert!(told.expect("it is told to stop").success());
     assert_eq!(serve.wait().code(), Some(0), "{}", serve.tail());
+}
+
+#[tokio::test]
+async fn other_machines_are_not_let_in_before_a_store_has_a_token_and_nothing_is_begun() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("amends.toml");
+    let store = format!("sqlite://{}", folder.path().join("amends.db").display());
+    let text = format!("store = \"{store}\"\nhttp = \"0.0.0.0:0\"\n[[namespaces]]\nname = \"acme\"\n");
+    std::fs::write(&file, text).expect("the settings are written");
+    let amends = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("amends"));
+        command.env_clear().env("HOME", folder.path()).current_dir(folder.path());
+        command.arg("--config").arg(&file).args(arguments);
+        command
+    };
+    let run = |arguments: &[&str]| {
+        let output = amends(arguments).output().expect("amends runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, said) = run(&["serve", "--namespace", "acme"]);
+    assert!(code == Some(2) && said.contains("all namespaces"), "{code:?}: {said}");
+    let (code, said) = run(&["serve"]);
+    assert!(code == Some(2) && said.contains("amends tokens create NAME"), "{code:?}: {said}");
+    for name in ["amends.db", "amends.acme.db"] {
+        let url = format!("sqlite://{}", folder.path().join(name).display());
+        let schema = store::open(&url).await.expect("the store opens").check_schema().await;
+        let is_empty = matches!(schema, Err(store::StoreError::SchemaBehind { found: 0, .. }));
+        assert!(is_empty, "{name} was left as it was: {schema:?}");
+    }
+    let (code, said) = run(&["tokens", "create", "slip", "--role", "viewer", "--namespace", "amce"]);
+    assert!(code == Some(2) && said.contains("no namespace `amce`"), "{code:?}: {said}");
+    let (code, said) = run(&["tokens", "create", "ci", "--role", "viewer", "--namespace", "acme"]);
+    assert_eq!(code, Some(0), "{said}");
+    let mut serve = support::processes::Process::start("amends", &mut amends(&["serve"]), folder.path().join("log"));
+    eventually("a token of one closes all, so that it serves", async || {
+        assert!(!serve.has_ended(), "{}", serve.tail());
+        serve.tail().contains("amends is ready").then_some(())
+    })
+    .await;
+    serve.kill();
+    let (code, said) = run(&["tokens", "revoke", "ci", "--reason", "over", "--namespace", "acme"]);
+    assert_eq!(code, Some(0), "{said}");
+    let (code, said) = run(&["serve"]);
+    assert!(code == Some(2) && said.contains("amends tokens create NAME"), "{code:?}: {said}");
 }
 
 /// Every claim, on SQLite with the broker in the process and on PostgreSQL with RabbitMQ.

@@ -83,6 +83,8 @@ pub enum Right {
     Register,
     /// To act on sagas.
     Operate,
+    /// To see what is sensitive; each time is audited.
+    Reveal,
 }
 
 /// Who asks; the name goes into the audit log.
@@ -143,6 +145,7 @@ impl Role {
             Right::Start => matches!(self, Self::Starter | Self::Operator | Self::Admin),
             Right::Register => matches!(self, Self::Registrar | Self::Operator | Self::Admin),
             Right::Operate => matches!(self, Self::Operator | Self::Admin),
+            Right::Reveal => self == Self::Admin,
         }
     }
 }
@@ -167,6 +170,7 @@ impl Right {
             Self::Start => "starter",
             Self::Register => "registrar",
             Self::Operate => "operator",
+            Self::Reveal => "admin",
         }
     }
 }
@@ -326,7 +330,11 @@ impl AuthConfig {
             return Ok(true);
         }
         match &self.stored {
-            Some(stored) => Ok(stored.count().await? > 0),
+            Some(stored) => {
+                let is_closed = stored.count().await? > 0;
+                self.is_closed.fetch_or(is_closed, Ordering::Relaxed);
+                Ok(is_closed)
+            }
             None => Ok(false),
         }
     }
@@ -487,13 +495,13 @@ mod tests {
 
     #[test]
     fn roles_include_no_more_than_they_say() {
-        let rights = [Right::Read, Right::Start, Right::Register, Right::Operate];
+        let rights = [Right::Read, Right::Start, Right::Register, Right::Operate, Right::Reveal];
         let table = [
-            (Role::Viewer, [true, false, false, false]),
-            (Role::Starter, [true, true, false, false]),
-            (Role::Registrar, [true, false, true, false]),
-            (Role::Operator, [true, true, true, true]),
-            (Role::Admin, [true, true, true, true]),
+            (Role::Viewer, [true, false, false, false, false]),
+            (Role::Starter, [true, true, false, false, false]),
+            (Role::Registrar, [true, false, true, false, false]),
+            (Role::Operator, [true, true, true, true, false]),
+            (Role::Admin, [true, true, true, true, true]),
         ];
         for (role, expected) in table {
             assert_eq!(rights.map(|right| role.may(right)), expected, "{role:?}");

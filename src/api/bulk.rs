@@ -19,6 +19,7 @@ use crate::api::problem::{
     FIELD_INVALID, FILTER_INVALID, PATH_INVALID, Problem, QUERY_INVALID, REASON_REQUIRED,
 };
 use crate::api::query::Query;
+use crate::api::redact::Redact;
 use crate::api::saga_view::summary;
 use crate::client::views::{
     BulkCheckView, BulkItemPage, BulkItemView, BulkPage, BulkPreviewView, BulkReasonView, BulkSampleView, BulkView,
@@ -128,6 +129,7 @@ pub(super) async fn start(
         (Value::Null, Value::Null) => return Err(wrong("/filter", "`filter` or `sagas` says which sagas are meant")),
         (Value::Object(filter), Value::Null) => {
             let (filter, told) = matching(pairs_of(&filter)?, app.clock.now())?;
+            app.coordinator.may_search(&filter).await?;
             (Chosen::Matching(filter), told)
         }
         (Value::Null, Value::Array(ids)) => named(&ids).map_err(|detail| wrong("/sagas", &detail))?,
@@ -175,13 +177,14 @@ pub(crate) async fn preview(
         // What the operator acts on is told even where its definition cannot be read at the moment.
         let Ok(definition) = coordinator.definition(&sample.saga.definition).await else { continue };
         let Some(definition) = sample.saga.expand(&definition) else { continue };
-        let saga = summary(&definition, &sample.saga);
+        let (saga, secrets) = (summary(&definition, &sample.saga), sample.saga.secrets(&definition));
         let refused = match &sample.preview {
             Ok(preview) => {
-                shown.get_or_insert_with(|| preview_view(&sample.saga, action, preview, Vec::new()));
+                let view = || preview_view(&sample.saga, action, preview, Vec::new()).without(&secrets);
+                shown.get_or_insert_with(view);
                 None
             }
-            Err((_, words)) => Some(words.clone()),
+            Err((_, words)) => Some(words.clone().without(&secrets)),
         };
         samples.push(BulkSampleView { saga, refused });
     }

@@ -1,6 +1,7 @@
 //! `GET /v1/dead-letters`, and what can be done with them.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use axum::Json as Answer;
 use axum::extract::{Extension, MatchedPath, Path, State};
@@ -12,12 +13,18 @@ use crate::api::body::{Fields, Json};
 use crate::api::operate::reason;
 use crate::api::problem::{FIELD_INVALID, Problem};
 use crate::api::query::Query;
+use crate::api::redact::{Redact, secrets_by};
+use crate::api::sagas::reveals;
 use crate::client::views::{
     DeadLetterOutcome, DeadLetterPage, DeadLetterResult, DeadLetterView, DeadQueueList, DeadQueueView, DeathView,
     FieldProblem,
 };
 use crate::coordinator::dead::{DeadChange, DeadLetter, DeadOutcome, DeadQueue, MOST, Which};
+use crate::coordinator::{Coordinator, CoordinatorError};
+use crate::definition::Definition;
+use crate::definition::sensitive::{HIDDEN, Secrets, marks};
 use crate::message::HeaderValue;
+use crate::payload::Payload;
 
 /// Bytes of a body that are shown.
 pub(crate) const SHOWN: usize = 64 * 1024;
@@ -29,15 +36,89 @@ pub(super) async fn queues(State(app): State<App>) -> Result<Answer<DeadQueueLis
 
 pub(super) async fn list(
     State(app): State<App>,
+    Extension(caller): Extension<Caller>,
     Extension(query): Extension<Query>,
     Path(path): Path<HashMap<String, String>>,
 ) -> Result<Answer<DeadLetterPage>, Problem> {
-    let (letters, more) = app.coordinator.dead_letters(&queue(&path), query.limit()?).await?;
-    Ok(Answer(DeadLetterPage { items: letters.iter().map(view).collect(), more }))
+    let queue = queue(&path);
+    let (letters, more) = app.coordinator.dead_letters(&queue, query.limit()?).await?;
+    let items = match reveals(&app, caller, &query, None, &format!("dead letters of {queue}")).await? {
+        true => letters.iter().map(view).collect(),
+        false => shown(&app.coordinator, &letters).await?,
+    };
+    Ok(Answer(DeadLetterPage { items, more }))
 }
 
 fn queue(path: &HashMap<String, String>) -> String {
     path.get("queue").cloned().unwrap_or_default()
+}
+
+/// The messages without what is sensitive in them.
+///
+/// # Errors
+/// When it cannot be found out what that is.
+pub(crate) async fn shown(
+    coordinator: &Coordinator,
+    letters: &[DeadLetter],
+) -> Result<Vec<DeadLetterView>, CoordinatorError> {
+    let definitions = coordinator.every_definition().await?;
+    let is_open = marks(&definitions, None).is_empty();
+    let mut shown = Vec::with_capacity(letters.len());
+    for letter in letters {
+        let mut view = view(letter);
+        if !is_open {
+            hide(coordinator, &definitions, letter, &mut view).await;
+        }
+        shown.push(view);
+    }
+    Ok(shown)
+}
+
+/// Goes by the saga that the message is about. Where that is not known, and it is no start, which says by itself what is
+/// sensitive in it, nothing of it is shown.
+async fn hide(
+    coordinator: &Coordinator,
+    definitions: &[Arc<Definition>],
+    letter: &DeadLetter,
+    view: &mut DeadLetterView,
+) {
+    let body = Payload::parse(&letter.envelope.body).ok();
+    let started = body.as_ref().and_then(|body| body.value().get("saga")?.as_str().map(str::to_owned));
+    let started = started.filter(|name| definitions.iter().any(|definition| definition.reference.name == *name));
+    let of_started = started.as_deref().map(|name| marks(definitions, Some(name)));
+    let secrets = match (coordinator.saga_of(letter).await, of_started) {
+        (Some(record), of_started) => {
+            let own = marks(definitions, Some(&record.saga.definition.name));
+            let marks = of_started.map_or(own.clone(), |of_started| own.and(&of_started));
+            Some(secrets_by(&marks, &record, &body))
+        }
+        (None, Some(marks)) if body.as_ref().is_some_and(|body| body.value().get("input").is_some()) => {
+            Some(Secrets::of(&marks, &body))
+        }
+        (None, _) => None,
+    };
+    let Some(secrets) = secrets else {
+        view.body = HIDDEN.to_owned();
+        let own = |name: &String| name.starts_with("amends-");
+        view.headers.iter_mut().filter(|(name, _)| !own(name)).for_each(|(_, value)| *value = HIDDEN.into());
+        return;
+    };
+    if secrets.is_empty() {
+        return;
+    }
+    view.body = match &body {
+        Some(body) => cut(&secrets.shown(body.value()).to_string()),
+        // Nobody can tell what in it is the value of which member.
+        None => HIDDEN.to_owned(),
+    };
+    view.reason.redact(&secrets);
+    view.deaths.iter_mut().for_each(|death| death.reason.redact(&secrets));
+    view.headers.values_mut().for_each(|value| *value = secrets.value(value));
+}
+
+/// As much of a text as is shown.
+fn cut(text: &str) -> String {
+    text.get(..text.floor_char_boundary(SHOWN)).unwrap_or_default().to_owned()
 }
 
 pub(crate) fn view(letter: &DeadLetter) -> DeadLetterView {

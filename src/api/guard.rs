@@ -9,7 +9,7 @@ use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, RETRY_AFTER, WWW_AUTHENTICATE,
     X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -82,6 +82,13 @@ fn write(response: &mut Response, problem: Problem, id: &str) {
     *response.body_mut() = Body::from(serde_json::to_vec(&problem.into_document(id)).unwrap_or_default());
 }
 
+/// Whether the caller wants to see what is sensitive, or something like it: only who may gets as far as being told what
+/// is wrong with the words.
+fn asks_to_reveal(uri: &Uri) -> bool {
+    let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(uri);
+    pairs.is_ok_and(|pairs| pairs.iter().any(|(name, value)| name == "reveal" && !matches!(&**value, "" | "false")))
+}
+
 /// Innermost: lets through who may do what the route's row in the table asks for, with parameters that it knows. What
 /// has no row asks for as much as reading does, so that nobody learns from 404 and 405 what there is.
 pub(super) async fn admit(
@@ -91,7 +98,11 @@ pub(super) async fn admit(
     next: Next,
 ) -> Result<Response, Problem> {
     let route = path.as_ref().and_then(|path| routes::find(request.method(), path.as_str()));
-    let right = route.map_or(Right::Read, |route| route.right);
+    let right = match route {
+        Some(route) if route.can_reveal() && asks_to_reveal(request.uri()) => Right::Reveal,
+        Some(route) => route.right,
+        None => Right::Read,
+    };
     let caller = auth.admit(request.headers(), right, !request.method().is_safe()).await?;
     if right != Right::Open {
         auth.check_namespace(request.headers())?;

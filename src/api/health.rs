@@ -31,8 +31,9 @@ async fn is_ready(coordinator: &Coordinator) -> Result<(), String> {
     tokio::time::timeout(READY_TIMEOUT, coordinator.ready()).await.unwrap_or_else(late)
 }
 
-/// Whether a server with several namespaces is ready, given each one's coordinator, or why there is none yet. It is as long as one of them is: what one tenant's database does
-/// must not take the server from the others. Which are not is told to those who may know which there are.
+/// Whether a server with several namespaces is ready, given each one's coordinator, or why there is none yet. It is as
+/// long as one of them is: what one tenant's database does must not take the server from the others. Which are not is told
+/// to those who may know which there are.
 pub(crate) async fn health(namespaces: Vec<(Namespace, Result<Coordinator, String>)>, may_know: bool) -> Response {
     let count = namespaces.len();
     let asked = namespaces.into_iter().map(|(namespace, coordinator)| async move {

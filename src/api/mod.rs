@@ -31,6 +31,7 @@ mod overview;
 mod participants;
 pub(crate) mod problem;
 pub(crate) mod query;
+pub(crate) mod redact;
 mod routes;
 pub(crate) mod saga_view;
 pub(crate) mod sagas;

@@ -10,6 +10,7 @@ use crate::api::auth::Caller;
 use crate::api::body::{Fields, Json};
 use crate::api::problem::{IF_MATCH_INVALID, Problem, QUERY_INVALID, REASON_REQUIRED, ROUTE_UNKNOWN};
 use crate::api::query::Query;
+use crate::api::redact::{Redact, secrets_with};
 use crate::api::saga_view::saga_view;
 use crate::api::sagas::{Id, etag};
 use crate::api::{App, sagas};
@@ -95,7 +96,13 @@ async fn dry_run(
         return Err(CoordinatorError::Moved { id, expected, found: saga.revision }.into());
     }
     let found = preview(&definition, saga, action, app.clock.now())?;
-    Ok((etag(saga), Answer(preview_view(saga, action, &found, changes(&definition, &record, action)))).into_response())
+    let given = match action {
+        OperatorAction::Edit { input, .. } => Some(input),
+        _ => None,
+    };
+    let secrets = secrets_with(&definition, &record, given);
+    let view = preview_view(saga, action, &found, changes(&definition, &record, action));
+    Ok((etag(saga), Answer(view.without(&secrets))).into_response())
 }
 
 pub(super) fn preview_view(

@@ -1,21 +1,28 @@
 //! `GET /v1/outbox`.
 
+use std::collections::HashMap;
+
 use axum::Json as Answer;
 use axum::extract::{Extension, State};
 
 use crate::api::App;
+use crate::api::auth::Caller;
 use crate::api::problem::{Problem, QUERY_INVALID};
 use crate::api::query::Query;
+use crate::api::redact::{Redact, secrets_of};
 use crate::api::saga_view::outbox_item;
-use crate::client::views::OutboxPage;
+use crate::api::sagas::reveals;
+use crate::client::views::{OutboxItem, OutboxPage};
+use crate::definition::sensitive::Secrets;
 use crate::id::{CommandId, SagaId, Seq};
-use crate::store::{OutboxFilter, Page};
+use crate::store::{OutboxEntry, OutboxFilter, Page};
 
 /// Bytes of a place in the list: a saga's id and a command's place in it.
 const PLACE: usize = 20;
 
 pub(super) async fn list(
     State(app): State<App>,
+    Extension(caller): Extension<Caller>,
     Extension(query): Extension<Query>,
 ) -> Result<Answer<OutboxPage>, Problem> {
     let states = query.words("state", &["PENDING", "VERIFIED"])?;
@@ -31,7 +38,31 @@ pub(super) async fn list(
     found.truncate(limit as usize);
     let next = found.last().filter(|_| has_more).map(|last| query.next("outbox", &place(last.id)));
     let now = app.clock.now();
-    Ok(Answer(OutboxPage { items: found.iter().map(|entry| outbox_item(entry, now)).collect(), next }))
+    let mut items: Vec<OutboxItem> = found.iter().map(|entry| outbox_item(entry, now)).collect();
+    if !reveals(&app, caller, &query, None, "outbox").await? {
+        redact(&app, &found, &mut items).await?;
+    }
+    Ok(Answer(OutboxPage { items, next }))
+}
+
+/// What is sensitive of an error is known from its saga, which entries come without.
+async fn redact(app: &App, found: &[OutboxEntry], items: &mut [OutboxItem]) -> Result<(), Problem> {
+    let mut known: HashMap<SagaId, Secrets> = HashMap::new();
+    for (entry, item) in found.iter().zip(items).filter(|(_, item)| item.error.is_some()) {
+        let definition = app.coordinator.definition(&entry.definition).await?;
+        if definition.sensitive.is_empty() {
+            continue;
+        }
+        let id = entry.id.saga;
+        if !known.contains_key(&id) {
+            let record = app.coordinator.store().saga(id).await?;
+            known.insert(id, record.map(|record| secrets_of(&definition, &record)).unwrap_or_default());
+        }
+        if let Some(secrets) = known.get(&id) {
+            item.redact(secrets);
+        }
+    }
+    Ok(())
 }
 
 fn place(id: CommandId) -> Vec<u8> {

@@ -58,8 +58,11 @@ kinds! {
     DELIVERY_UNKNOWN = 404 "there is no such message to a webhook";
     DURATION_INVALID = 422 "the duration is negative or too long";
     EDIT_FORBIDDEN = 403 "inputs of commands are not edited on this server";
+    ENCRYPTION_KEY_MISSING = 500 "a key that payloads were encrypted with is missing";
+    FIELD_ENCRYPTED = 422 "payloads are encrypted and cannot be searched";
     FIELD_INVALID = 400 "a field of the body is not what it should be";
     FIELD_MISSING = 400 "a field of the body is missing";
+    FIELD_SENSITIVE = 422 "the field is marked as sensitive";
     FIELD_UNKNOWN = 400 "a field of the body is not known";
     FILTER_INVALID = 422 "the filter makes no sense";
     FORBIDDEN = 403 "the token's role does not allow this";
@@ -287,6 +290,7 @@ impl From<CoordinatorError> for Problem {
             ),
             E::Broker(_) => Self::new(BROKER_UNAVAILABLE, told).retry_after(Duration::from_secs(1)),
             E::EditForbidden => Self::new(EDIT_FORBIDDEN, told),
+            E::FieldSensitive { .. } => Self::new(FIELD_SENSITIVE, told),
             E::UnknownParticipant { name, known } => {
                 let help =
                     if known.is_empty() { "no definition is registered yet" } else { "`known` lists those there are" };
@@ -342,6 +346,8 @@ impl From<StoreError> for Problem {
             StoreError::SchemaBehind { .. } | StoreError::SchemaAhead { .. } => {
                 unavailable("the store's schema is not this program's: run `amends doctor`")
             }
+            StoreError::KeyMissing { .. } => Self::new(ENCRYPTION_KEY_MISSING, cause.clone()),
+            StoreError::FieldEncrypted => Self::new(FIELD_ENCRYPTED, cause.clone()),
             StoreError::Address { .. } | StoreError::Corrupt(_) | StoreError::Refused(_) => {
                 Self::new(STORE_REFUSED, "the store said no; the server's log has the cause under this request's id")
             }
@@ -394,6 +400,7 @@ mod tests {
             CoordinatorError::UnknownKey { definition: "a".to_owned(), key: "k".to_owned() },
             CoordinatorError::UnknownStep { message: "no".to_owned(), known: Vec::new() },
             CoordinatorError::EditForbidden,
+            CoordinatorError::FieldSensitive { field: "card".to_owned() },
             CoordinatorError::UnknownDeadLetters { queue: "a".to_owned(), known: Vec::new() },
             CoordinatorError::DeadLetterGone { queue: "a".to_owned(), ids: Vec::new() },
             CoordinatorError::NotReplayable { queue: "a".to_owned(), ids: Vec::new() },
@@ -407,6 +414,8 @@ mod tests {
             CoordinatorError::Stopping,
             CoordinatorError::Store(StoreError::Unavailable("gone".to_owned())),
             CoordinatorError::Store(StoreError::Refused("no".to_owned())),
+            CoordinatorError::Store(StoreError::KeyMissing { key: "old".to_owned() }),
+            CoordinatorError::Store(StoreError::FieldEncrypted),
         ];
         for error in errors {
             let code = error.code();

@@ -81,6 +81,11 @@ impl Route {
         self
     }
 
+    /// Whether it shows what is sensitive to who asks for it and may see it.
+    pub(super) fn can_reveal(&self) -> bool {
+        self.query.contains(&"reveal")
+    }
+
     const fn open(mut self) -> Self {
         self.right = Right::Open;
         self
@@ -285,14 +290,22 @@ pub(super) const ROUTES: &[Route] = &[
             "saga", "state", "key", "since", "until", "paused", "version", "status", "error", "at", "field", "limit",
             "cursor",
         ]),
-    read("/v1/sagas/{id}", "Shows a saga; its ETag is its revision", SAGA, &[404], || get(sagas::show)),
+    read(
+        "/v1/sagas/{id}",
+        "Shows a saga; its ETag is its revision. With reveal=true, for admins and audited: with what is sensitive",
+        SAGA,
+        &[404],
+        || get(sagas::show),
+    )
+    .asking(&["reveal", "reason"]),
     read(
         "/v1/sagas/{id}/history",
         "Tells what happened to a saga, in order",
         &[(200, Gives::Json("HistoryView"))],
         &[404],
         || get(sagas::history),
-    ),
+    )
+    .asking(&["reveal", "reason"]),
     read(
         "/v1/sagas/{id}/graph.svg",
         "Draws the steps of a saga with their states",
@@ -378,7 +391,7 @@ pub(super) const ROUTES: &[Route] = &[
     read("/v1/outbox", "Lists commands, oldest saga first", &[(200, Gives::Json("OutboxPage"))], &[], || {
         get(outbox::list)
     })
-    .asking(&["state", "limit", "cursor"]),
+    .asking(&["state", "limit", "cursor", "reveal", "reason"]),
     read(
         "/v1/audit",
         "Tells who did what and why, newest first; `saga` is a saga's id",
@@ -413,7 +426,7 @@ pub(super) const ROUTES: &[Route] = &[
         &[404],
         || get(dead::list),
     )
-    .asking(&["limit"])
+    .asking(&["limit", "reveal", "reason"])
     .needing(Right::Operate),
     burying("/v1/dead-letters/{queue}/replay", "Publishes dead letters to where they came from, then removes them"),
     burying("/v1/dead-letters/{queue}/drop", "Removes dead letters for good"),
@@ -578,6 +591,13 @@ mod tests {
         rows.sort_unstable();
         rows.dedup();
         assert_eq!(rows.len(), ROUTES.len());
+    }
+
+    #[test]
+    fn what_shows_what_is_sensitive_takes_a_reason() {
+        for route in ROUTES.iter().filter(|route| route.can_reveal()) {
+            assert!(route.method == Method::GET && route.query.contains(&"reason"), "{}", route.path);
+        }
     }
 
     #[test]

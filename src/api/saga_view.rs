@@ -1,5 +1,6 @@
 //! Sagas and commands from the store's form into the contract's.
 
+use crate::api::redact::{Redact, secrets_of};
 use crate::client::views::{
     CompensationOfStep, ElementView, OutboxItem, ParentView, SagaSummaryView, SagaView, StepError, StepView, StuckView,
 };
@@ -9,8 +10,13 @@ use crate::definition::{Definition, Step};
 use crate::saga::{CompensationState, Direction, Owed, Problem, Saga, Skip, StepState, allowed};
 use crate::store::{OutboxEntry, SagaRecord};
 
-/// A whole saga.
+/// A whole saga, without what is sensitive.
 pub(crate) fn saga_view(definition: &Definition, record: &SagaRecord) -> SagaView {
+    whole_view(definition, record).without(&secrets_of(definition, record))
+}
+
+/// A whole saga with everything: for who may see it.
+pub(crate) fn whole_view(definition: &Definition, record: &SagaRecord) -> SagaView {
     let SagaRecord { saga, commands } = record;
     let steps = definition.steps.iter().zip(&saga.steps).enumerate();
     let of_step = |at: usize| commands.iter().filter(move |entry| usize::from(entry.step_index) == at);
@@ -36,9 +42,10 @@ pub(crate) fn saga_view(definition: &Definition, record: &SagaRecord) -> SagaVie
     }
 }
 
-/// A saga in a list.
+/// A saga in a list, without what is sensitive: it must be whole where [`super::redact::must_be_whole`] says so.
 pub(crate) fn summary(definition: &Definition, saga: &Saga) -> SagaSummaryView {
-    SagaSummaryView {
+    let secrets = saga.secrets(definition);
+    let view = SagaSummaryView {
         id: saga.id.to_string(),
         saga: saga.definition.name.clone(),
         version: saga.definition.version,
@@ -52,7 +59,8 @@ pub(crate) fn summary(definition: &Definition, saga: &Saga) -> SagaSummaryView {
         created_at: saga.created_at,
         updated_at: saga.updated_at,
         ended_at: saga.ended_at,
-    }
+    };
+    view.without(&secrets)
 }
 
 fn stuck(definition: &Definition, saga: &Saga) -> Option<StuckView> {

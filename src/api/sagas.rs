@@ -11,14 +11,17 @@ use axum::http::header::{CONTENT_TYPE, ETAG, HeaderName};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 
+use crate::api::auth::Caller;
 use crate::api::filter::saga_filter;
 use crate::api::problem::{PATH_INVALID, Problem, SAGA_ID_INVALID};
 use crate::api::query::Query;
-use crate::api::saga_view::{saga_view, summary};
-use crate::api::{App, graph, history};
+use crate::api::redact::{Redact, must_be_whole, secrets_of};
+use crate::api::saga_view::{saga_view, summary, whole_view};
+use crate::api::{App, graph, history, operate};
 use crate::client::views::{ChildView, HistoryView, SagaPage, SagaSummaryView, SagaView};
 use crate::coordinator::Coordinator;
 use crate::coordinator::view::awaited;
+use crate::definition::sensitive::Secrets;
 use crate::definition::{Definition, Work};
 use crate::id::{DefinitionRef, SagaId};
 use crate::message::command::idempotency_key;
@@ -58,6 +61,7 @@ pub(super) async fn list(
     Extension(query): Extension<Query>,
 ) -> Result<Answer<SagaPage>, Problem> {
     let filter = saga_filter(&query, app.clock.now())?;
+    app.coordinator.may_search(&filter).await?;
     let limit = query.limit()?;
     let after = query.cursor::<16>("sagas")?.map(|bytes| SagaId(uuid::Uuid::from_bytes(bytes)));
     // One more than asked for tells whether there is a next page.
@@ -68,24 +72,37 @@ pub(super) async fn list(
     let mut items = Vec::with_capacity(found.len());
     for found in found {
         let definition = app.coordinator.definition(&found.saga.definition).await?;
-        if definition.has_loops() {
-            // Which steps it has depends on its input, which lists come without.
+        if definition.has_loops() || must_be_whole(&definition, &found.saga) {
+            // Which steps it has, and what of it is sensitive, depends on its input, which lists come without.
             let Some(record) = app.coordinator.store().saga(found.saga.id).await? else { continue };
             let definition = expanded(&record.saga, &definition)?;
-            let waiting_for = app.coordinator.waiting_for(&definition, &record.saga);
-            items.push(SagaSummaryView { waiting_for, ..summary(&definition, &record.saga) });
+            items.push(listed(&app.coordinator, &definition, &record.saga));
         } else {
-            let waiting_for = app.coordinator.waiting_for(&definition, &found.saga);
-            items.push(SagaSummaryView { waiting_for, ..summary(&definition, &found.saga) });
+            items.push(listed(&app.coordinator, &definition, &found.saga));
         }
     }
     Ok(Answer(SagaPage { items, next }))
 }
 
-pub(super) async fn show(State(app): State<App>, Id(id): Id) -> Result<Response, Problem> {
+/// A saga in a list, without what is sensitive: it must be whole where [`must_be_whole`] says so.
+pub(crate) fn listed(coordinator: &Coordinator, definition: &Definition, saga: &Saga) -> SagaSummaryView {
+    let waiting_for = coordinator.waiting_for(definition, saga).without(&saga.secrets(definition));
+    SagaSummaryView { waiting_for, ..summary(definition, saga) }
+}
+
+pub(super) async fn show(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Extension(query): Extension<Query>,
+    Id(id): Id,
+) -> Result<Response, Problem> {
     let (definition, record) = load(&app, id).await?;
-    let mut view = saga_view(&definition, &record);
-    view.waiting_for = app.coordinator.waiting_for(&definition, &record.saga);
+    let secrets = match reveals(&app, caller, &query, Some(id), "saga").await? {
+        true => Secrets::default(),
+        false => secrets_of(&definition, &record),
+    };
+    let mut view = whole_view(&definition, &record).without(&secrets);
+    view.waiting_for = app.coordinator.waiting_for(&definition, &record.saga).without(&secrets);
     if !record.saga.paused
         && let Some(waiting_for) = &mut view.waiting_for
     {
@@ -112,8 +129,17 @@ pub(crate) async fn children(store: &dyn Store, definition: &Definition, record:
     }
 }
 
-pub(super) async fn history(State(app): State<App>, Id(id): Id) -> Result<Answer<HistoryView>, Problem> {
+pub(super) async fn history(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Extension(query): Extension<Query>,
+    Id(id): Id,
+) -> Result<Answer<HistoryView>, Problem> {
     let (definition, record) = load(&app, id).await?;
+    let secrets = match reveals(&app, caller, &query, Some(id), "history").await? {
+        true => Secrets::default(),
+        false => secrets_of(&definition, &record),
+    };
     let store = app.coordinator.store();
     let events = store.history(id).await?;
     let audit = store.audit(Some(id), &Page { after: None, limit: MAX_AUDIT }).await?;
@@ -125,7 +151,26 @@ pub(super) async fn history(State(app): State<App>, Id(id): Id) -> Result<Answer
         versions.push(expanded.map_err(|error| Problem::internal(error.to_string()))?);
     }
     versions.push(definition);
-    Ok(Answer(HistoryView { items: history::tell(&versions, &record, &events, &audit) }))
+    let items = history::tell(&versions, &record, &events, &audit);
+    Ok(Answer(HistoryView { items: items.into_iter().map(|item| item.without(&secrets)).collect() }))
+}
+
+/// Whether what is sensitive is shown; that it is was written down before. Who asks for it may see it: see
+/// [`super::guard`].
+pub(super) async fn reveals(
+    app: &App,
+    caller: Caller,
+    query: &Query,
+    id: Option<SagaId>,
+    what: &str,
+) -> Result<bool, Problem> {
+    if !query.flag("reveal")? {
+        return Ok(false);
+    }
+    let given = query.get("reason").map(str::trim).filter(|reason| !reason.is_empty());
+    let reason: String = given.unwrap_or("no reason was given").chars().take(operate::MAX_REASON).collect();
+    app.coordinator.revealed(id, caller.name, reason, what).await?;
+    Ok(true)
 }
 
 /// The definition is drawn as it is written: a `forEach` step is one box, whatever its list holds.

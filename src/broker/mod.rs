@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-pub use namespaced::within;
+pub use namespaced::{beside, within};
 pub use topology::{Queue, Topology};
 
 use crate::message::Envelope;

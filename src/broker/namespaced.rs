@@ -12,11 +12,19 @@ use crate::message::Envelope;
 
 /// `broker` as `namespace` sees it. The default namespace sees it as it is.
 pub fn within(broker: Arc<dyn Broker>, namespace: &Namespace) -> Arc<dyn Broker> {
-    if namespace.is_default() {
+    beside(broker, namespace, &[])
+}
+
+/// The same in a server that has `others`, too: then the default namespace, whose names carry nothing that tells them
+/// apart, sends nothing to names that are theirs.
+pub fn beside(broker: Arc<dyn Broker>, namespace: &Namespace, others: &[Namespace]) -> Arc<dyn Broker> {
+    let prefix: Arc<str> = namespace.prefix("").into();
+    let of_another = |other: &&Namespace| !other.is_default() && *other != namespace;
+    let others: Vec<String> = others.iter().filter(of_another).map(|other| other.prefix("")).collect();
+    if namespace.is_default() && others.is_empty() {
         return broker;
     }
-    let prefix = namespace.prefix("").into();
-    Arc::new(NamespacedBroker { broker, namespace: namespace.clone(), prefix })
+    Arc::new(NamespacedBroker { broker, namespace: namespace.clone(), prefix, others })
 }
 
 struct NamespacedBroker {
@@ -24,13 +32,48 @@ struct NamespacedBroker {
     namespace: Namespace,
     /// What the names of its exchanges and queues begin with.
     prefix: Arc<str>,
+    /// What those of the others begin with.
+    others: Vec<String>,
+}
+
+/// The queues of the default namespace's participant that is called like the namespace with this prefix: the only names
+/// there that begin like the namespace's, which has none of these.
+const LIKE_A_PARTICIPANT: [&str; 2] = ["commands", "commands.dead"];
+
+fn is_of(name: &str, prefix: &str) -> bool {
+    name.strip_prefix(prefix).is_some_and(|rest| !LIKE_A_PARTICIPANT.contains(&rest))
 }
 
 impl NamespacedBroker {
     /// Whether an answer to this queue stays within the namespace: one of its own, or one that the broker has named for
     /// the connection that asked. Else a caller could have the coordinator write into another namespace's queues.
     fn is_own(&self, queue: &str) -> bool {
-        queue.starts_with(&*self.prefix) || queue.starts_with("amq.")
+        match self.namespace.is_default() {
+            true => !self.is_of_another(queue),
+            false => is_of(queue, &self.prefix) || queue.starts_with("amq."),
+        }
+    }
+
+    fn is_of_another(&self, name: &str) -> bool {
+        self.others.iter().any(|prefix| is_of(name, prefix))
+    }
+
+    /// Why a message is not sent, if it would leave the namespace.
+    fn foreign(&self, message: &Envelope) -> Option<String> {
+        let (what, name, is_own) = match message.exchange.as_str() {
+            "" => ("queue", &message.routing_key, self.is_own(&message.routing_key)),
+            // Others' names come after their own prefix, and then are nobody's.
+            exchange => ("exchange", &message.exchange, !self.namespace.is_default() || !self.is_of_another(exchange)),
+        };
+        (!is_own).then(|| match self.namespace.is_default() {
+            true => format!("the {what} `{name}` is of another namespace"),
+            false => {
+                format!(
+                    "the {what} is none of namespace `{}`: its name must begin with `{}`",
+                    self.namespace, self.prefix
+                )
+            }
+        })
     }
 }
 
@@ -41,28 +84,16 @@ impl Broker for NamespacedBroker {
     }
 
     async fn publish(&self, mut messages: Vec<Envelope>) -> Vec<Published> {
-        let mut foreign = Vec::new();
-        for (at, message) in messages.iter_mut().enumerate() {
-            if !message.exchange.is_empty() {
-                message.exchange.insert_str(0, &self.prefix);
-            } else if !self.is_own(&message.routing_key) {
-                foreign.push(at);
-            }
+        let foreign: Vec<Option<String>> = messages.iter().map(|message| self.foreign(message)).collect();
+        let mut is_own = foreign.iter().map(Option::is_none);
+        messages.retain(|_| is_own.next().unwrap_or(true));
+        for message in messages.iter_mut().filter(|message| !message.exchange.is_empty()) {
+            message.exchange.insert_str(0, &self.prefix);
         }
-        if foreign.is_empty() {
-            return self.broker.publish(messages).await;
-        }
-        let is_foreign = |at: usize| foreign.binary_search(&at).is_ok();
-        let count = messages.len();
-        let own = messages.into_iter().enumerate().filter(|(at, _)| !is_foreign(*at)).map(|(_, message)| message);
-        let mut outcomes = self.broker.publish(own.collect()).await.into_iter();
-        let why = || {
-            format!("the queue is none of namespace `{}`: its name must begin with `{}`", self.namespace, self.prefix)
-        };
-        let unknown = || Published::Unknown("the broker said nothing".to_owned());
-        let outcome =
-            |at| if is_foreign(at) { Published::Returned(why()) } else { outcomes.next().unwrap_or_else(unknown) };
-        (0..count).map(outcome).collect()
+        let mut outcomes = self.broker.publish(messages).await.into_iter();
+        let mut outcome =
+            || outcomes.next().unwrap_or_else(|| Published::Unknown("the broker said nothing".to_owned()));
+        foreign.into_iter().map(|why| why.map_or_else(&mut outcome, Published::Returned)).collect()
     }
 
     async fn consume(&self, queue: &str, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
@@ -88,7 +119,8 @@ impl Broker for NamespacedBroker {
     }
 
     async fn describe(&self) -> Result<String, BrokerError> {
-        Ok(format!("{}, namespace {}", self.broker.describe().await?, self.namespace))
+        let plain = self.broker.describe().await?;
+        Ok(if self.namespace.is_default() { plain } else { format!("{plain}, namespace {}", self.namespace) })
     }
 
     async fn close(&self) {
@@ -215,5 +247,34 @@ mod tests {
         assert!(matches!(&outcomes[1], Published::Returned(why) if why.contains("`acme.`")), "{outcomes:?}");
         assert_eq!(messages(&*plain, REQUESTS_QUEUE).await, Some(0));
         assert_eq!(messages(&*acme, REQUESTS_QUEUE).await, Some(2));
+    }
+
+    #[tokio::test]
+    async fn the_default_namespace_of_a_server_with_others_sends_nothing_into_theirs() {
+        let plain: Arc<dyn Broker> = Arc::new(InProcessBroker::new());
+        let names: Vec<Namespace> = ["default", "acme", "beta"].map(|name| name.parse().expect("a name")).into();
+        let [default, acme, _] = [0, 1, 2].map(|at| beside(plain.clone(), &names[at], &names));
+        for broker in [&default, &acme] {
+            broker.declare(&Topology::coordinator()).await.expect("declared");
+        }
+        // Participants of the default namespace may be called like another.
+        default.declare(&Topology::participant("acme")).await.expect("declared");
+        let sent = [
+            ("", "acme.amends.requests", false),
+            ("acme.amends.replies", REPLIES_QUEUE, false),
+            ("", "acme.commands", true),
+            ("", "acme.commands.dead", true),
+            ("", REQUESTS_QUEUE, true),
+            ("amends.replies", REPLIES_QUEUE, true),
+        ];
+        let outcomes = default.publish(sent.map(|(exchange, key, _)| message(exchange, key)).into()).await;
+        for ((exchange, key, expected), outcome) in sent.into_iter().zip(&outcomes) {
+            assert_eq!(*outcome == Published::Confirmed, expected, "{exchange} {key}: {outcome:?}");
+        }
+        assert_eq!(messages(&*acme, REQUESTS_QUEUE).await, Some(0));
+        assert_eq!(messages(&*acme, REPLIES_QUEUE).await, Some(0));
+        let outcomes = acme.publish(vec![message("", "acme.commands")]).await;
+        assert!(matches!(&*outcomes, [Published::Returned(_)]), "a queue of the default namespace: {outcomes:?}");
+        assert_eq!(messages(&*plain, "acme.commands").await, Some(1));
     }
 }

@@ -12,7 +12,8 @@ use crate::api::{self, AuthConfig, Oidc, OidcConfig};
 use crate::broker::{self, Broker};
 use crate::console::{self, Links};
 use crate::coordinator::Coordinator;
-use crate::store::{self, Store};
+use crate::store::sealed::{EncryptedStore, MasterKeys};
+use crate::store::{self, Store, StoreError};
 
 /// Opens the store at `url`. Its schema is not looked at.
 pub async fn store(url: &str) -> Result<Arc<dyn Store>, CliError> {
@@ -22,6 +23,37 @@ pub async fn store(url: &str) -> Result<Arc<dyn Store>, CliError> {
 /// The same for a namespace.
 pub async fn store_of(place: &Place) -> Result<Arc<dyn Store>, CliError> {
     Ok(store::open_within(&place.store, &place.namespace).await?)
+}
+
+/// The store with its payloads encrypted, if there are keys for it.
+pub fn encrypted(store: Arc<dyn Store>, masters: Option<MasterKeys>) -> Result<Sealed, CliError> {
+    Ok(match masters {
+        None => Sealed { store, check: None },
+        Some(masters) => {
+            let sealed = Arc::new(EncryptedStore::new(store, masters)?);
+            Sealed { store: sealed.clone(), check: Some(sealed) }
+        }
+    })
+}
+
+/// A store, and what asks whether its keys are right.
+pub struct Sealed {
+    /// What to work with.
+    pub store: Arc<dyn Store>,
+    check: Option<Arc<EncryptedStore>>,
+}
+
+impl Sealed {
+    /// Whether the keys are right. To be asked once the schema is there.
+    ///
+    /// # Errors
+    /// Which key is missing or wrong.
+    pub async fn check(&self) -> Result<(), StoreError> {
+        match &self.check {
+            Some(sealed) => sealed.check_keys().await,
+            None => Ok(()),
+        }
+    }
 }
 
 /// Opens the broker at `url`.

@@ -66,6 +66,7 @@ pub async fn run(context: &Context) -> Result<Exit, CliError> {
     match patiently(async { connect::store_of(&place).await }).await {
         Ok(store) => {
             check_store(&*store, &masked(&place.store), &mut checks).await;
+            check_encryption(context, &place, &*store, &mut checks).await;
             participants = participants_of(&*store, &mut checks).await;
             store.close().await;
         }
@@ -130,6 +131,33 @@ async fn check_store(store: &dyn Store, address: &str, checks: &mut Vec<Check>) 
     });
     checks.push(durability(&health));
     checks.push(clock(before, health.now, after));
+}
+
+/// Whether every data key opens with the keys of the settings, and which of those are not needed any more. Nothing to
+/// say where nothing is encrypted.
+async fn check_encryption(context: &Context, place: &Place, store: &dyn Store, checks: &mut Vec<Check>) {
+    let masters = match context.settings.encryption.read_for(&place.entry) {
+        Ok(masters) => masters.unwrap_or_default(),
+        Err(error) => return checks.push(Check::error("encryption", error)),
+    };
+    // A schema that lacks the table has been told of.
+    let Ok(found) = patiently(async { super::encryption::look(store, &masters).await }).await else { return };
+    for key in found {
+        let (check, held) = (format!("encryption key {}", key.name), format!("wraps {} data keys", key.data_keys));
+        checks.push(match key {
+            super::encryption::MasterKey { problem: Some(problem), .. } => {
+                let advice = "put the key back into [encryption.keys]: sagas that need it cannot go on";
+                Check::failed(check, format!("{held}; {problem}"), advice)
+            }
+            super::encryption::MasterKey { is_active: false, data_keys: 0, .. } => {
+                Check::warning(check, held, "it is not needed any more, and can be removed from the settings")
+            }
+            super::encryption::MasterKey { is_active: false, name, .. } => {
+                Check::warning(check, held, format!("exchange it: amends encryption rewrap --from {name}"))
+            }
+            _ => Check::ok(check, format!("{held}; active")),
+        });
+    }
 }
 
 fn durability(health: &StoreHealth) -> Check {

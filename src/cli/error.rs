@@ -111,6 +111,7 @@ impl From<StoreError> for CliError {
             StoreError::Unavailable(_) => cli.help(
                 "check that the database runs and that --store or AMENDS_STORE names it; `amends doctor` tells more",
             ),
+            StoreError::KeyMissing { .. } => cli.help("`amends encryption status` lists what each key is needed for"),
             StoreError::Corrupt(_) => {
                 cli.help("restore from a backup, or ask for help with `amends doctor --output json`")
             }

@@ -5,21 +5,26 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::archive::Retention;
 use super::error::CliError;
 use super::namespaces::Place;
-use super::serve::{TRACES_DRAIN, prepare_schema};
+use super::serve::TRACES_DRAIN;
+use super::settings::of_namespace;
 use super::traces::Collector;
-use super::{connect, output};
+use super::{connect, output, serve};
+use crate::api::Access;
 use crate::broker::{self, Broker};
 use crate::coordinator::{Coordinator, CoordinatorOptions, Limits};
 use crate::id::Namespace;
 use crate::namespaces::Namespaces;
-use crate::store::{self, Store};
+use crate::store::sealed::MasterKeys;
+use crate::store::{self, Store, StoreError};
 use crate::telemetry::otlp::Exporting;
 use crate::webhook::{self, Endpoint};
 
@@ -63,12 +68,50 @@ pub struct Manner {
     pub limits: Limits,
     /// Whether operators may send what was refused with another input.
     pub allow_edit: bool,
+    /// What payloads are encrypted with.
+    pub masters: Option<MasterKeys>,
     /// What is archived by itself.
     pub retention: Retention,
     /// Where traces go, if they are to go anywhere: of each namespace in a queue of its own.
     pub collector: Option<Collector>,
     /// Each namespace's webhooks.
     pub endpoints: BTreeMap<Namespace, Vec<Endpoint>>,
+}
+
+/// Whether one of the stores has a token that is good, which closes all namespaces: asked before a server that others can
+/// reach begins anything, so that nothing is made or changed when it is refused. Waits a while for stores that are away,
+/// unless another has one.
+pub async fn let_somebody_in(places: &[Place], access: &Access, stop: &CancellationToken) -> bool {
+    let asked = places.iter().map(|place| async move {
+        let asked = serve::patiently(stop, StoreError::is_transient, async || has_token(place, access).await).await;
+        (place, asked)
+    });
+    let mut asked: FuturesUnordered<_> = asked.collect();
+    let mut unknown = Vec::new();
+    while let Some((place, has_token)) = asked.next().await {
+        match has_token {
+            Ok(true) => return true,
+            Ok(false) => {}
+            Err(error) => {
+                unknown.push(format!("whether namespace {} has tokens is not known: {error}", place.namespace))
+            }
+        }
+    }
+    unknown.into_iter().for_each(output::note);
+    false
+}
+
+async fn has_token(place: &Place, access: &Access) -> Result<bool, StoreError> {
+    let store = store::open_within(&place.store, &place.namespace).await?;
+    let asked = async {
+        if serve::is_new(&*store).await {
+            return Ok(false);
+        }
+        access.auth(&place.namespace).with_store(store.clone()).lets_somebody_in().await
+    };
+    let has_token = asked.await;
+    store.close().await;
+    has_token
 }
 
 /// Opens every place and goes on trying those that cannot be, until `stop`. Returns once each is open or has failed once,
@@ -79,11 +122,12 @@ pub async fn open_all(
     namespaces: &Namespaces,
     stop: &CancellationToken,
 ) -> Vec<JoinHandle<Option<Opened>>> {
+    let names: Arc<[Namespace]> = places.iter().map(|place| place.namespace.clone()).collect();
     let mut tasks = Vec::with_capacity(places.len());
     let mut tried = Vec::with_capacity(places.len());
     for place in places {
         let (first, told) = tokio::sync::oneshot::channel();
-        let keep = keep(place, manner.clone(), namespaces.clone(), stop.clone(), first);
+        let keep = keep(place, names.clone(), manner.clone(), namespaces.clone(), stop.clone(), first);
         tasks.push(tokio::spawn(keep));
         tried.push(told);
     }
@@ -94,6 +138,7 @@ pub async fn open_all(
 
 async fn keep(
     place: Place,
+    names: Arc<[Namespace]>,
     manner: Manner,
     namespaces: Namespaces,
     stop: CancellationToken,
@@ -119,7 +164,7 @@ async fn keep(
         ..CoordinatorOptions::default()
     };
     let mut opened = loop {
-        match open(&place, manner.migrate, &options).await {
+        match open(&place, &names, &manner, &options).await {
             Ok(opened) => break opened,
             Err(error) => {
                 let help = error.help.unwrap_or_default();
@@ -147,17 +192,26 @@ async fn keep(
     Some(opened)
 }
 
-async fn open(place: &Place, migrate: bool, options: &CoordinatorOptions) -> Result<Opened, CliError> {
+async fn open(
+    place: &Place,
+    names: &[Namespace],
+    manner: &Manner,
+    options: &CoordinatorOptions,
+) -> Result<Opened, CliError> {
     // First, since it only looks at the address: a wrong one leaves the store as it is.
-    let broker = broker::within(connect::broker(&place.broker).await?, &place.namespace);
+    let broker = broker::beside(connect::broker(&place.broker).await?, &place.namespace, names);
     let opened = async {
         let store = store::open_within(&place.store, &place.namespace).await?;
         let launched = async {
-            prepare_schema(&*store, &place.store, migrate).await?;
-            Ok::<_, CliError>(Coordinator::launch(store.clone(), broker.clone(), options.clone()).await?)
+            serve::prepare_schema(&*store, &place.store, manner.migrate).await?;
+            let sealed = connect::encrypted(store.clone(), of_namespace(manner.masters.clone(), &place.entry)?)?;
+            sealed.check().await?;
+            let store = sealed.store;
+            let coordinator = Coordinator::launch(store.clone(), broker.clone(), options.clone()).await?;
+            Ok::<_, CliError>((store, coordinator))
         };
         match launched.await {
-            Ok(coordinator) => Ok((store, coordinator)),
+            Ok(launched) => Ok(launched),
             Err(error) => {
                 store.close().await;
                 Err(error)
@@ -186,6 +240,9 @@ fn limits(place: &Place, all: &Limits) -> Limits {
 pub fn tell(address: &str, namespaces: &Namespaces) {
     let open = namespaces.coordinators().len();
     let all = namespaces.names().len();
+    if namespaces.coordinators().iter().any(|coordinator| coordinator.broker().is_volatile()) {
+        serve::tell_of_volatile_broker();
+    }
     output::note(format!("amends is ready at http://{address} ({open} of {all} namespaces)"));
     if open < all {
         output::note("the others are tried again and again; the log says what they lack, and so does /readyz");

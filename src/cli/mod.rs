@@ -17,6 +17,7 @@ mod dead_letters;
 mod definitions;
 pub mod demo;
 mod doctor;
+mod encryption;
 pub mod error;
 mod explain;
 mod filters;
@@ -106,6 +107,9 @@ enum Command {
     Audit(audit::Args),
     /// Move finished sagas from the store to compressed files, read them there, and put them back
     Archive(archive::Args),
+    /// See what the encryption keys of payloads are needed for, and exchange one for another
+    #[command(subcommand)]
+    Encryption(encryption::Command),
     /// Measure how fast sagas go, beside what the broker alone can carry
     Bench(bench::Args),
     /// List what webhooks are still to be told, and see to what they did not take
@@ -184,6 +188,7 @@ impl Cli {
             Command::Tokens(command) => tokens::run(command, &context).await,
             Command::Audit(args) => audit::run(args, &context).await,
             Command::Archive(args) => archive::run(args, &context).await,
+            Command::Encryption(command) => encryption::run(command, &context).await,
             Command::Bench(args) => bench::run(args, &context).await,
             Command::Webhooks(command) => webhooks::run(command, &context).await,
             Command::Doctor => doctor::run(&context).await,

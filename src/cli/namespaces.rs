@@ -39,6 +39,11 @@ impl Settings {
     pub fn place(&self) -> Result<Place, CliError> {
         let namespace = self.namespace()?.unwrap_or_default();
         let entry = self.namespaces.iter().find(|entry| entry.name == namespace.as_str());
+        if entry.is_none() && !namespace.is_default() && !self.namespaces.is_empty() {
+            // A slip would make a store that nobody serves.
+            return Err(CliError::usage(format!("there is no namespace `{namespace}` in [[namespaces]]"))
+                .help("give it an entry in the settings file first"));
+        }
         self.place_of(namespace, entry.cloned().unwrap_or_default())
     }
 
@@ -57,6 +62,12 @@ impl Settings {
             if places.iter().any(|place| place.namespace == namespace) {
                 return Err(CliError::usage(format!("[[namespaces]]: `{namespace}` is there twice"))
                     .help("give each namespace one entry"));
+            }
+            if let Some((definition, weight)) = entry.weights.iter().find(|(_, weight)| !(1..=1_000).contains(*weight))
+            {
+                let definition = escape(definition);
+                return Err(CliError::usage(format!("namespace `{namespace}`: the weight {weight} of `{definition}`"))
+                    .help("a weight is a number from 1 to 1000"));
             }
             places.push(self.place_of(namespace, entry.clone())?);
         }
@@ -211,6 +222,7 @@ mod tests {
             ("[[namespaces]]\nname = \"default\"".to_owned(), "is there already"),
             ("[[namespaces]]\nname = \"a\"\n[[namespaces]]\nname = \"a\"".to_owned(), "is there twice"),
             ("[[namespaces]]\nname = \"a\"\nstore = \"sqlite://./x.db\"".to_owned(), "same SQLite file"),
+            ("[[namespaces]]\nname = \"a\"\nweights = { x = 0 }".to_owned(), "the weight 0 of `x`"),
             (token("namespace = \"a\""), "there is no namespace `a`"),
             (token("namespace = \"default\"\nnamespaces = [\"*\"]"), "both"),
             (format!("[[namespaces]]\nname = \"a\"\n{}{}", token(""), token("namespace = \"a\"")), "the same sha256"),

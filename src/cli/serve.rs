@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::error::{CliError, Exit};
 use super::houses::{self, Manner, Opened};
 use super::namespaces::Place;
-use super::settings::masked;
+use super::settings::{masked, of_namespace};
 use super::{Context, connect, output, webhook_settings};
 use crate::api::{self, Access};
 use crate::coordinator::{Coordinator, CoordinatorError, CoordinatorOptions, Limits};
@@ -106,7 +106,12 @@ enum LogFormat {
 
 /// Serves until SIGTERM or SIGINT; a second one ends the process at once.
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
+    if context.settings.namespace()?.is_some_and(|namespace| !namespace.is_default()) {
+        return Err(CliError::usage("a server is for all namespaces of its settings file, and --namespace names one")
+            .help("leave it out (and AMENDS_NAMESPACE); for one alone give the server a settings file of its own"));
+    }
     let (access, places) = (context.settings.access()?, context.settings.places()?);
+    let masters = context.settings.encryption.read()?;
     let mut endpoints = webhook_settings::endpoints(&context.settings.webhooks, access.namespaces())?;
     let collector = args.traces.collector(&context.settings.traces)?;
     // Opened before anything that takes time. Nobody is answered before it is known that it is safe to.
@@ -118,9 +123,20 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     if places.len() > 1 {
         let allow_edit = args.allow_edit || context.settings.operators.allow_edit;
         let (limits, retention) = (args.limits.limits(), args.retention);
-        let manner = Manner { migrate: args.migrate, limits, allow_edit, retention, collector, endpoints };
-        let is_unsafe = is_reachable && access.is_open();
-        let served = several(context, places, access, &manner, (listener, &stop, is_unsafe)).await;
+        if !args.definitions.is_empty() {
+            return Err(CliError::usage("--definitions does not say which namespace is meant")
+                .help("register them when the server is up: amends definitions register FILE --namespace NAME"));
+        }
+        for place in &places {
+            // A wrong name is told at once, and not tried again and again.
+            of_namespace(masters.clone(), &place.entry)?;
+        }
+        let manner = Manner { migrate: args.migrate, limits, allow_edit, retention, masters, collector, endpoints };
+        // Before anything is made, changed or begun in one of the stores.
+        if is_reachable && access.is_open() && !houses::let_somebody_in(&places, &access, &stop).await {
+            return Err(open_to_all(context.settings.http_or_default()));
+        }
+        let served = several(context, places, access, &manner, listener, &stop).await;
         signals.abort();
         return served;
     }
@@ -138,11 +154,11 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         store.close().await;
         return Err(open_to_all(context.settings.http_or_default()));
     }
+    let sealed = connect::encrypted(store, masters)?;
+    patiently(&stop, StoreError::is_transient, async || sealed.check().await).await?;
+    let store = sealed.store;
     if broker.is_volatile() {
-        output::note(
-            "the broker is inside this process: only participants in the same process are reached; \
-             for services of their own set AMENDS_BROKER to amqp://...",
-        );
+        tell_of_volatile_broker();
     }
     let traces = collector.map(|collector| collector.start(&Namespace::default())).transpose()?;
     let endpoints = endpoints.remove(&Namespace::default()).unwrap_or_default();
@@ -196,21 +212,16 @@ async fn several(
     places: Vec<Place>,
     access: Access,
     manner: &Manner,
-    (listener, stop, is_unsafe): (TcpListener, &CancellationToken, bool),
+    listener: TcpListener,
+    stop: &CancellationToken,
 ) -> Result<Exit, CliError> {
     let address = listener.local_addr().map_err(|error| CliError::failed(format!("no address: {error}")))?;
     let namespaces = Namespaces::new(access.clone(), context.settings.console.links(), stop.clone());
     let tasks = houses::open_all(places, manner, &namespaces, stop).await;
-    // Each has asked its store for tokens when it was opened.
-    let is_refused = is_unsafe && access.is_open();
-    let served = match is_refused {
-        true => Ok(()),
-        false => {
-            tell_if_open(access.is_open());
-            houses::tell(&address.to_string(), &namespaces);
-            api::serve(listener, namespaces.router(), stop.clone()).await
-        }
-    };
+    // Each that is open has asked its store for tokens.
+    tell_if_open(access.is_open());
+    houses::tell(&address.to_string(), &namespaces);
+    let served = api::serve(listener, namespaces.router(), stop.clone()).await;
     // Also when it was no signal that ended it.
     stop.cancel();
     let drained = tokio::time::timeout(DRAIN, async {
@@ -218,11 +229,15 @@ async fn several(
         join_all(opened.map(Opened::close)).await;
     });
     let is_drained = drained.await.is_ok();
-    if is_refused {
-        return Err(open_to_all(context.settings.http_or_default()));
-    }
     served.map_err(|error| CliError::failed(format!("the HTTP interface has failed: {error}")))?;
     ended(is_drained)
+}
+
+pub(super) fn tell_of_volatile_broker() {
+    output::note(
+        "the broker is inside this process: only participants in the same process are reached; \
+         for services of their own set AMENDS_BROKER to amqp://...",
+    );
 }
 
 fn tell_if_open(is_open: bool) {
@@ -295,7 +310,7 @@ fn log(format: LogFormat) -> Result<(), CliError> {
 
 /// Does what needs the store, again and again for a while if it is away: after a power cut a coordinator and its database
 /// start at the same time, and a connection may be cut at any moment.
-async fn patiently<T, E: Display>(
+pub(super) async fn patiently<T, E: Display>(
     stop: &CancellationToken,
     is_transient: impl Fn(&E) -> bool,
     attempt: impl AsyncFn() -> Result<T, E>,
@@ -316,7 +331,7 @@ async fn patiently<T, E: Display>(
 }
 
 /// Whether nothing was ever put into the store: then there are no tokens in it either, and it is left as it is.
-async fn is_new(store: &dyn Store) -> bool {
+pub(super) async fn is_new(store: &dyn Store) -> bool {
     matches!(store.check_schema().await, Err(StoreError::SchemaBehind { found: 0, .. }))
 }
 

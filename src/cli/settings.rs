@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::error::CliError;
+use crate::store::sealed::MasterKeys;
 use super::webhook_settings::WebhookEntry;
 use crate::console::Links;
 
@@ -13,13 +14,26 @@ use crate::console::Links;
 pub const DEFAULT_HTTP: &str = "127.0.0.1:7070";
 
 /// The keys of the settings file.
-const KEYS: &[&str] =
-    &["store", "broker", "http", "url", "operators", "tokens", "namespaces", "oidc", "traces", "console", "webhooks"];
+const KEYS: &[&str] = &[
+    "store",
+    "broker",
+    "http",
+    "url",
+    "operators",
+    "tokens",
+    "namespaces",
+    "oidc",
+    "encryption",
+    "traces",
+    "console",
+    "webhooks",
+];
 /// The keys of a table, or of one entry of a list.
 const ENTRY_KEYS: &[(&str, &[&str])] = &[
     ("operators", &["allow_edit"]),
     ("tokens", &["name", "role", "sha256", "namespace", "namespaces"]),
-    ("namespaces", &["name", "store", "broker", "window", "windows", "weights"]),
+    ("namespaces", &["name", "store", "broker", "window", "windows", "weights", "encryption_key"]),
+    ("encryption", &["active", "keys"]),
     ("oidc", &["issuer", "audience", "jwks", "algorithms", "roles_claim", "roles"]),
     ("traces", &["endpoint", "ratio"]),
     ("console", &["trace_url"]),
@@ -48,8 +62,8 @@ pub struct SettingsArgs {
     /// The namespace (tenant): of the server, for a token that is for several; of the store, for commands that open it
     #[arg(long, global = true, value_name = "NAME", env = "AMENDS_NAMESPACE", hide_env_values = true)]
     namespace: Option<String>,
-    /// A settings file in TOML: store, broker, http, url, [[tokens]], [[namespaces]], [oidc], [operators], [traces], [console]
-    /// and [[webhooks]]
+    /// A settings file in TOML: store, broker, http, url, [[tokens]], [[namespaces]], [oidc], [operators], [encryption], [traces],
+    /// [console] and [[webhooks]]
     #[arg(long, global = true, value_name = "FILE", env = "AMENDS_CONFIG", hide_env_values = true)]
     config: Option<PathBuf>,
 }
@@ -77,6 +91,8 @@ pub struct Settings {
     pub oidc: Option<OidcSettings>,
     /// What operators may do on the server that `serve` runs. From the file; a flag of `serve` adds to it.
     pub operators: Operators,
+    /// What payloads are encrypted with. From the file only.
+    pub encryption: Encryption,
     /// Where traces go. From the file only; flags and environment win.
     pub traces: TraceSettings,
     /// What the console is told. From the file only.
@@ -148,6 +164,77 @@ pub struct Operators {
     pub allow_edit: bool,
 }
 
+/// What payloads are encrypted with, if they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Encryption {
+    /// The name of the key that wraps what is written with from now on; without it nothing more is encrypted.
+    pub active: Option<String>,
+    /// Where each master key is, by name.
+    pub keys: BTreeMap<String, KeyPlace>,
+}
+
+/// Where a master key is: one of the two.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KeyPlace {
+    /// A file that holds it.
+    pub file: Option<PathBuf>,
+    /// A variable of the environment that holds it.
+    pub env: Option<String>,
+}
+
+impl Encryption {
+    /// The keys, read from where they are; `None` when there are none.
+    ///
+    /// # Errors
+    /// Which of them cannot be read, and why.
+    pub fn read(&self) -> Result<Option<MasterKeys>, CliError> {
+        if self.keys.is_empty() && self.active.is_none() {
+            return Ok(None);
+        }
+        let mut keys = Vec::new();
+        for (name, place) in &self.keys {
+            let wrong = |problem: String| {
+                let name = super::output::escape(name);
+                CliError::usage(format!("encryption key `{name}`: {problem}"))
+                    .help("see [encryption] in deploy/amends.sample.toml and docs/secrets.md")
+            };
+            let text = match (&place.file, &place.env) {
+                (Some(file), None) => std::fs::read_to_string(file)
+                    .map_err(|error| wrong(format!("`{}` cannot be read: {error}", file.display())))?,
+                (None, Some(env)) => std::env::var(env).map_err(|_| wrong(format!("{env} is not set")))?,
+                _ => return Err(wrong("say where it is, by `file` or by `env`".to_owned())),
+            };
+            keys.push((name.clone(), MasterKeys::parse(&text).map_err(wrong)?));
+        }
+        let masters = MasterKeys::new(self.active.clone(), keys)
+            .map_err(|problem| CliError::usage(problem).help("name one of [encryption.keys], or leave `active` out"))?;
+        Ok(Some(masters))
+    }
+
+    /// The same for one namespace, with the key that its entry names.
+    ///
+    /// # Errors
+    /// When there is no such key, or one cannot be read.
+    pub fn read_for(&self, entry: &NamespaceEntry) -> Result<Option<MasterKeys>, CliError> {
+        of_namespace(self.read()?, entry)
+    }
+}
+
+/// The keys, with the one active that the namespace's entry names.
+///
+/// # Errors
+/// When there is no such key.
+pub fn of_namespace(masters: Option<MasterKeys>, entry: &NamespaceEntry) -> Result<Option<MasterKeys>, CliError> {
+    let Some(key) = &entry.encryption_key else { return Ok(masters) };
+    let active = masters.unwrap_or_default().with_active(key).map_err(|problem| {
+        CliError::usage(format!("namespace `{}`: encryption_key: {problem}", super::output::escape(&entry.name)))
+            .help("name one of [encryption.keys], or leave it out")
+    })?;
+    Ok(Some(active))
+}
+
 /// One token that the server accepts. The file holds its hash, so that reading the file does not give it away.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -182,6 +269,8 @@ pub struct NamespaceEntry {
     pub windows: BTreeMap<String, u32>,
     /// The turns of its definitions.
     pub weights: BTreeMap<String, u32>,
+    /// The key that wraps what it writes with, where that is not everybody's: one of `[encryption.keys]`.
+    pub encryption_key: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -195,6 +284,7 @@ struct File {
     tokens: Vec<TokenEntry>,
     namespaces: Vec<NamespaceEntry>,
     oidc: Option<OidcSettings>,
+    encryption: Encryption,
     traces: TraceSettings,
     console: ConsoleSettings,
     webhooks: Vec<WebhookEntry>,
@@ -228,7 +318,7 @@ impl Settings {
     /// # Errors
     /// What is wrong, with line and column, and the way out.
     pub fn from_file_text(text: &str) -> Result<Self, (String, String)> {
-        let File { store, broker, http, url, operators, tokens, namespaces, oidc, traces, console, webhooks } =
+        let File { store, broker, http, url, operators, tokens, namespaces, oidc, encryption, traces, console, webhooks } =
             parse_file(text)?;
         Ok(Self {
             store,
@@ -241,6 +331,7 @@ impl Settings {
             tokens,
             oidc,
             operators,
+            encryption,
             traces,
             console,
             webhooks,

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use maud::{Markup, html};
 
 use crate::api::Right;
-use crate::api::dead::{SHOWN, view};
+use crate::api::dead::{SHOWN, shown};
 use crate::api::operate::MAX_REASON;
 use crate::client::views::DeadLetterView;
 use crate::console::House;
@@ -55,6 +55,7 @@ pub(super) async fn show(State(house): State<House>, visit: Visit) -> Result<Pag
 
 pub(super) async fn list(State(house): State<House>, visit: Visit, Path(queue): Path<String>) -> Result<Page, Failure> {
     let (letters, has_more) = house.coordinator().dead_letters(&queue, ROWS).await?;
+    let views = shown(house.coordinator(), &letters).await?;
     let here = format!("dead/{}", encode(&queue));
     let body = html! {
         p.crumbs { a href=(visit.to("dead")) { "Dead letters" } }
@@ -65,7 +66,7 @@ pub(super) async fn list(State(house): State<House>, visit: Visit, Path(queue): 
             p.soft { "The oldest first. They stay where they are; while somebody looks, nobody else sees them, and another consumer of this queue may change their order." }
             form.letters method="get" action=(visit.to(&format!("{here}/replay"))) {
                 ol.commands {
-                    @for letter in &letters { (line(&visit, &letter.id, &view(letter))) }
+                    @for letter in &views { (line(&visit, &letter.id, letter)) }
                 }
                 @if has_more { p.soft { "The first " (ROWS) "; there are more." } }
                 div.buttons {
@@ -169,10 +170,17 @@ pub(super) async fn confirm(
 ) -> Result<Page, Failure> {
     let asked = Asked::of(queue, &word, &pairs)?;
     let found = house.coordinator().find_dead_letters(&asked.queue, &asked.which).await?;
-    Ok(asking(&visit, &asked, &found, None))
+    Ok(asking(&house, &visit, &asked, &found, None).await?)
 }
 
-fn asking(visit: &Visit, asked: &Asked, found: &[DeadLetter], wrong: Option<&str>) -> Page {
+async fn asking(
+    house: &House,
+    visit: &Visit,
+    asked: &Asked,
+    found: &[DeadLetter],
+    wrong: Option<&str>,
+) -> Result<Page, Failure> {
+    let seen = shown(house.coordinator(), found.get(..ROWS as usize).unwrap_or(found)).await?;
     let (word, here) = (asked.word(), format!("dead/{}", encode(&asked.queue)));
     let label = if asked.is_replay { "Replay" } else { "Drop" };
     let flags = match &asked.which {
@@ -189,11 +197,10 @@ fn asking(visit: &Visit, asked: &Asked, found: &[DeadLetter], wrong: Option<&str
             p.lead { "They are removed for good. The audit log keeps their ids and hashes, not what they say." }
         }
         ol.planned {
-            @for letter in found.iter().take(ROWS as usize) {
-                @let seen = view(letter);
+            @for seen in &seen {
                 li {
                     div.planned-head { code { (visible(seen.kind.as_deref().unwrap_or("message"))) } code.error-type { (visible(&seen.reason)) } @if asked.is_replay { span.soft { "to " (visible(seen.replay_to.as_deref().unwrap_or("nobody knows where"))) } } }
-                    details { summary { "What it says" } (told(visit, &letter.id, &seen)) }
+                    details { summary { "What it says" } (told(visit, &seen.id, seen)) }
                 }
             }
         }
@@ -215,7 +222,7 @@ fn asking(visit: &Visit, asked: &Asked, found: &[DeadLetter], wrong: Option<&str
         h2 { "The same from the command line" }
         (command_line(&format!("amends dead-letters {word} {} {flags} --reason '...'", shell(&asked.queue))))
     };
-    page(visit, &title, body)
+    Ok(page(visit, &title, body))
 }
 
 pub(super) async fn carry_out(
@@ -229,7 +236,8 @@ pub(super) async fn carry_out(
     if reason.is_empty() || reason.chars().count() > MAX_REASON {
         let found = house.coordinator().find_dead_letters(&asked.queue, &asked.which).await?;
         let wrong = format!("A reason of 1 to {MAX_REASON} characters is needed. Nothing was done.");
-        return Ok((StatusCode::UNPROCESSABLE_ENTITY, asking(&visit, &asked, &found, Some(&wrong))).into_response());
+        let page = asking(&house, &visit, &asked, &found, Some(&wrong)).await?;
+        return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
     }
     let Asked { queue, is_replay, which } = asked;
     let here = format!("dead/{}", encode(&queue));

@@ -10,18 +10,19 @@ use serde_json::Value;
 
 use crate::api::Right;
 use crate::api::operate::{MAX_REASON, MOST_CHANGES};
+use crate::api::redact::secrets_with;
 use crate::console::House;
 use crate::console::failure::Failure;
 use crate::console::form::Signed;
 use crate::console::layout::{Page, page};
 use crate::console::query::Pairs;
 use crate::console::saga::Dossier;
-use crate::console::secrets::HIDDEN;
 use crate::console::visit::Visit;
 use crate::console::words::{command_line, shell, short};
 use crate::coordinator::handle::{Original, original};
 use crate::coordinator::preview::preview;
 use crate::coordinator::{CoordinatorError, Operate, OperatorAction};
+use crate::definition::sensitive::HIDDEN;
 use crate::payload::{Payload, differences};
 use crate::store::OutboxEntry;
 
@@ -47,7 +48,7 @@ pub(super) fn obstacle(house: &House, visit: &Visit, dossier: &Dossier, step: Op
 
 /// What stands in the form: the body that was refused, with what is sensitive hidden.
 fn draft(dossier: &Dossier, refused: Option<&OutboxEntry>) -> String {
-    let value = refused.map_or(Value::Null, |entry| dossier.secrets.value(entry.body.value()));
+    let value = refused.map_or(Value::Null, |entry| dossier.secrets.shown(entry.body.value()));
     serde_json::to_string_pretty(&value).unwrap_or_default()
 }
 
@@ -88,7 +89,7 @@ fn read(dossier: &Dossier, refused: Option<&OutboxEntry>, text: &str) -> Result<
     }
     let edited: Value = serde_json::from_str(text).map_err(|error| format!("This is not JSON: {error}."))?;
     let before = refused.map_or(&Value::Null, |entry| entry.body.value());
-    let input = restored(edited, before, &dossier.secrets.value(before));
+    let input = restored(edited, before, &dossier.secrets.shown(before));
     if has_hidden(&input) {
         return Err(format!("\u{201c}{HIDDEN}\u{201d} stands where nothing was hidden: write the value itself."));
     }
@@ -183,8 +184,8 @@ fn comparing(
     let id = dossier.record.saga.id.to_string();
     let refused = original(&dossier.record, &dossier.definition, step);
     let before = refused.map_or(&Value::Null, |entry| entry.body.value());
-    let secrets = &dossier.secrets;
-    let found = differences(&secrets.value(before), &secrets.value(input.value()), MOST_CHANGES);
+    let secrets = secrets_with(&dossier.definition, &dossier.record, Some(input));
+    let found = differences(&secrets.shown(before), &secrets.shown(input.value()), MOST_CHANGES);
     let hidden = differences(before, input.value(), MOST_CHANGES).len().saturating_sub(found.len());
     let shown = |value: &Option<Value>| value.as_ref().map_or_else(|| "–".to_owned(), Value::to_string);
     let body = html! {
@@ -196,7 +197,7 @@ fn comparing(
                 thead { tr { th scope="col" { "Place" } th scope="col" { "Was" } th scope="col" { "Will be" } } }
                 tbody {
                     @for change in &found {
-                        tr { th scope="row" { code { @if change.pointer.is_empty() { "(all)" } @else { (change.pointer) } } } td.wide { code { (shown(&change.before)) } } td.wide { code { (shown(&change.after)) } } }
+                        tr { th scope="row" { code { @if change.pointer.is_empty() { "(all)" } @else { (secrets.text(&change.pointer)) } } } td.wide { code { (shown(&change.before)) } } td.wide { code { (shown(&change.after)) } } }
                     }
                 }
             }

@@ -78,7 +78,15 @@ impl From<StoreError> for Failure {
             let detail = "Nothing is lost. Load the page again in a moment.";
             return Self::new(StatusCode::SERVICE_UNAVAILABLE, "The store does not answer", detail);
         }
-        Self::internal(error.to_string())
+        match error {
+            StoreError::FieldEncrypted => Self::wrong("Fields cannot be searched", format!("{error}.")),
+            StoreError::KeyMissing { .. } => {
+                let (status, title) = (StatusCode::INTERNAL_SERVER_ERROR, "This cannot be decrypted");
+                tracing::error!(code = error.code(), %error, "a page of the console cannot be shown");
+                Self::new(status, title, format!("{error}."))
+            }
+            _ => Self::internal(error.to_string()),
+        }
     }
 }
 
@@ -120,6 +128,7 @@ impl From<CoordinatorError> for Failure {
             CoordinatorError::Broker(why) => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "The broker does not do it", format!("{why}. Nothing is lost."))
             }
+            CoordinatorError::FieldSensitive { .. } => Self::wrong("This field cannot be searched", format!("{error}.")),
             CoordinatorError::EditForbidden => {
                 Self::forbidden("Inputs are not edited on this server", format!("{error}."))
             }

@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use crate::client::views::{HistoryItem, HistoryView};
 use crate::console::json_tree::tree;
-use crate::console::secrets::Secrets;
 use crate::console::words::{sentence, time_of_day};
+use crate::definition::sensitive::Secrets;
 
 /// Items that are shown, at most; the download has all.
 const MOST: usize = 500;

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::console::secrets::{HIDDEN, Secrets};
+use crate::definition::sensitive::{HIDDEN, Secrets};
 
 /// Members of one object and items of one list that are shown, at most.
 const MOST: usize = 200;
@@ -46,6 +46,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
 
 /// The tree of a JSON text, open at its top.
 pub(super) fn tree(text: &str, secrets: &Secrets) -> Markup {
+    if secrets.hides_everything() {
+        return html! { div.json { (leaf(None, html! { span.hidden-value { (HIDDEN) } })) } };
+    }
     let text = text.trim();
     let copied = Some(text).filter(|text| text.len() <= COPIED && text.starts_with(['{', '[']));
     html! {
@@ -66,7 +69,10 @@ fn shareable<'t>(text: &'t str, secrets: &Secrets) -> Cow<'t, str> {
 }
 
 fn node(name: Option<&str>, text: &str, secrets: &Secrets, depth: usize) -> Markup {
-    if name.is_some_and(|name| secrets.hides_member(name)) {
+    let is_hidden = name.is_some_and(|name| secrets.hides_member(name));
+    let told = name.map(|name| secrets.text(name));
+    let name = told.as_deref();
+    if is_hidden {
         return leaf(name, html! { span.hidden-value { (HIDDEN) } });
     }
     match text.as_bytes().first() {

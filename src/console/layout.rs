@@ -66,6 +66,7 @@ pub(super) fn page(visit: &Visit, title: &str, body: Markup) -> Page {
                             button.quiet.icon type="button" data-keys hidden aria-label="Keyboard shortcuts" title="Keyboard shortcuts (?)" { "?" }
                         }
                         @if visit.namespaces.len() > 1 { (namespace_switch(visit)) }
+                        @else if visit.is_in && !visit.namespace.is_default() { span.soft { "Namespace " (visit.namespace) } }
                         (theme_switch(visit))
                         @if visit.role.is_some() { (leave(visit)) }
                     }

@@ -35,7 +35,6 @@ mod query;
 mod routes;
 mod saga;
 mod sagas;
-mod secrets;
 mod selection;
 mod sequence;
 mod session;

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use maud::{Markup, html};
 
 use crate::api::graph::look;
+use crate::api::redact::{Redact, secrets_of};
 use crate::api::saga_view::saga_view;
 use crate::api::sagas::{children, queue_hints};
 use crate::client::views::{HistoryItem, SagaView, StepError, StepView};
@@ -17,11 +18,11 @@ use crate::console::history::Form;
 use crate::console::json_tree::tree;
 use crate::console::layout::{Page as Html, page};
 use crate::console::query::{Pairs, encode};
-use crate::console::secrets::Secrets;
 use crate::console::visit::Visit;
 use crate::console::words::{ago, badge, clock, drawing, short, span, waits};
 use crate::console::{House, actions, audit, history, migrate, sequence, waterfall};
 use crate::definition::Definition;
+use crate::definition::sensitive::Secrets;
 use crate::id::{DefinitionRef, SagaId};
 use crate::message::command::idempotency_key;
 use crate::picture::Picture;
@@ -53,13 +54,7 @@ impl House {
         let Some(definition) = record.saga.expand(&definition) else {
             return Err(Failure::internal(format!("saga {id} does not fit its definition")));
         };
-        let Some(source) = self.store().definition(&record.saga.definition).await? else {
-            return Err(Failure::internal(format!("saga {id} has no definition")));
-        };
-        let outputs = record.commands.iter().filter_map(|entry| entry.verified.as_ref()?.output.as_ref());
-        let payloads = [&record.saga.input].into_iter().chain(record.saga.output.as_ref()).chain(outputs);
-        let bodies = record.commands.iter().map(|entry| &entry.body);
-        let secrets = Secrets::of(&source.source, payloads.chain(bodies));
+        let secrets = secrets_of(&definition, &record);
         Ok(Dossier { record, definition, secrets })
     }
 
@@ -74,7 +69,13 @@ impl House {
             versions.extend(definition.expanded(&dossier.record.saga.input).ok());
         }
         versions.push(dossier.definition.clone());
-        Ok((crate::api::history::tell(&versions, &dossier.record, &events, &audit), audit))
+        let items = crate::api::history::tell(&versions, &dossier.record, &events, &audit);
+        let items = items.into_iter().map(|item| item.without(&dossier.secrets)).collect();
+        let hide = |mut row: AuditRecord| {
+            dossier.secrets.redact(&mut row.reason);
+            row
+        };
+        Ok((items, audit.into_iter().map(hide).collect()))
     }
 }
 
@@ -96,7 +97,7 @@ pub(super) async fn show(
     let now = house.now();
     let saga = &dossier.record.saga;
     let mut view = saga_view(&dossier.definition, &dossier.record);
-    view.waiting_for = house.coordinator().waiting_for(&dossier.definition, saga);
+    view.waiting_for = house.coordinator().waiting_for(&dossier.definition, saga).without(&dossier.secrets);
     if !saga.paused
         && let Some(waiting) = &mut view.waiting_for
     {
@@ -107,7 +108,7 @@ pub(super) async fn show(
     children(house.store(), &dossier.definition, &dossier.record, &mut view).await;
     let (items, audit) = house.past(&dossier).await?;
     let whole = house.coordinator().definition(&saga.definition).await?;
-    let graph = Picture::of(&whole).with_states(look(&redacted_look(&view, &dossier.secrets))).svg_in_page();
+    let graph = Picture::of(&whole).with_states(look(&view)).svg_in_page();
     let newest = match saga.state.is_terminal() {
         true => None,
         false => house.open_versions(&view.saga).await?.first().copied(),
@@ -146,14 +147,6 @@ pub(super) async fn show(
         }
     };
     Ok(page(&visit, &title, body))
-}
-
-/// The view with what is sensitive taken out of the texts that a drawing shows.
-fn redacted_look(view: &SagaView, secrets: &Secrets) -> SagaView {
-    let mut view = view.clone();
-    view.waiting_for = view.waiting_for.map(|text| secrets.text(&text));
-    view.key = view.key.map(|key| secrets.text(&key));
-    view
 }
 
 fn headline(

@@ -9,7 +9,8 @@ use serde_json::Value;
 use crate::api::Right;
 use crate::api::filter::{FILTERS, STATUSES, saga_filter};
 use crate::api::query::Query;
-use crate::api::saga_view::summary;
+use crate::api::redact::must_be_whole;
+use crate::api::sagas::listed;
 use crate::client::views::SagaSummaryView;
 use crate::clock::Timestamp;
 use crate::console::failure::Failure;
@@ -59,6 +60,7 @@ fn filter(pairs: &Pairs, now: Timestamp) -> Result<SagaFilter, Failure> {
 pub(super) async fn show(State(house): State<House>, visit: Visit, pairs: Pairs) -> Result<Html, Failure> {
     let now = house.now();
     let filter = filter(&pairs, now)?;
+    house.coordinator().may_search(&filter).await?;
     let after = match pairs.get("after") {
         Some(id) => {
             Some(id.parse::<SagaId>().map_err(|_| Failure::wrong("The address cannot be read", "`after` is no id."))?)
@@ -95,8 +97,8 @@ pub(super) async fn show(State(house): State<House>, visit: Visit, pairs: Pairs)
 
 async fn row(house: &House, saga: crate::saga::Saga) -> Result<Option<Row>, Failure> {
     let Ok(definition) = house.coordinator().definition(&saga.definition).await else { return Ok(None) };
-    let (saga, definition) = if definition.has_loops() {
-        // Which steps it has depends on its input, which lists come without.
+    let (saga, definition) = if definition.has_loops() || must_be_whole(&definition, &saga) {
+        // Which steps it has, and what of it is sensitive, depends on its input, which lists come without.
         let Some(record) = house.store().saga(saga.id).await? else { return Ok(None) };
         let Some(expanded) = record.saga.expand(&definition) else { return Ok(None) };
         (record.saga, expanded)
@@ -107,8 +109,7 @@ async fn row(house: &House, saga: crate::saga::Saga) -> Result<Option<Row>, Fail
     let steps =
         definition.steps.iter().zip(&saga.steps).filter(|(_, state)| !saga.state.is_terminal() && is_current(state));
     let current = steps.map(|(step, _)| step.name.clone()).collect();
-    let waiting_for = house.coordinator().waiting_for(&definition, &saga);
-    Ok(Some(Row { view: SagaSummaryView { waiting_for, ..summary(&definition, &saga) }, current }))
+    Ok(Some(Row { view: listed(house.coordinator(), &definition, &saga), current }))
 }
 
 /// What filters and rows are completed from.

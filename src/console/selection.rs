@@ -39,7 +39,7 @@ struct Selection {
     flags: String,
 }
 
-fn selection(house: &House, pairs: &Pairs) -> Result<Selection, Failure> {
+async fn selection(house: &House, pairs: &Pairs) -> Result<Selection, Failure> {
     let address = pairs.get("filter").unwrap_or_default().to_owned();
     let is_all = pairs.get("scope") == Some("all");
     if !is_all {
@@ -62,6 +62,7 @@ fn selection(house: &House, pairs: &Pairs) -> Result<Selection, Failure> {
     let (filter, told) = matching(given, house.now()).map_err(|problem| {
         Failure::wrong("These sagas cannot be acted on together", problem.detail()).back("sagas", "Choose a filter")
     })?;
+    house.coordinator().may_search(&filter).await?;
     Ok(Selection { chosen: Chosen::Matching(filter), told, address, is_all, ids: Vec::new(), flags })
 }
 
@@ -79,7 +80,7 @@ pub(super) async fn show(State(house): State<House>, visit: Visit, Signed(pairs)
 }
 
 async fn looked_at(house: &House, visit: &Visit, pairs: &Pairs, wrong: Option<&str>) -> Result<Html, Failure> {
-    let selection = selection(house, pairs)?;
+    let selection = selection(house, pairs).await?;
     let (words, action) = asked(pairs)?;
     let found = house.coordinator().bulk_preview(&selection.chosen, &action, house.now()).await?;
     let found = preview(house.coordinator(), &action, &selection.chosen, found).await;
@@ -220,7 +221,7 @@ pub(super) async fn start(
     visit: Visit,
     Signed(pairs): Signed,
 ) -> Result<Response, Failure> {
-    let selection = selection(&house, &pairs)?;
+    let selection = selection(&house, &pairs).await?;
     let (_, action) = asked(&pairs)?;
     let reason = pairs.get("reason").unwrap_or_default().to_owned();
     let rate = pairs.get("rate").map_or(Some(RATE), |rate| rate.parse().ok());

@@ -218,7 +218,7 @@ impl Committer {
             match waiting {
                 Waiting::Broker(delivery) => self.bury(vec![(delivery, "REPLY_REFUSED_BY_STORE")]).await,
                 caller => {
-                    caller.fail(CoordinatorError::Store(StoreError::Refused(error.to_string())));
+                    caller.fail(CoordinatorError::Store(error.clone()));
                 }
             }
         }

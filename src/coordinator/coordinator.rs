@@ -29,6 +29,7 @@ use crate::coordinator::{
     CoordinatorError, Operate, OperatorAction, Registered, Start, StartOutcome, bulk, children, declare, recovery,
     requests, set_back,
 };
+use crate::definition::sensitive::Secrets;
 use crate::definition::{self, Checked, Definition, Diagnostic, Severity};
 use crate::id::{DefinitionRef, Ids, SagaId};
 use crate::message::TokenKeys;
@@ -295,7 +296,10 @@ impl Coordinator {
         }
         let key = match key {
             Some(key) => definition::check_key(&key).map(|()| Some(key)).map_err(CoordinatorError::InvalidKey)?,
-            None => definition.key_of(&input).map_err(|error| CoordinatorError::InvalidKey(error.to_string()))?,
+            None => definition.key_of(&input).map_err(|error| {
+                let secrets = Secrets::of(&definition.sensitive, [&input]);
+                CoordinatorError::InvalidKey(secrets.text(&error.to_string()))
+            })?,
         };
         if let Some(Deprecation { reason, .. }) = deprecated.filter(|_| !is_child) {
             // A key that has a saga still gives that saga, and the commit will find so: keys of archived ones are kept.
@@ -309,7 +313,7 @@ impl Coordinator {
         }
         let definition = definition.expanded(&input).map_err(|error| CoordinatorError::InvalidInput {
             definition: definition.reference.clone(),
-            errors: vec![(String::new(), error.to_string())],
+            errors: vec![(String::new(), Secrets::of(&definition.sensitive, [&input]).text(&error.to_string()))],
         })?;
         let input_hash = input.canonical_hash();
         let turn = match is_child {

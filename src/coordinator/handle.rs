@@ -262,6 +262,12 @@ pub enum CoordinatorError {
         /// Those that steps wait for.
         known: Vec<String>,
     },
+    /// No saga is found by what is marked as sensitive.
+    #[error("`{field}` is marked as sensitive, so that no saga is found by it: look for its key")]
+    FieldSensitive {
+        /// The path into the input.
+        field: String,
+    },
     /// The saga's state forbids it.
     #[error("saga {id} cannot {action}: {why}")]
     NotAllowed {
@@ -326,8 +332,8 @@ impl CoordinatorError {
             Self::Moved { .. } => "SAGA_MOVED",
             Self::Busy { .. } => "BUSY",
             Self::Stopping => "STOPPING",
-            Self::Store(error) if error.is_transient() => "STORE_UNAVAILABLE",
-            Self::Store(_) => "STORE_REFUSED",
+            Self::FieldSensitive { .. } => "FIELD_SENSITIVE",
+            Self::Store(error) => error.code(),
         }
     }
 

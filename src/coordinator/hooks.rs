@@ -55,9 +55,13 @@ pub(super) fn told(hooks: &[Hook], saga: &Saga, definition: &Definition, now: Ti
         Some(Direction::Action) => &[HookEvent::Stuck],
         None => &[HookEvent::Resolved],
     };
+    // It leaves the house: without what the definition marks as sensitive.
+    let secrets = saga.secrets(definition);
+    let key = saga.key.as_ref().map(|key| secrets.text(key));
     let data = match stuck {
         Some(stuck) => {
-            let mut data = of_step(definition, stuck.step, Some(&stuck.problem));
+            let problem = stuck.problem.clone().redacted(&secrets);
+            let mut data = of_step(definition, stuck.step, Some(&problem));
             data["direction"] = json!(stuck.direction);
             data
         }
@@ -70,7 +74,7 @@ pub(super) fn told(hooks: &[Hook], saga: &Saga, definition: &Definition, now: Ti
         let body = LifecycleEvent {
             saga: saga.id,
             definition: saga.definition.clone(),
-            key: saga.key.clone(),
+            key: key.clone(),
             revision: saga.revision,
             name: event,
             at: now,

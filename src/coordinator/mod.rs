@@ -38,6 +38,7 @@ mod registry;
 mod relatives;
 mod replies;
 mod requests;
+mod reveal;
 mod set_back;
 mod signals;
 mod telling;

@@ -369,9 +369,16 @@ impl Planner<'_> {
             Operation::Edit { step, input } => {
                 let hash = |hash: [u8; 32]| hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
                 detail["operation"] = serde_json::json!({ "operation": "edit", "step": step });
-                detail["sha256"] = hash(input.canonical_hash()).into();
+                // Guesses can be tried against a hash.
+                let is_open = definition.sensitive.is_empty();
+                if is_open {
+                    detail["sha256"] = hash(input.canonical_hash()).into();
+                }
                 if let OperatorAction::Edit { original: Some(Original { seq, sha256 }), .. } = operate.action {
-                    detail["original"] = serde_json::json!({ "seq": seq, "sha256": hash(sha256) });
+                    detail["original"] = match is_open {
+                        true => serde_json::json!({ "seq": seq, "sha256": hash(sha256) }),
+                        false => serde_json::json!({ "seq": seq }),
+                    };
                 }
             }
             _ => detail["operation"] = serde_json::json!(operation),
@@ -556,11 +563,18 @@ impl Planner<'_> {
         SettledCommand { saga: saga.id, settled, revision: saga.revision, at: self.now }
     }
 
+    /// What is told to the log and to listeners is without what the definition marks as sensitive.
     fn note(&mut self, definition: &Arc<Definition>, saga: &Saga, note: Note) {
+        let (mut key, mut note) = (saga.key.clone(), note);
+        if !definition.sensitive.is_empty() {
+            let secrets = saga.secrets(definition);
+            key.iter_mut().for_each(|key| secrets.redact(key));
+            note = note.redacted(&secrets);
+        }
         self.plan.notes.push(Noted {
             saga: saga.id,
             definition: definition.clone(),
-            key: saga.key.clone(),
+            key,
             revision: saga.revision,
             at: self.now,
             since: saga.created_at,

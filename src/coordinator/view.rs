@@ -197,6 +197,7 @@ mod tests {
             output: None,
             hash: [0; 32],
             reads_outputs: false,
+            sensitive: Default::default(),
             loops: Vec::new(),
             expansions: Default::default(),
         }

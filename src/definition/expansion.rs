@@ -126,6 +126,7 @@ impl Definition {
             output: self.output.clone(),
             hash: self.hash,
             reads_outputs: self.reads_outputs,
+            sensitive: self.sensitive.clone(),
             loops,
             expansions: Expansions::default(),
         })

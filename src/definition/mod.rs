@@ -18,6 +18,7 @@ mod node;
 mod relations;
 mod render;
 mod schema;
+pub mod sensitive;
 pub mod source;
 mod steps;
 pub mod template;

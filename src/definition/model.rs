@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::definition::expansion::Expansions;
+use crate::definition::sensitive::Sensitive;
 use crate::definition::{Condition, Graph, Template};
 use crate::id::{DefinitionRef, StepIndex};
 
@@ -32,6 +33,8 @@ pub struct Definition {
     pub hash: [u8; 32],
     /// Whether any expression reads a step's output, so that outputs must be loaded with the saga.
     pub reads_outputs: bool,
+    /// What its schemas mark as sensitive.
+    pub sensitive: Sensitive,
     /// In an expanded definition: the `forEach` steps, each with the steps that its elements became.
     pub loops: Vec<Loop>,
     /// What it expands to for a given input; see [`Definition::expanded`].

@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::definition::diagnostic::is_deceptive;
 use crate::definition::fields::{Findings, Reader, child};
 use crate::definition::node::{Node, Parsed};
+use crate::definition::sensitive::{Secrets, Sensitive};
 use crate::definition::steps::{Defaults, Draft, DraftCompensation};
 use crate::definition::{
     Compensation, CompensationAction, Definition, Diagnostic, ExpressionError, Graph, RetryPolicy, Scope, Severity,
@@ -100,6 +101,10 @@ fn build(findings: &mut Findings<'_>, root: &Node, with_checks: bool) -> Option<
         step(draft, is_compensable, &defaults)
     });
     let steps = steps.collect::<Option<_>>()?;
+    let content = root.to_json();
+    let sensitive = Sensitive::of(&content);
+    // What repeats a sensitive output is hidden too, for which it must be known.
+    let reads_outputs = reads_outputs || sensitive.is_of_outputs();
     Some(Definition {
         reference: DefinitionRef { name: name?.to_owned(), version: version? },
         owner,
@@ -110,8 +115,9 @@ fn build(findings: &mut Findings<'_>, root: &Node, with_checks: bool) -> Option<
         steps,
         graph,
         output,
-        hash: Payload::from(root.to_json()).canonical_hash(),
+        hash: Payload::from(content).canonical_hash(),
         reads_outputs,
+        sensitive,
         loops: Vec::new(),
         expansions: expansion::Expansions::default(),
     })
@@ -175,7 +181,12 @@ impl Definition {
             Some(schema) => schema
                 .iter_errors(value)
                 .take(50)
-                .map(|error| (error.instance_path().as_str().to_owned(), error.to_string()))
+                .map(|error| {
+                    // An error may quote the value, or one that holds it.
+                    let is_open = self.sensitive.is_empty();
+                    let message = if is_open { error.to_string() } else { error.masked().to_string() };
+                    (error.instance_path().as_str().to_owned(), message)
+                })
                 .collect(),
             None => Vec::new(),
         };
@@ -185,7 +196,17 @@ impl Definition {
         {
             errors.push((String::new(), error.to_string()));
         }
+        if !self.sensitive.is_empty() && !errors.is_empty() {
+            let secrets = Secrets::of(&self.sensitive, [input]);
+            errors.iter_mut().for_each(|(_, message)| secrets.redact(message));
+        }
         errors
+    }
+
+    /// Whether its `key` reads what is marked as sensitive, as far as the words of the expression tell.
+    pub fn has_sensitive_key(&self) -> bool {
+        let reads = |key: &Template| key.expressions().iter().any(|of| self.sensitive.is_read_by(&of.text));
+        !self.sensitive.is_empty() && (self.key.as_ref()).is_some_and(reads)
     }
 
     /// The saga's key, computed from its input; `None` when the definition has no `key`.

@@ -82,6 +82,13 @@ impl TokenKeys {
     }
 }
 
+/// The saga that a token names, whoever wrote it: to show things by, and nothing more.
+pub fn claimed_saga(token: &str) -> Option<SagaId> {
+    let bytes =
+        URL_SAFE_NO_PAD.decode(token).ok().filter(|bytes| bytes.len() == CLAIMS + TAG && bytes[0] == VERSION)?;
+    Uuid::from_slice(bytes.get(3..19)?).ok().map(SagaId)
+}
+
 fn mac(key: &TokenKey, claims: &[u8]) -> Hmac<Sha256> {
     // HMAC pads a short key with zeros to the hash's block; doing so here leaves nothing that can fail.
     let mut block = [0; 64];

@@ -151,7 +151,9 @@ impl Machine<'_> {
             _ => "sub-saga-compensated",
         };
         let (name, state) = (&self.saga.definition.name, self.saga.state.as_str());
-        let why = self.saga.cause.as_ref().map(|cause| format!(": {}", cause.title)).unwrap_or_default();
+        // The parent's definition does not know what is sensitive here.
+        let secrets = self.saga.secrets(self.definition);
+        let why = self.saga.cause.as_ref().map(|cause| format!(": {}", secrets.text(&cause.title))).unwrap_or_default();
         let mut problem = Problem::new(kind, format!("sub-saga {name} is {state}{why}"));
         problem.detail = Some(format!("saga {}", self.saga.id));
         ReplyOutcome::Failure { problem }

@@ -14,6 +14,7 @@ mod operate;
 mod order;
 mod replay;
 mod reply;
+mod secrets;
 pub mod set_back;
 mod signal;
 pub mod state;

@@ -1,7 +1,7 @@
 //! What can go wrong in a store.
 
 /// The store could not do as asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// The address cannot be understood.
     #[error("store address `{address}`: {problem}")]
@@ -41,12 +41,31 @@ pub enum StoreError {
     /// What is stored cannot be read.
     #[error("stored data cannot be read: {0}")]
     Corrupt(String),
+    /// A key that payloads were encrypted with is not among those of the settings.
+    #[error("the encryption key `{key}` is missing: add it to `[encryption.keys]` of the settings")]
+    KeyMissing {
+        /// Its name.
+        key: String,
+    },
+    /// Payloads are encrypted, so that nothing can be looked for in them.
+    #[error("payloads are encrypted, so that no saga can be found by a field of its input: look for its key")]
+    FieldEncrypted,
     /// Anything else that the database says. Nothing was written.
     #[error("the database refused: {0}")]
     Refused(String),
 }
 
 impl StoreError {
+    /// A stable code, the same over HTTP and AMQP.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::KeyMissing { .. } => "ENCRYPTION_KEY_MISSING",
+            Self::FieldEncrypted => "FIELD_ENCRYPTED",
+            _ if self.is_transient() => "STORE_UNAVAILABLE",
+            _ => "STORE_REFUSED",
+        }
+    }
+
     /// Whether trying again can help, without a person.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::Unknown(_) | Self::Conflict(_))

@@ -8,6 +8,7 @@ pub mod archive;
 mod audit;
 pub mod bulk;
 mod counter;
+pub mod data_keys;
 mod definition;
 mod error;
 mod health;
@@ -21,6 +22,7 @@ pub mod pauses;
 pub mod postgres;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod row;
+pub mod sealed;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
@@ -160,6 +162,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// Where bulk jobs are kept; `None` in memory.
     fn bulk(&self) -> Option<&dyn bulk::BulkStore> {
+        None
+    }
+
+    /// Where the keys are kept that encrypt payloads; `None` in memory, which is not encrypted.
+    fn data_keys(&self) -> Option<&dyn data_keys::DataKeyStore> {
         None
     }
 

@@ -81,6 +81,32 @@ async fn every_route_asks_every_role_for_its_right() {
     assert_eq!(house.ask(request(&Method::DELETE, "/v1/sagas", None)).await.status, 401);
 }
 
+#[tokio::test]
+async fn what_is_sensitive_is_shown_to_who_may_see_it_and_by_nothing_else() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = store(&folder).await;
+    let tokens = tokens(&store).await;
+    let house = house(&store).await;
+    let mut revealing = Vec::new();
+    for route in route_table().into_iter().filter(|route| route.method == Method::GET) {
+        let path = route.path.replace("{id}", "0").replace("{name}", "a").replace("{version}", "0");
+        let path = format!("{}?reveal=true", path.replace("{queue}", "a.dead"));
+        let mut refused = 0;
+        for (role, token) in &tokens.roles {
+            let status = house.ask(request(&route.method, &path, Some(token))).await.status.as_u16();
+            refused += usize::from(status == 403 && role.may(route.right));
+            assert!(status != 403 || !role.may(Right::Reveal), "{path} as {role:?}");
+        }
+        if refused > 0 {
+            let may_read = Role::ALL.into_iter().filter(|role| role.may(route.right) && !role.may(Right::Reveal));
+            assert_eq!(refused, may_read.count(), "{path}");
+            revealing.push(route.path);
+        }
+    }
+    revealing.sort_unstable();
+    assert_eq!(revealing, ["/v1/dead-letters/{queue}", "/v1/outbox", "/v1/sagas/{id}", "/v1/sagas/{id}/history"]);
+}
+
 /// Whether a page of the console is refused, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Seen {

@@ -13,14 +13,14 @@ use crate::make::{
     audited, bare, command, completed, later, new, next, pending, saga, settled, starts, stuck, these, told, updates,
     verified,
 };
-use crate::rig::Kind::{self, Memory, Postgres, Sqlite};
+use crate::rig::Kind::{self, Memory, Postgres, Sealed, Sqlite};
 use crate::rig::{Rig, eventually, on, side_by_side};
 
 const ALL: Page<u64> = Page { after: None, limit: 100 };
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn an_update_writes_all_that_changes(#[values(Memory, Sqlite, Postgres)] kind: Kind) {
+async fn an_update_writes_all_that_changes(#[values(Memory, Sqlite, Postgres, Sealed)] kind: Kind) {
     on(kind, async |rig| {
         let (now, first) = (rig.now().await, saga(Some("k")));
         rig.write(starts(vec![new(first.clone())])).await.expect("a commit");
@@ -84,7 +84,7 @@ async fn assert_nothing_written(rig: &Rig, old: &Saga, fresh: &Saga) {
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_good_batch_is_written_whole(#[values(Memory, Sqlite, Postgres)] kind: Kind) {
+async fn a_good_batch_is_written_whole(#[values(Memory, Sqlite, Postgres, Sealed)] kind: Kind) {
     on(kind, async |rig| {
         let Batch { old, fresh, changes } = batch(&rig).await;
         rig.write(changes).await.expect("a commit");
@@ -128,7 +128,7 @@ type Spoil = fn(&mut Changes, &Saga);
 )]
 #[tokio::test(flavor = "multi_thread")]
 async fn one_wrong_change_and_nothing_is_written(
-    #[values(Memory, Sqlite, Postgres)] kind: Kind,
+    #[values(Memory, Sqlite, Postgres, Sealed)] kind: Kind,
     #[case] spoil: Spoil,
     #[case] is_conflict: bool,
 ) {
@@ -151,7 +151,7 @@ async fn one_wrong_change_and_nothing_is_written(
 #[case(SagaState::Compensated)]
 #[case(SagaState::Abandoned)]
 #[tokio::test(flavor = "multi_thread")]
-async fn terminal_states_are_final(#[values(Memory, Sqlite, Postgres)] kind: Kind, #[case] state: SagaState) {
+async fn terminal_states_are_final(#[values(Memory, Sqlite, Postgres, Sealed)] kind: Kind, #[case] state: SagaState) {
     on(kind, async |rig| {
         let first = saga(None);
         rig.write(starts(vec![bare(first.clone())])).await.expect("a commit");
@@ -173,7 +173,7 @@ async fn terminal_states_are_final(#[values(Memory, Sqlite, Postgres)] kind: Kin
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn fifty_concurrent_increments_lose_none(#[values(Memory, Sqlite, Postgres)] kind: Kind) {
+async fn fifty_concurrent_increments_lose_none(#[values(Memory, Sqlite, Postgres, Sealed)] kind: Kind) {
     on(kind, async |rig| {
         let first = saga(None);
         let id = first.id;
@@ -195,7 +195,7 @@ async fn fifty_concurrent_increments_lose_none(#[values(Memory, Sqlite, Postgres
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn of_updates_made_without_the_lock_one_wins(#[values(Memory, Sqlite, Postgres)] kind: Kind) {
+async fn of_updates_made_without_the_lock_one_wins(#[values(Memory, Sqlite, Postgres, Sealed)] kind: Kind) {
     on(kind, async |rig| {
         let first = saga(None);
         rig.write(starts(vec![bare(first.clone())])).await.expect("a commit");
@@ -218,7 +218,9 @@ async fn of_updates_made_without_the_lock_one_wins(#[values(Memory, Sqlite, Post
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn batches_that_share_sagas_in_other_orders_do_not_lock_up(#[values(Memory, Sqlite, Postgres)] kind: Kind) {
+async fn batches_that_share_sagas_in_other_orders_do_not_lock_up(
+    #[values(Memory, Sqlite, Postgres, Sealed)] kind: Kind,
+) {
     on(kind, async |rig| {
         let all: Vec<Saga> = (0..20).map(|_| saga(None)).collect();
         let ids: Vec<_> = all.iter().map(|saga| saga.id).collect();
@@ -251,7 +253,7 @@ async fn batches_that_share_sagas_in_other_orders_do_not_lock_up(#[values(Memory
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_settled_command_reads_back_and_can_be_corrected(#[values(Memory, Sqlite, Postgres)] kind: Kind) {
+async fn a_settled_command_reads_back_and_can_be_corrected(#[values(Memory, Sqlite, Postgres, Sealed)] kind: Kind) {
     on(kind, async |rig| {
         let first = saga(None);
         rig.write(starts(vec![new(first.clone())])).await.expect("a commit");
@@ -276,7 +278,7 @@ async fn a_settled_command_reads_back_and_can_be_corrected(#[values(Memory, Sqli
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_decided_and_settled_twice_in_a_batch_is_as_it_was_last(
-    #[values(Memory, Sqlite, Postgres)] kind: Kind,
+    #[values(Memory, Sqlite, Postgres, Sealed)] kind: Kind,
 ) {
     on(kind, async |rig| {
         let first = saga(None);
@@ -302,7 +304,7 @@ async fn a_command_decided_and_settled_twice_in_a_batch_is_as_it_was_last(
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
 async fn outputs_come_with_the_sagas_that_read_them_the_latest_of_each_step(
-    #[values(Memory, Sqlite, Postgres)] kind: Kind,
+    #[values(Memory, Sqlite, Postgres, Sealed)] kind: Kind,
 ) {
     on(kind, async |rig| {
         let reader = Saga { reads_outputs: true, ..saga(None) };
@@ -347,7 +349,7 @@ async fn outputs_come_with_the_sagas_that_read_them_the_latest_of_each_step(
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn wanted_sagas_come_once_each_by_id_without_the_unknown(#[values(Memory, Sqlite, Postgres)] kind: Kind) {
+async fn wanted_sagas_come_once_each_by_id_without_the_unknown(#[values(Memory, Sqlite, Postgres, Sealed)] kind: Kind) {
     on(kind, async |rig| {
         let all = [saga(None), saga(None), saga(None)];
         let ids = [all[0].id, all[1].id, all[2].id];
@@ -365,7 +367,7 @@ async fn wanted_sagas_come_once_each_by_id_without_the_unknown(#[values(Memory, 
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn history_is_told_in_order(#[values(Memory, Sqlite, Postgres)] kind: Kind) {
+async fn history_is_told_in_order(#[values(Memory, Sqlite, Postgres, Sealed)] kind: Kind) {
     on(kind, async |rig| {
         let (first, other) = (saga(None), saga(None));
         rig.write(starts(vec![bare(first.clone()), bare(other.clone())])).await.expect("a commit");
@@ -381,7 +383,7 @@ async fn history_is_told_in_order(#[values(Memory, Sqlite, Postgres)] kind: Kind
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn audit_rows_come_newest_first_in_pages(#[values(Memory, Sqlite, Postgres)] kind: Kind) {
+async fn audit_rows_come_newest_first_in_pages(#[values(Memory, Sqlite, Postgres, Sealed)] kind: Kind) {
     on(kind, async |rig| {
         let (first, other) = (saga(None), saga(None));
         rig.write(starts(vec![bare(first.clone()), bare(other.clone())])).await.expect("a commit");
@@ -408,7 +410,7 @@ async fn audit_rows_come_newest_first_in_pages(#[values(Memory, Sqlite, Postgres
 /// Gives up after none, one, two … steps of the work, so that it is dropped at each of its waits.
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_commit_that_nobody_waits_for_is_whole_or_nothing(#[values(Memory, Sqlite, Postgres)] kind: Kind) {
+async fn a_commit_that_nobody_waits_for_is_whole_or_nothing(#[values(Memory, Sqlite, Postgres, Sealed)] kind: Kind) {
     on(kind, async |rig| {
         for round in 0..40_u64 {
             let saga = saga(None);

@@ -9,7 +9,7 @@ use amends::store::{SagaUpdate, Wants};
 use rstest::rstest;
 
 use crate::make::{bare, before, completed, due_at, later, new, next, pending, saga, starts, stuck, updates};
-use crate::rig::Kind::{self, Memory, Postgres, Sqlite};
+use crate::rig::Kind::{self, Memory, Postgres, Sealed, Sqlite};
 use crate::rig::{on, side_by_side};
 
 fn due(limit: u32) -> Wants {
@@ -18,7 +18,7 @@ fn due(limit: u32) -> Wants {
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn the_earliest_due_come_first_and_the_rest_stays(#[values(Memory, Sqlite, Postgres)] kind: Kind) {
+async fn the_earliest_due_come_first_and_the_rest_stays(#[values(Memory, Sqlite, Postgres, Sealed)] kind: Kind) {
     on(kind, async |rig| {
         let now = rig.now().await;
         let due_since = |seconds| due_at(before(now, Duration::from_secs(seconds)));
@@ -40,7 +40,7 @@ async fn the_earliest_due_come_first_and_the_rest_stays(#[values(Memory, Sqlite,
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn due_sagas_come_besides_the_wanted_ones(#[values(Memory, Sqlite, Postgres)] kind: Kind) {
+async fn due_sagas_come_besides_the_wanted_ones(#[values(Memory, Sqlite, Postgres, Sealed)] kind: Kind) {
     on(kind, async |rig| {
         let now = rig.now().await;
         let due_since = |seconds| due_at(before(now, Duration::from_secs(seconds)));
@@ -59,7 +59,7 @@ async fn due_sagas_come_besides_the_wanted_ones(#[values(Memory, Sqlite, Postgre
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn paused_and_terminal_sagas_are_never_due(#[values(Memory, Sqlite, Postgres)] kind: Kind) {
+async fn paused_and_terminal_sagas_are_never_due(#[values(Memory, Sqlite, Postgres, Sealed)] kind: Kind) {
     on(kind, async |rig| {
         let past = before(rig.now().await, Duration::from_secs(5));
         let (paused, ended, stuck_one) = (due_at(past), due_at(past), due_at(past));
@@ -87,7 +87,7 @@ async fn paused_and_terminal_sagas_are_never_due(#[values(Memory, Sqlite, Postgr
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn the_next_due_time_is_the_earliest_of_any_saga(#[values(Memory, Sqlite, Postgres)] kind: Kind) {
+async fn the_next_due_time_is_the_earliest_of_any_saga(#[values(Memory, Sqlite, Postgres, Sealed)] kind: Kind) {
     on(kind, async |rig| {
         assert_eq!(rig.store.next_due().await.expect("a read"), None);
         let now = rig.now().await;
@@ -100,7 +100,7 @@ async fn the_next_due_time_is_the_earliest_of_any_saga(#[values(Memory, Sqlite, 
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn concurrent_claims_give_no_saga_to_two(#[values(Memory, Sqlite, Postgres)] kind: Kind) {
+async fn concurrent_claims_give_no_saga_to_two(#[values(Memory, Sqlite, Postgres, Sealed)] kind: Kind) {
     const SAGAS: usize = 60;
     on(kind, async |rig| {
         let now = rig.now().await;

@@ -8,7 +8,7 @@ use rstest::rstest;
 use crate::make::{
     DEFINITION, bare, command, completed, due_at, later, new, next, pending, saga, settled, starts, stuck, updates,
 };
-use crate::rig::Kind::{self, Memory, Postgres, Sqlite};
+use crate::rig::Kind::{self, Memory, Postgres, Sealed, Sqlite};
 use crate::rig::{Rig, on};
 
 fn first(limit: u32) -> Page<amends::id::SagaId> {
@@ -21,7 +21,9 @@ fn ids(found: &[SagaSummary]) -> Vec<amends::id::SagaId> {
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn sagas_come_newest_first_and_pages_stay_when_more_start(#[values(Memory, Sqlite, Postgres)] kind: Kind) {
+async fn sagas_come_newest_first_and_pages_stay_when_more_start(
+    #[values(Memory, Sqlite, Postgres, Sealed)] kind: Kind,
+) {
     on(kind, async |rig| {
         let all: Vec<Saga> = (0..25).map(|_| saga(None)).collect();
         let mut expected: Vec<_> = all.iter().map(|saga| saga.id).collect();
@@ -45,7 +47,9 @@ async fn sagas_come_newest_first_and_pages_stay_when_more_start(#[values(Memory,
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_saga_in_a_list_is_complete_but_for_input_and_outputs(#[values(Memory, Sqlite, Postgres)] kind: Kind) {
+async fn a_saga_in_a_list_is_complete_but_for_input_and_outputs(
+    #[values(Memory, Sqlite, Postgres, Sealed)] kind: Kind,
+) {
     on(kind, async |rig| {
         let now = rig.now().await;
         let one = Saga { reads_outputs: true, deadline: Some(later(now)), state: stuck(now), ..saga(Some("k")) };
@@ -64,7 +68,7 @@ async fn a_saga_in_a_list_is_complete_but_for_input_and_outputs(#[values(Memory,
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn sagas_are_filtered_by_each_field_and_by_all(#[values(Memory, Sqlite, Postgres)] kind: Kind) {
+async fn sagas_are_filtered_by_each_field_and_by_all(#[values(Memory, Sqlite, Postgres, Sealed)] kind: Kind) {
     on(kind, async |rig| {
         let now = rig.now().await;
         let (running, mut other, ended) = (saga(Some("a")), saga(Some("a")), saga(Some("c")));
@@ -140,7 +144,7 @@ fn id(saga: &Saga, seq: u32) -> CommandId {
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn outbox_entries_come_oldest_first_filtered(#[values(Memory, Sqlite, Postgres)] kind: Kind) {
+async fn outbox_entries_come_oldest_first_filtered(#[values(Memory, Sqlite, Postgres, Sealed)] kind: Kind) {
     on(kind, async |rig| {
         let (one, two, over) = entries(&rig).await;
         let (pending, verified) = (Some(true), Some(false));
@@ -171,7 +175,7 @@ async fn outbox_entries_come_oldest_first_filtered(#[values(Memory, Sqlite, Post
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn pending_entries_tell_attempt_and_due_time(#[values(Memory, Sqlite, Postgres)] kind: Kind) {
+async fn pending_entries_tell_attempt_and_due_time(#[values(Memory, Sqlite, Postgres, Sealed)] kind: Kind) {
     on(kind, async |rig| {
         let (one, two, _) = entries(&rig).await;
         let pending = rig.store.pending(None, 50).await.expect("pending");
@@ -195,7 +199,7 @@ async fn pending_entries_tell_attempt_and_due_time(#[values(Memory, Sqlite, Post
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn commands_are_found_by_id_with_their_bodies(#[values(Memory, Sqlite, Postgres)] kind: Kind) {
+async fn commands_are_found_by_id_with_their_bodies(#[values(Memory, Sqlite, Postgres, Sealed)] kind: Kind) {
     on(kind, async |rig| {
         let (one, two, _) = entries(&rig).await;
         let wanted =
@@ -213,7 +217,7 @@ async fn commands_are_found_by_id_with_their_bodies(#[values(Memory, Sqlite, Pos
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn sagas_are_counted_by_definition_and_state(#[values(Memory, Sqlite, Postgres)] kind: Kind) {
+async fn sagas_are_counted_by_definition_and_state(#[values(Memory, Sqlite, Postgres, Sealed)] kind: Kind) {
     on(kind, async |rig| {
         assert!(rig.store.counts().await.expect("counts").is_empty());
         let mut all: Vec<Saga> = (0..4).map(|_| saga(None)).collect();

@@ -15,6 +15,7 @@ mod postgres;
 mod reading;
 mod rig;
 mod schema;
+mod sealed;
 mod sqlite;
 mod starts;
 mod tokens;

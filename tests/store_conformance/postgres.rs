@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use amends::clock::Timestamp;
 use amends::id::SagaId;
+use amends::saga::Outcome;
 use amends::store::{Changes, Locking, NewSaga, Page, Started, StoreError, Wants, open};
 use rstest::rstest;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
@@ -14,7 +15,7 @@ use tokio::sync::Notify;
 
 use crate::make::{audited, bare, before, command, due_at, new, next, saga, settled, starts, these, told, updates};
 use crate::rig::Kind::Postgres;
-use crate::rig::{Rig, admin_url, at_fresh_address, eventually, on};
+use crate::rig::{Rig, admin_url, at_fresh_address, eventually, on, sealed};
 
 async fn connect(rig: &Rig) -> PgConnection {
     PgConnection::connect(&rig.url).await.expect("a connection")
@@ -56,7 +57,7 @@ async fn every_statement_is_understood() {
 #[case(
     "update_sagas.sql",
     "array[]::uuid[], null, null, null, null, null, null, null, null, null, null, null, null, null, null, null",
-    "saga_live"
+    "saga_pkey"
 )]
 #[tokio::test(flavor = "multi_thread")]
 async fn live_sagas_are_found_by_index_among_many_that_are_over(
@@ -91,6 +92,56 @@ async fn live_sagas_are_found_by_index_among_many_that_are_over(
         let plan = plan.join("\n");
         assert!(plan.contains(index), "{plan}");
         assert!(!plan.contains("Seq Scan on saga"), "{plan}");
+    })
+    .await;
+}
+
+#[rstest]
+#[case(Locking::Checks)]
+#[case(Locking::Waits)]
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_commit_reads_does_not_grow_with_the_sagas_under_way(#[case] locking: Locking) {
+    const UNDER_WAY: usize = 2_000;
+    const COMMITS: u32 = 40;
+    on(Postgres, async |rig| {
+        let one = saga(None);
+        let write = async |changes: Changes| {
+            let wants = Wants { locking, ..Wants::default() };
+            rig.store.commit(wants, Box::new(move |_| changes)).await.expect("a commit");
+        };
+        let advance = async || {
+            let wants = Wants { locking, ..these([one.id]) };
+            let step = |loaded: &amends::store::Loaded| {
+                let update = next(&loaded.sagas[0]);
+                let (done, decided) = (update.from_revision, update.saga.revision);
+                let settled = vec![settled(&update.saga, done, Outcome::Success, Some("1"))];
+                let commands = vec![command(&update.saga, decided)];
+                Changes { commands, settled, ..updates(vec![update]) }
+            };
+            rig.decide(wants, step).await.expect("a commit");
+        };
+        // The server plans now, of tables that are all but empty, and keeps to it.
+        write(starts(vec![new(one.clone())])).await;
+        for _ in 0..10 {
+            advance().await;
+        }
+        write(starts((0..UNDER_WAY).map(|_| new(saga(None))).collect())).await;
+        for _ in 0..COMMITS {
+            advance().await;
+        }
+        // Its sessions tell what they have read when they end.
+        rig.store.close().await;
+        let mut watcher = connect(&rig).await;
+        eventually("all sessions have ended", async || (sessions(&mut watcher, "true").await == 0).then_some(())).await;
+        let read: i64 = sqlx::query_scalar(
+            "select (select sum(seq_tup_read) from pg_stat_user_tables where relname in ('saga', 'outbox'))::bigint
+                 + (select sum(idx_tup_read) from pg_stat_user_indexes where relname in ('saga', 'outbox'))::bigint",
+        )
+        .fetch_one(&mut watcher)
+        .await
+        .expect("a sum");
+        let bound = UNDER_WAY as i64 + i64::from(COMMITS) * 60;
+        assert!(read >= i64::from(COMMITS) && read < bound, "{read} rows were read, of at most {bound}");
     })
     .await;
 }
@@ -301,7 +352,7 @@ async fn cut_line(cut: Cut, armed: Arc<std::sync::atomic::AtomicBool>, fired: Ar
                             let sent = &up[..read];
                             let word: &[u8] = match cut {
                                 Cut::AtInsert => b"insert into outbox",
-                                Cut::BeforeCommit | Cut::AfterCommit => b"COMMIT",
+                                Cut::BeforeCommit | Cut::AfterCommit => b"commit",
                                 Cut::BeforeWrite | Cut::AfterWrite => KEY.as_bytes(),
                             };
                             if armed.load(SeqCst) && sent.windows(word.len()).any(|part| part == word) {
@@ -477,6 +528,8 @@ async fn run_as(url: String) {
     store.counts().await.expect("counts");
     store.next_due().await.expect("a read");
     store.token_keys([1; 32]).await.expect("keys");
+    let encrypted = sealed(store.clone(), &["a"]);
+    encrypted.commit(Wants::default(), Box::new(|_| Changes::default())).await.expect("data keys are made");
     store.pending_migrations().await.expect("a read");
     let definition = amends::store::DefinitionRecord {
         reference: one.definition.clone(),

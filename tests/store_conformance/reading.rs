@@ -7,12 +7,12 @@ use amends::store::{Changes, OutboxFilter, Page, SagaFilter, StoreError};
 use rstest::rstest;
 
 use crate::make::{DEFINITION, audited, bare, new, saga, settled, starts};
-use crate::rig::Kind::{self, Memory, Postgres, Sqlite};
+use crate::rig::Kind::{self, Memory, Postgres, Sealed, Sqlite};
 use crate::rig::on;
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_unknown_is_absent_and_no_error(#[values(Memory, Sqlite, Postgres)] kind: Kind) {
+async fn what_is_unknown_is_absent_and_no_error(#[values(Memory, Sqlite, Postgres, Sealed)] kind: Kind) {
     on(kind, async |rig| {
         let (store, id) = (&rig.store, SagaId::fresh());
         assert!(store.saga(id).await.expect("a read").is_none());
@@ -42,7 +42,7 @@ const HOSTILE: [&str; 7] = [
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn hostile_text_is_just_text(#[values(Memory, Sqlite, Postgres)] kind: Kind) {
+async fn hostile_text_is_just_text(#[values(Memory, Sqlite, Postgres, Sealed)] kind: Kind) {
     on(kind, async |rig| {
         for text in HOSTILE {
             let mut one = saga(Some(text));
@@ -74,7 +74,7 @@ async fn hostile_text_is_just_text(#[values(Memory, Sqlite, Postgres)] kind: Kin
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn payloads_come_back_to_the_letter(#[values(Memory, Sqlite, Postgres)] kind: Kind) {
+async fn payloads_come_back_to_the_letter(#[values(Memory, Sqlite, Postgres, Sealed)] kind: Kind) {
     on(kind, async |rig| {
         let long = format!(r#"{{"long":"{}"}}"#, "ü".repeat(500_000));
         let payloads = [

@@ -8,6 +8,7 @@ use std::time::Duration;
 use amends::clock::{Clock, Timestamp};
 use amends::id::SagaId;
 use amends::store::memory::MemoryStore;
+use amends::store::sealed::{EncryptedStore, MasterKeys};
 use amends::store::{Changes, Committed, Loaded, Locking, SagaRecord, Store, StoreError, Wants, open};
 use futures_util::FutureExt;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
@@ -20,6 +21,8 @@ pub enum Kind {
     Memory,
     Sqlite,
     Postgres,
+    /// SQLite with payloads encrypted.
+    Sealed,
 }
 
 /// A store of a test's own, its schema up to date.
@@ -35,6 +38,7 @@ pub async fn on(kind: Kind, test: impl AsyncFnOnce(Rig)) {
         let store: Arc<dyn Store> = match kind {
             Kind::Memory => Arc::new(MemoryStore::new(Clock::System)),
             Kind::Sqlite | Kind::Postgres => open(&url).await.expect("the store opens"),
+            Kind::Sealed => sealed(open(&url).await.expect("the store opens"), &["a"]),
         };
         store.migrate().await.expect("the schema is made");
         let rig = Rig { url, store: store.clone() };
@@ -47,11 +51,23 @@ pub async fn on(kind: Kind, test: impl AsyncFnOnce(Rig)) {
     .await;
 }
 
+/// The store with its payloads encrypted: the first of the keys is active, and each is what its name says.
+pub fn sealed(store: Arc<dyn Store>, keys: &[&str]) -> Arc<dyn Store> {
+    let masters = masters(keys.first().copied(), keys);
+    Arc::new(EncryptedStore::new(store, masters).expect("it keeps data keys"))
+}
+
+/// Keys, each of which is what its name says.
+pub fn masters(active: Option<&str>, keys: &[&str]) -> MasterKeys {
+    let keys = keys.iter().map(|name| ((*name).to_owned(), [name.as_bytes()[0]; 32]));
+    MasterKeys::new(active.map(str::to_owned), keys).expect("keys")
+}
+
 /// Gives `test` an address where nothing is yet.
 pub async fn at_fresh_address(kind: Kind, test: impl AsyncFnOnce(String)) {
     match kind {
         Kind::Memory => test("memory:".to_owned()).await,
-        Kind::Sqlite => {
+        Kind::Sqlite | Kind::Sealed => {
             let folder = tempfile::tempdir().expect("a temporary folder");
             test(format!("sqlite://{}/amends.db", folder.path().display())).await;
         }

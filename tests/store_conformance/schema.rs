@@ -78,7 +78,7 @@ async fn health_tells_server_time_and_durability(#[values(Memory, Sqlite, Postgr
         let health = rig.store.health().await.expect("health");
         let name = match kind {
             Memory => "memory",
-            Sqlite => "SQLite 3.",
+            Sqlite | Kind::Sealed => "SQLite 3.",
             Postgres => "PostgreSQL 1",
         };
         assert!(health.server.starts_with(name), "{}", health.server);

@@ -117,6 +117,7 @@ pub fn definition(shapes: &[Shape], timeout: Option<Duration>) -> Definition {
         output: None,
         hash: [0; 32],
         reads_outputs: false,
+        sensitive: Default::default(),
         loops: Vec::new(),
         expansions: Default::default(),
     }

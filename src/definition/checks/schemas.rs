@@ -4,17 +4,18 @@ use crate::definition::checks::Whole;
 use crate::definition::fields::{Findings, child, nearest};
 use crate::definition::input_schema::{DATA, NAMED};
 use crate::definition::node::{Data, Node};
+use crate::definition::sensitive::Sensitive;
 
 /// What JSON Schema knows, as far as anybody writes it.
 #[rustfmt::skip]
-const KEYWORDS: [&str; 55] = [
+const KEYWORDS: [&str; 56] = [
     "type", "enum", "const", "properties", "required", "additionalProperties", "patternProperties", "propertyNames",
     "minProperties", "maxProperties", "items", "prefixItems", "contains", "minItems", "maxItems", "uniqueItems",
     "minContains", "maxContains", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf",
     "minLength", "maxLength", "pattern", "format", "allOf", "anyOf", "oneOf", "not", "if", "then", "else",
     "dependentRequired", "dependentSchemas", "dependencies", "unevaluatedProperties", "unevaluatedItems", "$ref",
     "$defs", "definitions", "$schema", "$id", "$anchor", "$comment", "title", "description", "default", "examples",
-    "deprecated", "readOnly", "writeOnly", "contentEncoding", "contentMediaType",
+    "deprecated", "readOnly", "writeOnly", "contentEncoding", "contentMediaType", "sensitive",
 ];
 
 const BOUNDS: [(&str, &str); 4] =
@@ -23,6 +24,13 @@ const BOUNDS: [(&str, &str); 4] =
 pub(super) fn check(findings: &mut Findings<'_>, whole: &Whole<'_>) {
     if let Some(schema) = whole.root.get("input").and_then(|input| input.get("schema")) {
         walk(findings, schema, "/input/schema");
+    }
+    if let Some(Node { value: Data::Text(text), place, .. }) = whole.root.get("key")
+        && Sensitive::of(&whole.root.to_json()).is_read_by(text)
+    {
+        let message = "the key reads what is marked as sensitive, and a key is stored and told as it is";
+        findings.warning("DEF_KEY_SENSITIVE", *place, "/key", message).suggestion =
+            Some("make it of something that may be seen, for example an order's number".to_owned());
     }
     for (at, draft) in whole.drafts.iter().enumerate() {
         let output = whole.step_node(at).and_then(|node| node.get("output"));

@@ -10,6 +10,18 @@ use tokio::sync::Semaphore;
 use super::{ACQUIRE, refused};
 use crate::store::StoreError;
 
+/// Plans for any parameters: planning for those at hand would take longer than the statement. Such a plan is kept, and it may
+/// have been made when the tables were empty, where reading all of a table seems as good as any way. So there is only one way
+/// for it to be: each row by its id.
+const PLANS: [(&str, &str); 6] = [
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
+    ("enable_bitmapscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("jit", "off"),
+];
+
 /// Units of work at once: more would wait for each other's locks, and for the disk.
 const LINES: usize = 4;
 
@@ -30,9 +42,7 @@ pub(super) struct Line<'a> {
 
 impl Lines {
     pub(super) fn new(options: PgConnectOptions) -> Self {
-        // Plans for any parameters: planning for those at hand would take longer than the statement, and one that was made
-        // for an empty table would be no good later on.
-        let options = options.options([("plan_cache_mode", "force_generic_plan")]);
+        let options = options.options(PLANS);
         Self { options, free: Mutex::new(Some(Vec::new())), slots: Semaphore::new(LINES) }
     }
 

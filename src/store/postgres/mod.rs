@@ -2,7 +2,9 @@
 //! arbiter.
 
 mod archive;
+mod at_once;
 mod bulk;
+mod data_keys;
 mod figures;
 mod lines;
 mod overview;
@@ -53,6 +55,7 @@ const MIGRATIONS: &[Known] = &[
         name: "participant_pause",
         sql: include_str!("../../../migrations/postgres/0008_participant_pause.sql"),
     },
+    Known { version: 9, name: "data_keys", sql: include_str!("../../../migrations/postgres/0009_data_keys.sql") },
     Known { version: 10, name: "webhooks", sql: include_str!("../../../migrations/postgres/0010_webhooks.sql") },
 ];
 
@@ -158,12 +161,12 @@ impl PostgresStore {
             return Ok(Committed::default());
         }
         failpoint::reached_if(touches_sagas(&changes), Point::BeforeCommit);
-        let committed = if write::write_at_once(&mut line.connection, &changes).await.map_err(unknown)? {
+        let committed = if at_once::write(&mut line.connection, &changes).await.map_err(unknown)? {
             Committed { starts: vec![Started::New; changes.starts.len()] }
         } else {
-            let mut transaction = line.connection.begin().await.map_err(refused)?;
-            let committed = write::write(&mut transaction, &changes).await?;
-            transaction.commit().await.map_err(refused).map_err(unknown)?;
+            execute(&mut line.connection, "begin").await?;
+            let committed = write::write(&mut line.connection, &changes).await?;
+            execute(&mut line.connection, "commit").await.map_err(unknown)?;
             committed
         };
         line.give_back();
@@ -171,13 +174,21 @@ impl PostgresStore {
     }
 
     async fn unit_with_locks(&self, wants: Wants, decide: Decide) -> Result<Committed, StoreError> {
-        let mut connection = self.0.pool.acquire().await.map_err(refused)?;
-        let mut transaction = connection.begin().await.map_err(refused)?;
-        let loaded = write::load(&mut transaction, &wants).await?;
+        let mut line = self.0.lines.take().await?;
+        match execute(&mut line.connection, "begin").await {
+            // It was ended while nobody used it.
+            Err(StoreError::Unavailable(_)) if line.was_idle => {
+                line.renew().await?;
+                execute(&mut line.connection, "begin").await?;
+            }
+            begun => begun?,
+        }
+        let loaded = write::load(&mut line.connection, &wants).await?;
         let changes = decide(loaded);
-        let committed = write::write(&mut transaction, &changes).await?;
+        let committed = write::write(&mut line.connection, &changes).await?;
         failpoint::reached_if(touches_sagas(&changes), Point::BeforeCommit);
-        transaction.commit().await.map_err(refused).map_err(unknown)?;
+        execute(&mut line.connection, "commit").await.map_err(unknown)?;
+        line.give_back();
         Ok(committed)
     }
 
@@ -265,6 +276,11 @@ impl PostgresStore {
     }
 }
 
+/// On a line, whose transaction ends with it when it is not given back.
+async fn execute(line: &mut PgConnection, sql: &'static str) -> Result<(), StoreError> {
+    line.execute(sql).await.map(drop).map_err(refused)
+}
+
 /// A schema's name as SQL takes it, also with `-` in it.
 fn quoted(schema: &str) -> String {
     format!("\"{schema}\"")
@@ -350,6 +366,10 @@ impl Store for PostgresStore {
     }
 
     fn bulk(&self) -> Option<&dyn crate::store::bulk::BulkStore> {
+        Some(self)
+    }
+
+    fn data_keys(&self) -> Option<&dyn crate::store::data_keys::DataKeyStore> {
         Some(self)
     }
 

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::refused;
 use crate::clock::Timestamp;
-use crate::id::{CommandId, SagaId};
+use crate::id::SagaId;
 use crate::saga::Saga;
 use crate::store::row::{self, SagaRow, SagaText, Taken, int, started};
 use crate::store::{
@@ -107,53 +107,6 @@ impl<'r> Columns<'r> {
     }
 }
 
-/// Writes all of it in one statement, which commits by itself. Says no, and nothing is written, when that cannot be:
-/// when a saga is not as it was read, a key is taken, or a command is settled that is only now being decided. Then
-/// [`write`] finds out which.
-pub(super) async fn write_at_once(connection: &mut PgConnection, changes: &Changes) -> Result<bool, StoreError> {
-    let is_plain = changes.migrations.is_empty()
-        && changes.deprecations.is_empty()
-        && changes.bulk.is_empty()
-        && changes.webhooks.is_empty()
-        && changes.starts.iter().all(|start| start.settled.is_empty());
-    if !is_plain {
-        return Ok(false);
-    }
-    let new: HashSet<CommandId> = changes.commands.iter().map(|command| command.id).collect();
-    let settled = latest(changes.settled.iter());
-    if settled.iter().any(|settled| new.contains(&CommandId { saga: settled.saga, seq: settled.settled.seq })) {
-        return Ok(false);
-    }
-    let starts = Starts::of(&changes.starts);
-    let commands: Vec<&NewCommand> =
-        changes.starts.iter().flat_map(|start| &start.commands).chain(&changes.commands).collect();
-    let texts: Vec<SagaText> = changes.updates.iter().map(|update| SagaText::of(&update.saga)).collect();
-    let history: Vec<&HistoryRecord> =
-        changes.starts.iter().flat_map(|start| &start.history).chain(&changes.history).collect();
-    let query = starts.bind(sqlx::query(include_str!("sql/write.sql")));
-    let query = bind_commands(query, &commands);
-    let query = bind_updates(query, &changes.updates, &texts);
-    let query = bind_settled(query, &settled);
-    let query = bind_audits(bind_history(query, &history), &changes.audits);
-    let outcome = query
-        .bind(count(changes.starts.len()))
-        .bind(count(changes.updates.len()))
-        .bind(count(settled.len()))
-        .execute(&mut *connection)
-        .await;
-    match outcome {
-        Ok(_) => Ok(true),
-        // division_by_zero: as the statement says that it could not write all. unique_violation: somebody was quicker, of whom
-        // nothing was seen yet: a transaction of our own, perhaps, whose connection was lost.
-        Err(sqlx::Error::Database(error)) if matches!(error.code().as_deref(), Some("22012" | "23505")) => Ok(false),
-        Err(error) => Err(refused(error)),
-    }
-}
-
-fn count(number: usize) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
 pub(super) async fn write(connection: &mut PgConnection, changes: &Changes) -> Result<Committed, StoreError> {
     let (starts, new) = start(connection, &changes.starts).await?;
     let written = || changes.starts.iter().filter(|start| new.contains(&start.saga.id));
@@ -172,23 +125,23 @@ pub(super) async fn write(connection: &mut PgConnection, changes: &Changes) -> R
     Ok(Committed { starts })
 }
 
-type Bound<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
+pub(super) type Bound<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
 
 /// Sagas to start, in the order of keys, so that two batches with the same keys wait for each other instead of locking up.
-struct Starts<'a> {
+pub(super) struct Starts<'a> {
     ordered: Vec<&'a NewSaga>,
     texts: Vec<SagaText>,
 }
 
 impl<'a> Starts<'a> {
-    fn of(starts: &'a [NewSaga]) -> Self {
+    pub(super) fn of(starts: &'a [NewSaga]) -> Self {
         let mut ordered: Vec<&NewSaga> = starts.iter().collect();
         ordered.sort_by(|a, b| (&a.saga.definition.name, &a.saga.key).cmp(&(&b.saga.definition.name, &b.saga.key)));
         let texts = ordered.iter().map(|start| SagaText::of(&start.saga)).collect();
         Self { ordered, texts }
     }
 
-    fn bind<'q>(&'q self, query: Bound<'q>) -> Bound<'q> {
+    pub(super) fn bind<'q>(&'q self, query: Bound<'q>) -> Bound<'q> {
         let Self { ordered, texts } = self;
         let sagas = || ordered.iter().map(|start| &start.saga);
         query
@@ -264,7 +217,7 @@ async fn insert_commands(connection: &mut PgConnection, commands: &[&NewCommand]
     Ok(())
 }
 
-fn bind_commands<'q>(query: Bound<'q>, commands: &[&'q NewCommand]) -> Bound<'q> {
+pub(super) fn bind_commands<'q>(query: Bound<'q>, commands: &[&'q NewCommand]) -> Bound<'q> {
     query
         .bind(commands.iter().map(|command| command.id.saga.0).collect::<Vec<_>>())
         .bind(commands.iter().map(|command| int(command.id.seq.0)).collect::<Vec<_>>())
@@ -295,7 +248,7 @@ async fn update(connection: &mut PgConnection, updates: &[SagaUpdate]) -> Result
     }
 }
 
-fn bind_updates<'q>(query: Bound<'q>, updates: &'q [SagaUpdate], texts: &'q [SagaText]) -> Bound<'q> {
+pub(super) fn bind_updates<'q>(query: Bound<'q>, updates: &'q [SagaUpdate], texts: &'q [SagaText]) -> Bound<'q> {
     let sagas = || updates.iter().map(|update| &update.saga);
     query
         .bind(sagas().map(|saga| saga.id.0).collect::<Vec<_>>())
@@ -330,7 +283,7 @@ async fn settle(connection: &mut PgConnection, settled: &[&SettledCommand]) -> R
     }
 }
 
-fn bind_settled<'q>(query: Bound<'q>, settled: &[&'q SettledCommand]) -> Bound<'q> {
+pub(super) fn bind_settled<'q>(query: Bound<'q>, settled: &[&'q SettledCommand]) -> Bound<'q> {
     let each = || settled.iter().map(|settled| &settled.settled);
     query
         .bind(settled.iter().map(|settled| settled.saga.0).collect::<Vec<_>>())
@@ -354,7 +307,7 @@ async fn insert_history(connection: &mut PgConnection, history: &[&HistoryRecord
     Ok(())
 }
 
-fn bind_history<'q>(query: Bound<'q>, history: &[&'q HistoryRecord]) -> Bound<'q> {
+pub(super) fn bind_history<'q>(query: Bound<'q>, history: &[&'q HistoryRecord]) -> Bound<'q> {
     query
         .bind(history.iter().map(|record| record.saga.0).collect::<Vec<_>>())
         .bind(history.iter().map(|record| int(record.revision)).collect::<Vec<_>>())
@@ -373,7 +326,7 @@ pub(super) async fn insert_audit(connection: &mut PgConnection, audits: &[AuditR
     Ok(())
 }
 
-fn bind_audits<'q>(query: Bound<'q>, audits: &'q [AuditRecord]) -> Bound<'q> {
+pub(super) fn bind_audits<'q>(query: Bound<'q>, audits: &'q [AuditRecord]) -> Bound<'q> {
     query
         .bind(audits.iter().map(|record| record.at).collect::<Vec<_>>())
         .bind(audits.iter().map(|record| record.actor.as_str()).collect::<Vec<_>>())
@@ -423,41 +376,4 @@ async fn deprecate(connection: &mut PgConnection, changes: &[DeprecationChange])
         .await
         .map_err(refused)?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    /// A statement in one line, its parameters counted from `first` on; and how many it has.
-    fn renumbered(sql: &str, first: usize) -> (String, usize) {
-        let (mut text, mut most) = (String::new(), 0);
-        let words = sql.split_whitespace().collect::<Vec<_>>().join(" ");
-        let mut parts = words.split('$');
-        text.extend(parts.next());
-        for part in parts {
-            let end = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
-            let number: usize = part[..end].parse().expect("a parameter has a number");
-            most = most.max(number);
-            text.push_str(&format!("${}{}", number + first - 1, &part[end..]));
-        }
-        (text, most)
-    }
-
-    #[test]
-    fn the_statement_that_writes_at_once_is_made_of_those_for_each_table() {
-        let (whole, all) = renumbered(include_str!("sql/write.sql"), 1);
-        let mut first = 1;
-        for part in [
-            include_str!("sql/insert_sagas.sql"),
-            include_str!("sql/insert_commands.sql"),
-            include_str!("sql/update_sagas.sql"),
-            include_str!("sql/settle_commands.sql"),
-            include_str!("sql/insert_history.sql"),
-            include_str!("sql/insert_audit.sql"),
-        ] {
-            let (part, count) = renumbered(part, first);
-            assert!(whole.contains(&part), "not in write.sql: {part}");
-            first += count;
-        }
-        assert_eq!(all, first + 2, "and three counts");
-    }
 }

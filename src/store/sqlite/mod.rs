@@ -3,6 +3,7 @@
 
 mod archive;
 mod bulk;
+mod data_keys;
 mod figures;
 mod overview;
 mod pauses;
@@ -55,6 +56,7 @@ const MIGRATIONS: &[Known] = &[
         name: "participant_pause",
         sql: include_str!("../../../migrations/sqlite/0008_participant_pause.sql"),
     },
+    Known { version: 9, name: "data_keys", sql: include_str!("../../../migrations/sqlite/0009_data_keys.sql") },
     Known { version: 10, name: "webhooks", sql: include_str!("../../../migrations/sqlite/0010_webhooks.sql") },
 ];
 
@@ -274,6 +276,10 @@ impl Store for SqliteStore {
     }
 
     fn bulk(&self) -> Option<&dyn crate::store::bulk::BulkStore> {
+        Some(self)
+    }
+
+    fn data_keys(&self) -> Option<&dyn crate::store::data_keys::DataKeyStore> {
         Some(self)
     }
 

@@ -23,4 +23,5 @@ from unnest(
 where saga.id = new.id
     and saga.revision = new.from_revision
     and saga.revision < new.revision
-    and saga.state in ('RUNNING', 'COMPENSATING', 'STUCK')
+    -- Not the state as it is: that would let the index of all live sagas serve, read as a whole.
+    and saga.state || '' in ('RUNNING', 'COMPENSATING', 'STUCK')
