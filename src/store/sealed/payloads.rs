@@ -156,6 +156,7 @@ pub(super) fn but_input(saga: &mut Saga, hand: &mut dyn Hand) -> Result<(), Trou
         reads_outputs: _,
         signals,
         parent: _,
+        trace: _,
         created_at: _,
         updated_at: _,
         ended_at: _,
