@@ -131,7 +131,7 @@ async fn what_is_parked_waits_for_a_person_whose_word_is_kept(#[values(Sqlite, P
         assert_eq!(all(&rig, None).await.len(), 1);
         assert_eq!(store.drop_delivery(parked[1].id, audit("webhook-drop")).await.expect("done"), None);
         let about = AuditFilter { saga: Some(saga.id), ..AuditFilter::default() };
-        let log = rig.store.audit(&about, &Page { after: None, limit: 10 }).await.expect("a list");
+        let log = rig.store.audits(&about, &Page { after: None, limit: 10 }).await.expect("a list");
         let log: Vec<&str> = log.iter().map(|record| record.action.as_str()).collect();
         assert_eq!(log, ["webhook-drop", "webhook-retry"], "once each, and none for what was not there");
     })
