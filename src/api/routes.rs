@@ -85,11 +85,6 @@ impl Route {
     pub(super) fn can_reveal(&self) -> bool {
         self.query.contains(&"reveal")
     }
-
-    const fn open(mut self) -> Self {
-        self.right = Right::Open;
-        self
-    }
 }
 
 const SAGA: &[(u16, Gives)] = &[(200, Gives::Json("SagaView"))];
@@ -153,17 +148,9 @@ const fn pausing(path: &'static str, summary: &'static str) -> Route {
 }
 
 const fn burying(path: &'static str, summary: &'static str) -> Route {
-    Route {
-        method: Method::POST,
-        path,
-        right: Right::Operate,
-        query: &["dryRun"],
-        summary,
-        takes: Takes::Json("DeadLetterRequest"),
-        gives: &[(200, Gives::Json("DeadLetterResult"))],
-        problems: &[404, 409, 413, 415, 422],
-        handler: || post(dead::change),
-    }
+    pausing(path, summary)
+        .served_by(Takes::Json("DeadLetterRequest"), || post(dead::change))
+        .giving(&[(200, Gives::Json("DeadLetterResult"))])
 }
 
 const fn deprecation(path: &'static str, summary: &'static str, handler: fn() -> MethodRouter<App>) -> Route {
@@ -438,7 +425,7 @@ pub(super) const ROUTES: &[Route] = &[
         || get(overview::show),
     ),
     read("/healthz", "Tells that the process answers", &[(200, Gives::Json("HealthView"))], &[], || get(health::alive))
-        .open(),
+        .needing(Right::Open),
     read(
         "/readyz",
         "Tells whether store and broker answer and the loops run",
@@ -446,7 +433,7 @@ pub(super) const ROUTES: &[Route] = &[
         &[],
         || get(health::ready),
     )
-    .open(),
+    .needing(Right::Open),
     read(
         "/metrics",
         "Counts, as OpenMetrics text",

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::error::CliError;
-use crate::store::sealed::MasterKeys;
 use super::webhook_settings::WebhookEntry;
 use crate::console::Links;
+use crate::store::sealed::MasterKeys;
 
 /// Where `serve` listens unless told otherwise.
 pub const DEFAULT_HTTP: &str = "127.0.0.1:7070";
@@ -318,8 +318,20 @@ impl Settings {
     /// # Errors
     /// What is wrong, with line and column, and the way out.
     pub fn from_file_text(text: &str) -> Result<Self, (String, String)> {
-        let File { store, broker, http, url, operators, tokens, namespaces, oidc, encryption, traces, console, webhooks } =
-            parse_file(text)?;
+        let File {
+            store,
+            broker,
+            http,
+            url,
+            operators,
+            tokens,
+            namespaces,
+            oidc,
+            encryption,
+            traces,
+            console,
+            webhooks,
+        } = parse_file(text)?;
         Ok(Self {
             store,
             broker,

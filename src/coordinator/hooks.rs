@@ -46,18 +46,9 @@ impl HookEvent {
     }
 }
 
-/// What is to be told of a saga that was stuck before, or was not, and is now as it is.
-pub(super) fn told(
-    hooks: &[Hook],
-    was_stuck: bool,
-    saga: &Saga,
-    definition: &Definition,
-    now: Timestamp,
-) -> Vec<NewDelivery> {
+/// What is to be told of a saga that has just got stuck, or just is no longer.
+pub(super) fn told(hooks: &[Hook], saga: &Saga, definition: &Definition, now: Timestamp) -> Vec<NewDelivery> {
     let stuck = saga.state.stuck();
-    if hooks.is_empty() || was_stuck == stuck.is_some() {
-        return Vec::new();
-    }
     let wanted: &[HookEvent] = match stuck.map(|stuck| stuck.direction) {
         // A webhook for both is told once, in the narrower word.
         Some(Direction::Compensation) => &[HookEvent::CompensationFailed, HookEvent::Stuck],

@@ -563,24 +563,9 @@ impl Planner<'_> {
         SettledCommand { saga: saga.id, settled, revision: saga.revision, at: self.now }
     }
 
-    /// What is told to the log and to listeners is without what the definition marks as sensitive.
     fn note(&mut self, definition: &Arc<Definition>, saga: &Saga, note: Note) {
-        let (mut key, mut note) = (saga.key.clone(), note);
-        if !definition.sensitive.is_empty() {
-            let secrets = saga.secrets(definition);
-            key.iter_mut().for_each(|key| secrets.redact(key));
-            note = note.redacted(&secrets);
-        }
-        self.plan.notes.push(Noted {
-            saga: saga.id,
-            definition: definition.clone(),
-            key,
-            revision: saga.revision,
-            at: self.now,
-            since: saga.created_at,
-            note,
-            trace: traces::trace_id(self.sources.traces.as_ref(), saga),
-        });
+        let trace = traces::trace_id(self.sources.traces.as_ref(), saga);
+        self.plan.notes.push(Noted::of(definition, saga, note, self.now, trace));
     }
 
     fn before(&self, definition: &Definition, saga: &Saga) -> Option<traces::Before> {
@@ -594,8 +579,10 @@ impl Planner<'_> {
     }
 
     fn tell_hooks(&mut self, was_stuck: bool, definition: &Definition, saga: &Saga) {
-        let told = hooks::told(&self.sources.hooks, was_stuck, saga, definition, self.now);
-        self.changes.webhooks.extend(told);
+        let hooks = &self.sources.hooks;
+        if !hooks.is_empty() && was_stuck != saga.state.stuck().is_some() {
+            self.changes.webhooks.extend(hooks::told(hooks, saga, definition, self.now));
+        }
     }
 
     fn watch(&mut self, saga: &Saga) {

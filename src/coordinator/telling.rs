@@ -10,7 +10,7 @@ use crate::coordinator::metrics::Metrics;
 use crate::definition::Definition;
 use crate::id::{SagaId, StepIndex};
 use crate::message::LifecycleEvent;
-use crate::saga::{Note, Problem};
+use crate::saga::{Note, Problem, Saga};
 
 /// Something worth telling, about which saga.
 pub(super) struct Noted {
@@ -24,6 +24,26 @@ pub(super) struct Noted {
     pub(super) note: Note,
     /// Its trace, if it has one.
     pub(super) trace: Option<u128>,
+}
+
+impl Noted {
+    /// What is told to the log and to listeners is without what the definition marks as sensitive.
+    pub(super) fn of(
+        definition: &Arc<Definition>,
+        saga: &Saga,
+        mut note: Note,
+        at: Timestamp,
+        trace: Option<u128>,
+    ) -> Self {
+        let mut key = saga.key.clone();
+        if !definition.sensitive.is_empty() {
+            let secrets = saga.secrets(definition);
+            key.iter_mut().for_each(|key| secrets.redact(key));
+            note = note.redacted(&secrets);
+        }
+        let (definition, since) = (definition.clone(), saga.created_at);
+        Self { saga: saga.id, definition, key, revision: saga.revision, at, since, note, trace }
+    }
 }
 
 /// Counts and logs what happened, and gives the lifecycle event for it, if there is one and somebody may listen.

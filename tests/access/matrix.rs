@@ -187,7 +187,10 @@ async fn every_page_of_the_console_asks_every_role_for_its_right() {
             }
             // What a message says may be what only few may see.
             ("GET", path) if path.starts_with("/console/dead/") => Right::Operate,
-            ("GET", _) | ("POST", "/console/logout" | "/console/theme" | "/console/selection") => Right::Read,
+            ("GET", _)
+            | ("POST", "/console/logout" | "/console/theme" | "/console/namespace" | "/console/selection") => {
+                Right::Read
+            }
             _ => Right::Operate,
         };
         assert_eq!(route.right, expected, "{} {}", route.method, route.path);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use amends::id::SagaId;
 use amends::saga::Saga;
 use amends::store::webhooks::{Delivery, DeliveryCounts, NewDelivery};
-use amends::store::{AuditFilter, AuditRecord, Changes, Page, Wants};
+use amends::store::{AuditRecord, Changes, Page, Wants};
 use amends::trace::TraceContext;
 use rstest::rstest;
 use uuid::Uuid;
@@ -130,8 +130,7 @@ async fn what_is_parked_waits_for_a_person_whose_word_is_kept(#[values(Sqlite, P
         store.drop_delivery(parked[1].id, audit("webhook-drop")).await.expect("done").expect("there");
         assert_eq!(all(&rig, None).await.len(), 1);
         assert_eq!(store.drop_delivery(parked[1].id, audit("webhook-drop")).await.expect("done"), None);
-        let about = AuditFilter { saga: Some(saga.id), ..AuditFilter::default() };
-        let log = rig.store.audits(&about, &Page { after: None, limit: 10 }).await.expect("a list");
+        let log = rig.store.audit(Some(saga.id), &Page { after: None, limit: 10 }).await.expect("a list");
         let log: Vec<&str> = log.iter().map(|record| record.action.as_str()).collect();
         assert_eq!(log, ["webhook-drop", "webhook-retry"], "once each, and none for what was not there");
     })
