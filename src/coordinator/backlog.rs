@@ -77,6 +77,7 @@ mod tests {
             turn: None,
             parent: None,
             tombstone: None,
+            trace: None,
         });
         Work { item, waiting: Waiting::Starter(oneshot::channel().0) }
     }
