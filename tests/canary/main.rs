@@ -149,8 +149,8 @@ impl Site {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let rig = Rig::new(&[CAGE, EVENTS]).await;
         let bindings = vec![("amends.events".to_owned(), "canary.#".to_owned())];
-        let queue = Queue { name: EVENTS.to_owned(), bindings, dead_letters: false };
-        rig.broker.declare(&Topology { queues: vec![queue] }).await.expect("a queue for events");
+        let queue = Queue { name: EVENTS.to_owned(), bindings, dead_letters: false, namespace: Default::default() };
+        rig.broker.declare(&Topology { queues: vec![queue], ..Topology::default() }).await.expect("a queue for events");
         let events = rig.broker.consume(EVENTS, 256).await.expect("it is consumed");
         let cage = Scripted::start(&rig.broker, CAGE, |command| vec![answer(command)]).await;
         let folder = tempfile::tempdir().expect("a temporary folder");
