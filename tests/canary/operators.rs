@@ -162,7 +162,7 @@ async fn no_sensitive_value_leaves_the_coordinator_but_for_the_participant() {
         "/metrics",
         "/console/",
         "/console/sagas",
-        "/console/participants",
+        "/console/participants/canary-cage",
         "/console/dead",
         "/console/audit",
         &page("?history=full"),
