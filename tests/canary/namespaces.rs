@@ -31,6 +31,7 @@ fn settings(folder: &Path) -> std::path::PathBuf {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_namespace_encrypts_with_keys_of_its_own() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (config, path) = (settings(folder.path()), folder.path());
     let (store, http) = (format!("sqlite://{}", path.join("a.db").display()), format!("127.0.0.1:{}", free_port()));
