@@ -44,7 +44,12 @@ async fn what_the_preview_says_is_what_then_happens() {
         assert_eq!(new.len(), foretold.len(), "{word}: {preview:?}");
         for (entry, told) in new.iter().zip(foretold) {
             assert_eq!((&entry.step, &entry.participant, &entry.action), (&told.step, &told.participant, &told.action));
-            assert_eq!(Some(entry.body.value()), told.body.as_ref());
+            let mut body = entry.body.value().clone();
+            if let Some(card) = body.get_mut("card") {
+                // What the definition marks is not told.
+                *card = "hidden: marked sensitive".into();
+            }
+            assert_eq!(Some(&body), told.body.as_ref());
         }
         let closed = |record: &amends::store::SagaRecord| {
             record.commands.iter().filter(|entry| entry.verified.is_some()).count()
