@@ -1,6 +1,7 @@
 //! `GET /v1/outbox`.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use axum::Json as Answer;
 use axum::extract::{Extension, State};
@@ -53,14 +54,14 @@ async fn redact(app: &App, found: &[OutboxEntry], items: &mut [OutboxItem]) -> R
         if definition.sensitive.is_empty() {
             continue;
         }
-        let id = entry.id.saga;
-        if !known.contains_key(&id) {
-            let record = app.coordinator.store().saga(id).await?;
-            known.insert(id, record.map(|record| secrets_of(&definition, &record)).unwrap_or_default());
-        }
-        if let Some(secrets) = known.get(&id) {
-            item.redact(secrets);
-        }
+        let secrets = match known.entry(entry.id.saga) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => {
+                let record = app.coordinator.store().saga(entry.id.saga).await?;
+                unknown.insert(record.map(|record| secrets_of(&definition, &record)).unwrap_or_default())
+            }
+        };
+        item.redact(secrets);
     }
     Ok(())
 }

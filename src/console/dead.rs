@@ -170,7 +170,7 @@ pub(super) async fn confirm(
 ) -> Result<Page, Failure> {
     let asked = Asked::of(queue, &word, &pairs)?;
     let found = house.coordinator().find_dead_letters(&asked.queue, &asked.which).await?;
-    Ok(asking(&house, &visit, &asked, &found, None).await?)
+    asking(&house, &visit, &asked, &found, None).await
 }
 
 async fn asking(

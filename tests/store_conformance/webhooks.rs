@@ -179,7 +179,7 @@ async fn a_callers_trace_is_kept_with_the_saga_and_makes_no_child_of_it(
         rig.write(starts(vec![bare(traced.clone())])).await.expect("a commit");
         assert_eq!(rig.saga(traced.id).await.saga, traced);
         let loaded = rig.load(Wants { sagas: vec![traced.id], ..Wants::default() }).await;
-        assert_eq!(loaded.sagas, [traced.clone()]);
+        assert_eq!(loaded.sagas, std::slice::from_ref(&traced));
         rig.write(updates(vec![completed(&traced)])).await.expect("a commit");
         assert_eq!(rig.saga(traced.id).await.saga.trace, traced.trace);
         if let Some(archive) = rig.store.archive() {
