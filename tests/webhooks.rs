@@ -239,7 +239,7 @@ async fn of_several_coordinators_one_delivers_each_message() {
 #[tokio::test]
 async fn what_nobody_takes_is_parked_and_a_person_has_it_tried_again_or_drops_it() {
     let receiver = Receiver::answering(|number, _| match number {
-        0 | 1 | 2 => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        0..=2 => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
         _ => StatusCode::OK.into_response(),
     })
     .await;
