@@ -14,12 +14,15 @@ use amends::broker::topology::{Queue, Topology};
 use amends::broker::{Consumer, Settlement};
 use amends::message::ReplyBody;
 use amends::message::reply::ReplyProblem;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
 use base64::Engine;
-use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use support::eventually;
 use support::http::{House, get};
 use support::processes::{Process, free_port};
+use support::receiver::Receiver;
 use support::rig::Rig;
 use support::scripted::{Scripted, success};
 
@@ -140,9 +143,12 @@ struct Site {
     cage: Scripted,
     events: Box<dyn Consumer>,
     http: reqwest::Client,
+    /// The collector of traces, and a webhook that never takes what it is told.
+    outside: Receiver,
 }
 
 const EVENTS: &str = "canary-events";
+const HOOK: &str = "/hook";
 
 impl Site {
     async fn new(is_encrypted: bool) -> Self {
@@ -155,17 +161,35 @@ impl Site {
         let cage = Scripted::start(&rig.broker, CAGE, |command| vec![answer(command)]).await;
         let folder = tempfile::tempdir().expect("a temporary folder");
         let http = format!("127.0.0.1:{}", free_port());
+        let outside = Receiver::answering(|_, received| match received.path.as_str() {
+            HOOK => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+            _ => StatusCode::OK.into_response(),
+        })
+        .await;
         let mut command = Command::new(env!("CARGO_BIN_EXE_amends"));
         command.args(["serve", "--store", &rig.store_url, "--broker", &rig.broker_url, "--http", &http]);
         if is_encrypted {
-            command.arg("--config").arg(Self::settings(folder.path(), Some("one"), &["one"]));
+            let settings = Self::settings(folder.path(), Some("one"), &["one"]);
+            let mut text = std::fs::read_to_string(&settings).expect("settings");
+            let url = outside.url(HOOK);
+            let secrets = folder.path().join("hook-secrets");
+            std::fs::write(&secrets, format!("whsec_{}", STANDARD.encode([7; 32]))).expect("a secret");
+            let secrets = format!("file:{}", secrets.display());
+            text.push_str(&format!(
+                "[[webhooks]]\nname = \"pager\"\nurl = {url:?}\nallow_private = true\nsecrets = [{secrets:?}]\n"
+            ));
+            std::fs::write(&settings, text).expect("settings");
+            command.arg("--config").arg(settings);
         }
         command.arg("--allow-edit");
-        let environment = [("AMENDS_LOG", "info,amends=trace,sqlx=debug".to_owned())];
+        let environment = [
+            ("AMENDS_LOG", "info,amends=trace,sqlx=debug".to_owned()),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", outside.url("")),
+        ];
         let log = folder.path().join("serve.log");
         let process = Process::start_with("amends serve", &mut command, &environment, log);
         let url = format!("http://{http}");
-        let site = Self { _process: process, url, rig, folder, cage, events, http: reqwest::Client::new() };
+        let site = Self { _process: process, url, rig, folder, cage, events, http: reqwest::Client::new(), outside };
         eventually("the process is ready", async || {
             let answer = site.http.get(format!("{}/readyz", site.url)).send().await.ok()?;
             answer.status().is_success().then_some(())

@@ -6,7 +6,7 @@ use amends::message::{Envelope, HeaderValue, Properties};
 use serde_json::{Value, json};
 
 use crate::support::eventually;
-use crate::{ALL, CAGE, CARD, EDITED, SENT, Site, TOKEN, found, nothing_in};
+use crate::{ALL, CAGE, CARD, EDITED, HOOK, SENT, Site, TOKEN, found, nothing_in};
 
 impl Site {
     async fn until(&self, what: &str, path: &str, holds: impl Fn(&Value) -> bool) -> Value {
@@ -224,8 +224,11 @@ async fn no_sensitive_value_leaves_the_coordinator_but_for_the_participant() {
     assert!(log.contains("TRACE") || log.contains("DEBUG"), "{log}");
     assert!(log.contains("saga is stuck"), "{log}");
     nothing_in("the log", &log);
+    site.outside().await;
     let dump = site.dump();
     assert!(dump.contains("$sealed"), "{dump}");
+    let waiting: Vec<&str> = dump.lines().filter(|line| line.contains("INTO public.webhook_delivery")).collect();
+    assert!(!waiting.is_empty() && waiting.iter().all(|row| row.contains("$sealed")), "{waiting:?}");
     nothing_in("the dump", &dump);
 
     // Who may see them does, and that is written down.
@@ -241,6 +244,27 @@ async fn no_sensitive_value_leaves_the_coordinator_but_for_the_participant() {
 }
 
 impl Site {
+    /// What has left the house: traces, and what a webhook is told.
+    async fn outside(&self) {
+        let of = |path: &str| {
+            let all = self.outside.received().into_iter().filter(|received| received.path == path);
+            all.map(|received| unpacked(&received.body)).collect::<String>()
+        };
+        let traces = eventually("a trace of what was refused", async || {
+            let traces = of("/v1/traces");
+            traces.contains("croaked").then_some(traces)
+        })
+        .await;
+        nothing_in("the traces", &traces);
+        let told = eventually("the webhook is told", async || {
+            let told = of(HOOK);
+            told.contains("croaked").then_some(told)
+        })
+        .await;
+        assert!(told.contains("[hidden]"), "{told}");
+        nothing_in("what a webhook is told", &told);
+    }
+
     /// Beside the running coordinator; the old one is not needed any more then.
     async fn exchange_the_key(&self) {
         let (status, told) = self.encryption(&["rewrap", "--from", "one", "--dry-run"], Some("two"), &["one", "two"]);
