@@ -31,4 +31,5 @@ grant usage on schema public to amends_archivist;
 grant select on amends_migration to amends_archivist;
 grant select, insert, delete, update on saga, outbox to amends_archivist;
 grant select, insert, delete on history, audit, archived_key to amends_archivist;
+grant select, delete on bulk_job, bulk_item to amends_archivist;
 grant select, insert, update on archive_lease to amends_archivist;

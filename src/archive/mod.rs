@@ -10,7 +10,7 @@ mod file;
 mod run;
 
 pub use file::{Contents, Manifest, Reader, list};
-pub use run::{Options, Progress, Summary, count, forget, restore, run};
+pub use run::{Options, Progress, Summary, count, forget, restore, run, would_restore};
 
 use crate::store::StoreError;
 

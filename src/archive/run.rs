@@ -17,6 +17,8 @@ use crate::store::{Store, StoreError};
 
 /// How long the right to archive outlives the process that has it.
 const LEASE_SECONDS: u32 = 60;
+/// Bulk jobs forgotten in one transaction: each has up to 100,000 items.
+const JOBS: u32 = 1;
 /// How many times as long as it works it rests, unless it is not to rest at all.
 const RESTS: u32 = 4;
 /// How often a removal that got in the way of something is tried.
@@ -66,6 +68,8 @@ pub struct Summary {
     pub removed: u64,
     /// Sagas that were not as they were archived when they were to be removed, and stay.
     pub kept: u64,
+    /// Bulk jobs forgotten that ended as long ago.
+    pub jobs: u64,
     /// Bytes of the files.
     pub bytes: u64,
     /// The same before compression.
@@ -154,7 +158,14 @@ impl Run<'_> {
                 break;
             }
         }
-        Ok(())
+        loop {
+            let began = Stopwatch::start();
+            match self.store.forget_jobs(cutoff, JOBS).await? {
+                0 => return Ok(()),
+                some => self.summary.jobs += some,
+            }
+            self.rest(began).await?;
+        }
     }
 
     /// Reads a file back, and removes what is in it from the store.
@@ -229,6 +240,29 @@ pub async fn restore(
     only: Option<SagaId>,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Restored, ArchiveError> {
+    read_back(store, path, only, false, progress).await
+}
+
+/// Reads a file as [`restore`] does, and says what that would do; the store stays as it is.
+///
+/// # Errors
+/// [`ArchiveError`].
+pub async fn would_restore(
+    store: &Arc<dyn Store>,
+    path: &Path,
+    only: Option<SagaId>,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<Restored, ArchiveError> {
+    read_back(store, path, only, true, progress).await
+}
+
+async fn read_back(
+    store: &Arc<dyn Store>,
+    path: &Path,
+    only: Option<SagaId>,
+    dry: bool,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<Restored, ArchiveError> {
     let archive = store.archive().ok_or(ArchiveError::NoArchive)?;
     let mut reader = Reader::open(path)?;
     let mut all = Restored::default();
@@ -240,7 +274,7 @@ pub async fn restore(
         if let Some(only) = only {
             families.retain(|family| family.sagas.iter().any(|saga| saga.head().is_ok_and(|head| head.id == only)));
         }
-        let Restored { restored, present, key_taken } = patiently(|| archive.restore(&families)).await?;
+        let Restored { restored, present, key_taken } = patiently(|| archive.restore(&families, dry)).await?;
         all.restored += restored;
         all.present += present;
         all.key_taken += key_taken;

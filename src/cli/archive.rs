@@ -39,6 +39,9 @@ enum Command {
         /// Only this saga, with those that it started
         #[arg(long, value_name = "ID")]
         saga: Option<SagaId>,
+        /// Say what would be restored, and change nothing
+        #[arg(long)]
+        dry_run: bool,
     },
     /// List archive files
     List(Folder),
@@ -141,8 +144,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
             })
             .await
         }
-        Some(Command::Restore { file, saga }) => {
-            on_the_store(context, async |store| restore(&file, saga, context, store).await).await
+        Some(Command::Restore { file, saga, dry_run }) => {
+            on_the_store(context, async |store| restore(&file, saga, dry_run, context, store).await).await
         }
         Some(Command::List(folder)) => list(&folder_of(&folder.folder, &namespace), context),
         Some(Command::Show { id, folder }) => show(id, &folder_of(&folder.folder, &namespace), context),
@@ -217,16 +220,26 @@ async fn archive(args: &RunArgs, folder: &Path, context: &Context, store: &Arc<d
 async fn restore(
     file: &Path,
     saga: Option<SagaId>,
+    dry_run: bool,
     context: &Context,
     store: &Arc<dyn Store>,
 ) -> Result<Exit, CliError> {
-    let bar = bar("restored");
-    let restored = archive::restore(store, file, saga, &|sagas| bar.set_position(sagas)).await;
+    let bar = bar(if dry_run { "looked at" } else { "restored" });
+    let progress = |sagas| bar.set_position(sagas);
+    let restored = match dry_run {
+        true => archive::would_restore(store, file, saga, &progress).await,
+        false => archive::restore(store, file, saga, &progress).await,
+    };
     bar.finish_and_clear();
     let restored = restored?;
     context.output.one(&restored, || {
         let (back, present, taken) = (restored.restored, restored.present, restored.key_taken);
-        format!("{back} sagas restored, {present} were there already, {taken} left out since their keys are taken")
+        match dry_run {
+            true => format!("{back} sagas would be restored, {present} are there already, {taken} would be left out since their keys are taken"),
+            false => {
+                format!("{back} sagas restored, {present} were there already, {taken} left out since their keys are taken")
+            }
+        }
     })?;
     Ok(if restored.key_taken > 0 { Exit::Conflict } else { Exit::Done })
 }

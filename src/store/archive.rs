@@ -187,12 +187,16 @@ pub trait ArchiveStore: Send + Sync {
     async fn remove(&self, families: &[Family]) -> Result<Removed, StoreError>;
 
     /// Puts families back, in one transaction. A family of which a saga is there already is left as it is, and one whose
-    /// key belongs to another saga by now is left out.
-    async fn restore(&self, families: &[Family]) -> Result<Restored, StoreError>;
+    /// key belongs to another saga by now is left out. `dry`: only says what would become of each.
+    async fn restore(&self, families: &[Family], dry: bool) -> Result<Restored, StoreError>;
 
     /// What is remembered of a saga that had a key.
     async fn archived(&self, id: SagaId) -> Result<Option<ArchivedKey>, StoreError>;
 
     /// Forgets up to `limit` keys whose sagas ended before `before`: from then on the key can be used again.
     async fn forget_keys(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError>;
+
+    /// Forgets up to `limit` bulk jobs, each with what became of its sagas, that ended before `before` and whose sagas are not
+    /// to be looked at again. Their audit rows stay.
+    async fn forget_jobs(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError>;
 }

@@ -97,6 +97,9 @@ async fn what_has_ended_goes_and_comes_back_as_it_was(#[values(Sqlite, Postgres)
         assert_eq!(again, Summary::default(), "there is nothing left to do");
 
         let file = file_of(folder.path(), &manifests[0]);
+        let would = archive::would_restore(&rig.store, &file, None, &|_| {}).await.expect("a look");
+        assert_eq!((would.restored, would.present, would.key_taken), (8, 0, 0));
+        assert_eq!(all_of(&rig, before[0].0).await, None, "nothing was done");
         let one = archive::restore(&rig.store, &file, Some(before[2].0), &|_| {}).await.expect("restored");
         assert_eq!((one.restored, one.present, one.key_taken), (1, 0, 0));
         let rest = archive::restore(&rig.store, &file, None, &|_| {}).await.expect("restored");
@@ -157,8 +160,10 @@ async fn the_key_of_an_archived_saga_stays_taken_until_it_is_forgotten(#[values(
         // Two sagas of one key there cannot be, so the archived one stays where it is.
         let manifests = archive::list(folder.path()).expect("a list");
         let file = file_of(folder.path(), &manifests[0]);
+        let would = archive::would_restore(&rig.store, &file, None, &|_| {}).await.expect("a look");
         let restored = archive::restore(&rig.store, &file, None, &|_| {}).await.expect("restored");
         assert_eq!((restored.restored, restored.key_taken), (0, 1));
+        assert_eq!(would, restored, "as was told before");
     })
     .await;
 }

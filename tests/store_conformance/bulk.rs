@@ -8,7 +8,7 @@ use amends::store::bulk::{Applied, BulkStore, Counts, ItemFilter, ItemOutcome, J
 use amends::store::{Changes, Page, StoreError};
 use rstest::rstest;
 
-use crate::make::{audited, bare, saga, starts, stuck};
+use crate::make::{audited, bare, before, later, saga, starts, stuck};
 use crate::rig::Kind::{self, Memory, Postgres, Sqlite};
 use crate::rig::{Rig, on, side_by_side};
 
@@ -221,6 +221,14 @@ async fn a_job_is_steered_as_its_state_allows(#[values(Sqlite, Postgres)] kind: 
         store(&rig).keep_check(id, &check, None).await.expect("kept");
         assert!(store(&rig).waiting(holder, 10).await.expect("a read").is_empty());
         assert_eq!(store(&rig).job(id).await.expect("a read").expect("there").check, Some(check));
+
+        let (running, _) = made(&rig, 1).await;
+        let (archive, now) = (rig.store.archive().expect("it archives"), rig.now().await);
+        let an_hour_ago = before(now, std::time::Duration::from_secs(3_600));
+        assert_eq!(archive.forget_jobs(an_hour_ago, 9).await.expect("done"), 0, "it ended only now");
+        assert_eq!(archive.forget_jobs(later(now), 9).await.expect("done"), 1);
+        assert_eq!(store(&rig).job(id).await.expect("a read"), None);
+        assert!(store(&rig).job(running).await.expect("a read").is_some(), "what has not ended stays");
     })
     .await;
 }

@@ -314,7 +314,7 @@ async fn an_archived_family_is_found_and_comes_back_encrypted(#[values(Sqlite, P
         assert_eq!(families[0].sagas.len(), 2, "the child is found by what stays readable of the command");
         assert!(!serde_json::to_string(&families).expect("JSON").contains(SECRET));
         assert_eq!(archive.remove(&families).await.expect("removed").sagas, 2);
-        assert_eq!(archive.restore(&families).await.expect("restored").restored, 2);
+        assert_eq!(archive.restore(&families, false).await.expect("restored").restored, 2);
         assert_eq!(encrypted.saga(child.id).await.saga.input, secret());
     })
     .await;

@@ -70,14 +70,14 @@ impl ArchiveStore for PostgresStore {
         .await
     }
 
-    async fn restore(&self, families: &[Family]) -> Result<Restored, StoreError> {
+    async fn restore(&self, families: &[Family], dry: bool) -> Result<Restored, StoreError> {
         let (store, families) = (self.clone(), families.to_vec());
         to_the_end(async move {
             let mut connection = store.0.pool.acquire().await.map_err(refused)?;
             let mut transaction = connection.begin().await.map_err(refused)?;
             let mut all = Restored::default();
             for family in &families {
-                restore(&mut transaction, family, &mut all).await?;
+                restore(&mut transaction, family, dry, &mut all).await?;
             }
             transaction.commit().await.map_err(refused)?;
             Ok(all)
@@ -111,6 +111,25 @@ impl ArchiveStore for PostgresStore {
         .bind(i64::from(limit));
         Ok(forgotten.execute(&self.0.pool).await.map_err(refused)?.rows_affected())
     }
+
+    async fn forget_jobs(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
+        let count: i64 = sqlx::query_scalar(
+            "with forgotten as (
+                 delete from bulk_job where id in (
+                     select id from bulk_job where ended_at < $1 and check_due is null order by id limit $2)
+                 returning id
+             ), items as (
+                 delete from bulk_item where job_id in (select id from forgotten)
+             )
+             select count(*) from forgotten",
+        )
+        .bind(before)
+        .bind(i64::from(limit))
+        .fetch_one(&self.0.pool)
+        .await
+        .map_err(refused)?;
+        row::number(count)
+    }
 }
 
 async fn remove(connection: &mut PgConnection, families: &[Family]) -> Result<Removed, StoreError> {
@@ -135,7 +154,12 @@ async fn remove(connection: &mut PgConnection, families: &[Family]) -> Result<Re
     Ok(removed)
 }
 
-async fn restore(connection: &mut PgConnection, family: &Family, all: &mut Restored) -> Result<(), StoreError> {
+async fn restore(
+    connection: &mut PgConnection,
+    family: &Family,
+    dry: bool,
+    all: &mut Restored,
+) -> Result<(), StoreError> {
     let count = family.sagas.len() as u64;
     let ids = heads(std::slice::from_ref(family))?;
     let is_there: bool = sqlx::query_scalar("select exists (select from saga where id = any($1))")
@@ -158,6 +182,10 @@ async fn restore(connection: &mut PgConnection, family: &Family, all: &mut Resto
         all.key_taken += count;
         return Ok(());
     }
+    all.restored += count;
+    if dry {
+        return Ok(());
+    }
     let forget = sqlx::query(
         "delete from archived_key where saga_id = any($2) and (definition_name, key) in
         (select definition_name, key from json_populate_recordset(null::saga, $1::json))",
@@ -174,7 +202,6 @@ async fn restore(connection: &mut PgConnection, family: &Family, all: &mut Resto
     ] {
         sqlx::query(sql).bind(rows).execute(&mut *connection).await.map_err(refused)?;
     }
-    all.restored += count;
     Ok(())
 }
 

@@ -119,14 +119,14 @@ impl ArchiveStore for SqliteStore {
         .await
     }
 
-    async fn restore(&self, families: &[Family]) -> Result<Restored, StoreError> {
+    async fn restore(&self, families: &[Family], dry: bool) -> Result<Restored, StoreError> {
         let families = families.to_vec();
         self.write(move |connection| {
             Box::pin(async move {
                 let mut transaction = connection.begin_with("begin immediate").await.map_err(refused)?;
                 let mut all = Restored::default();
                 for family in &families {
-                    restore(&mut transaction, family, &mut all).await?;
+                    restore(&mut transaction, family, dry, &mut all).await?;
                 }
                 transaction.commit().await.map_err(refused)?;
                 Ok(all)
@@ -170,6 +170,27 @@ impl ArchiveStore for SqliteStore {
                 .bind(before.timestamp_micros())
                 .bind(limit);
                 Ok(forgotten.execute(connection).await.map_err(refused)?.rows_affected())
+            })
+        })
+        .await
+    }
+
+    async fn forget_jobs(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
+        self.write(move |connection| {
+            Box::pin(async move {
+                let mut transaction = connection.begin_with("begin immediate").await.map_err(refused)?;
+                let mut forgotten = 0;
+                for sql in [
+                    "delete from bulk_item where job_id in (
+                         select id from bulk_job where ended_at < $1 and check_due is null order by id limit $2)",
+                    "delete from bulk_job where id in (
+                         select id from bulk_job where ended_at < $1 and check_due is null order by id limit $2)",
+                ] {
+                    let query = sqlx::query(sql).bind(before.timestamp_micros()).bind(limit);
+                    forgotten = query.execute(&mut *transaction).await.map_err(refused)?.rows_affected();
+                }
+                transaction.commit().await.map_err(refused)?;
+                Ok(forgotten)
             })
         })
         .await
@@ -263,7 +284,12 @@ async fn remove(connection: &mut SqliteConnection, families: &[Family], now: Tim
     Ok(removed)
 }
 
-async fn restore(connection: &mut SqliteConnection, family: &Family, all: &mut Restored) -> Result<(), StoreError> {
+async fn restore(
+    connection: &mut SqliteConnection,
+    family: &Family,
+    dry: bool,
+    all: &mut Restored,
+) -> Result<(), StoreError> {
     let count = family.sagas.len() as u64;
     let is_there: bool =
         sqlx::query_scalar("select exists (select 1 from saga where id in (select unhex(value) from json_each($1)))")
@@ -289,6 +315,10 @@ async fn restore(connection: &mut SqliteConnection, family: &Family, all: &mut R
             return Ok(());
         }
     }
+    all.restored += count;
+    if dry {
+        return Ok(());
+    }
     for saga in &family.sagas {
         let head = saga.head()?;
         sqlx::query("delete from archived_key where definition_name = $1 and key = $2 and saga_id = $3")
@@ -305,7 +335,6 @@ async fn restore(connection: &mut SqliteConnection, family: &Family, all: &mut R
             }
         }
     }
-    all.restored += count;
     Ok(())
 }
 
