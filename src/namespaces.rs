@@ -136,14 +136,14 @@ impl Namespaces {
         self.house(&namespace).map_or_else(|| self.0.front.clone(), |house| house.router)
     }
 
-    /// Whose console a visitor is in; who is in none yet comes to one that is there.
+    /// Whose console a visitor is in; who is in none yet, or in one that is away, comes to one that is there.
     fn of_console(&self, headers: &HeaderMap) -> Namespace {
         let access = &self.0.access;
+        let is_here = |namespace: &Namespace| self.house(namespace).is_some_and(|house| house.coordinator.is_ok());
         let chosen = console::chosen(headers, access.is_open()).and_then(|name| access.named(name));
-        chosen.unwrap_or_else(|| {
+        chosen.filter(|namespace| is_here(namespace)).unwrap_or_else(|| {
             let namespace = if access.is_open() { access.namespace_of(headers) } else { Namespace::default() };
-            let is_here = |namespace: &&Namespace| self.house(namespace).is_some_and(|house| house.coordinator.is_ok());
-            let first = std::iter::once(&namespace).chain(access.namespaces()).find(is_here);
+            let first = std::iter::once(&namespace).chain(access.namespaces()).find(|namespace| is_here(namespace));
             first.cloned().unwrap_or_default()
         })
     }

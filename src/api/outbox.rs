@@ -14,7 +14,7 @@ use crate::api::redact::{Redact, secrets_of};
 use crate::api::saga_view::outbox_item;
 use crate::api::sagas::reveals;
 use crate::client::views::{OutboxItem, OutboxPage};
-use crate::definition::sensitive::Secrets;
+use crate::definition::sensitive::{HIDDEN_IN_TEXT, Secrets};
 use crate::id::{CommandId, SagaId, Seq};
 use crate::store::{OutboxEntry, OutboxFilter, Page};
 
@@ -48,7 +48,7 @@ pub(super) async fn list(
 
 /// What is sensitive of an error is known from its saga, which entries come without.
 async fn redact(app: &App, found: &[OutboxEntry], items: &mut [OutboxItem]) -> Result<(), Problem> {
-    let mut known: HashMap<SagaId, Secrets> = HashMap::new();
+    let mut known: HashMap<SagaId, Option<Secrets>> = HashMap::new();
     for (entry, item) in found.iter().zip(items).filter(|(_, item)| item.error.is_some()) {
         let definition = app.coordinator.definition(&entry.definition).await?;
         if definition.sensitive.is_empty() {
@@ -57,11 +57,20 @@ async fn redact(app: &App, found: &[OutboxEntry], items: &mut [OutboxItem]) -> R
         let secrets = match known.entry(entry.id.saga) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(unknown) => {
-                let record = app.coordinator.store().saga(entry.id.saga).await?;
-                unknown.insert(record.map(|record| secrets_of(&definition, &record)).unwrap_or_default())
+                let record = match app.coordinator.store().saga(entry.id.saga).await {
+                    Ok(record) => record,
+                    Err(error) if error.is_transient() => return Err(error.into()),
+                    Err(_) => None,
+                };
+                unknown.insert(record.map(|record| secrets_of(&definition, &record)))
             }
         };
-        item.redact(secrets);
+        match (secrets, &mut item.error) {
+            (Some(secrets), _) => item.redact(secrets),
+            // Gone meanwhile, or it cannot be read: nobody knows what of it is sensitive.
+            (None, Some(error)) => (error.title, error.detail) = (HIDDEN_IN_TEXT.to_owned(), None),
+            (None, None) => {}
+        }
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use crate::clock::Timestamp;
 use crate::coordinator::view::waiting_for;
 use crate::definition::{Definition, Step};
 use crate::saga::{CompensationState, Direction, Owed, Problem, Saga, Skip, StepState, allowed};
-use crate::store::{OutboxEntry, SagaRecord};
+use crate::store::{OutboxEntry, SagaRecord, StoreError};
 
 /// A whole saga, without what is sensitive.
 pub(crate) fn saga_view(definition: &Definition, record: &SagaRecord) -> SagaView {
@@ -61,6 +61,26 @@ pub(crate) fn summary(definition: &Definition, saga: &Saga) -> SagaSummaryView {
         ended_at: saga.ended_at,
     };
     view.without(&secrets)
+}
+
+/// A saga whose payloads cannot be read, in a list: so much as can be told without them, and why.
+pub(crate) fn unreadable(saga: &Saga, error: &StoreError) -> SagaSummaryView {
+    SagaSummaryView {
+        id: saga.id.to_string(),
+        saga: saga.definition.name.clone(),
+        version: saga.definition.version,
+        // It may repeat what is sensitive.
+        key: None,
+        state: saga.state.as_str().to_owned(),
+        paused: saga.paused,
+        parent: parent(saga),
+        waiting_for: Some(error.to_string()),
+        stuck: None,
+        revision: saga.revision,
+        created_at: saga.created_at,
+        updated_at: saga.updated_at,
+        ended_at: saga.ended_at,
+    }
 }
 
 fn stuck(definition: &Definition, saga: &Saga) -> Option<StuckView> {

@@ -16,7 +16,7 @@ use crate::api::filter::saga_filter;
 use crate::api::problem::{PATH_INVALID, Problem, SAGA_ID_INVALID};
 use crate::api::query::Query;
 use crate::api::redact::{Redact, must_be_whole, secrets_of};
-use crate::api::saga_view::{saga_view, summary, whole_view};
+use crate::api::saga_view::{saga_view, summary, unreadable, whole_view};
 use crate::api::{App, graph, history, operate};
 use crate::client::views::{ChildView, HistoryView, SagaPage, SagaSummaryView, SagaView};
 use crate::coordinator::Coordinator;
@@ -74,7 +74,16 @@ pub(super) async fn list(
         let definition = app.coordinator.definition(&found.saga.definition).await?;
         if definition.has_loops() || must_be_whole(&definition, &found.saga) {
             // Which steps it has, and what of it is sensitive, depends on its input, which lists come without.
-            let Some(record) = app.coordinator.store().saga(found.saga.id).await? else { continue };
+            let record = match app.coordinator.store().saga(found.saga.id).await {
+                Ok(Some(record)) => record,
+                Ok(None) => continue,
+                Err(error) if error.is_transient() => return Err(error.into()),
+                // The others are listed all the same.
+                Err(error) => {
+                    items.push(unreadable(&found.saga, &error));
+                    continue;
+                }
+            };
             let definition = expanded(&record.saga, &definition)?;
             items.push(listed(&app.coordinator, &definition, &record.saga));
         } else {

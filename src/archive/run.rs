@@ -160,7 +160,7 @@ impl Run<'_> {
         }
         loop {
             let began = Stopwatch::start();
-            match self.store.forget_jobs(cutoff, JOBS).await? {
+            match patiently(|| self.store.forget_jobs(cutoff, JOBS)).await? {
                 0 => return Ok(()),
                 some => self.summary.jobs += some,
             }

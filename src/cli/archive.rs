@@ -112,8 +112,8 @@ impl Retention {
         Some(tokio::spawn(async move {
             loop {
                 match archive::run(&store, &options, &|_| {}).await {
-                    Ok(done) if done.archived + done.removed > 0 => {
-                        tracing::info!(archived = done.archived, removed = done.removed, files = ?done.files, "archived");
+                    Ok(done) if done.archived + done.removed + done.jobs > 0 => {
+                        tracing::info!(archived = done.archived, removed = done.removed, jobs = done.jobs, files = ?done.files, "archived");
                     }
                     Ok(_) => {}
                     // Another coordinator is at it.
@@ -203,12 +203,13 @@ async fn archive(args: &RunArgs, folder: &Path, context: &Context, store: &Arc<d
     document["keysForgotten"] = forgotten.into();
     context.output.one(&document, || {
         format!(
-            "{} sagas archived in {} files ({} bytes, {} before compression), {} removed from the store",
+            "{} sagas archived in {} files ({} bytes, {} before compression), {} removed from the store, {} bulk jobs forgotten",
             summary.archived,
             summary.files.len(),
             summary.bytes,
             summary.uncompressed_bytes,
-            summary.removed
+            summary.removed,
+            summary.jobs
         )
     })?;
     if summary.kept > 0 {

@@ -194,7 +194,7 @@ async fn asking(
         @if asked.is_replay {
             p.lead { "Each is published to where it came from, and removed from here once the broker has it safe. Should that be cut off in between, it is there twice, which participants and the coordinator know as one." }
         } @else {
-            p.lead { "They are removed for good. The audit log keeps their ids and hashes, not what they say." }
+            p.lead { "They are removed for good. The audit log keeps their ids, not what they say." }
         }
         ol.planned {
             @for seen in &seen {

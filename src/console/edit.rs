@@ -211,7 +211,7 @@ fn comparing(
             @if let Some(step) = step { input type="hidden" name="step" value=(step); }
             input type="hidden" name="input" value=(text);
             label for="reason" { "Reason" }
-            p.soft #reason-hint { "Kept in the audit log with your name, the hashes of both inputs, and which command it was." }
+            p.soft #reason-hint { "Kept in the audit log with your name and which command it was; with hashes of both inputs where nothing is marked sensitive." }
             @if let Some(wrong) = wrong { p.error role="alert" { (wrong) } }
             textarea #reason name="reason" rows="3" maxlength=(MAX_REASON) required aria-describedby="reason-hint" autofocus {}
             div.buttons {

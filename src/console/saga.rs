@@ -113,7 +113,8 @@ pub(super) async fn show(
         true => None,
         false => house.open_versions(&view.saga).await?.first().copied(),
     };
-    let title = saga.key.clone().unwrap_or_else(|| format!("…{}", short(&view.id)));
+    // The view's, which is without what is sensitive.
+    let title = view.key.clone().unwrap_or_else(|| format!("…{}", short(&view.id)));
     let body = html! {
         div data-live="saga" data-id=(view.id) data-rev=(view.revision) {
             (headline(&visit, &dossier, &view, (title.as_str(), house.trace_url(saga)), newest, now))

@@ -10,6 +10,7 @@ use crate::api::Right;
 use crate::api::filter::{FILTERS, STATUSES, saga_filter};
 use crate::api::query::Query;
 use crate::api::redact::must_be_whole;
+use crate::api::saga_view::unreadable;
 use crate::api::sagas::listed;
 use crate::client::views::SagaSummaryView;
 use crate::clock::Timestamp;
@@ -99,7 +100,13 @@ async fn row(house: &House, saga: crate::saga::Saga) -> Result<Option<Row>, Fail
     let Ok(definition) = house.coordinator().definition(&saga.definition).await else { return Ok(None) };
     let (saga, definition) = if definition.has_loops() || must_be_whole(&definition, &saga) {
         // Which steps it has, and what of it is sensitive, depends on its input, which lists come without.
-        let Some(record) = house.store().saga(saga.id).await? else { return Ok(None) };
+        let record = match house.store().saga(saga.id).await {
+            Ok(Some(record)) => record,
+            Ok(None) => return Ok(None),
+            Err(error) if error.is_transient() => return Err(error.into()),
+            // The others are listed all the same.
+            Err(error) => return Ok(Some(Row { view: unreadable(&saga, &error), current: Vec::new() })),
+        };
         let Some(expanded) = record.saga.expand(&definition) else { return Ok(None) };
         (record.saga, expanded)
     } else {

@@ -194,7 +194,13 @@ impl Committer {
         let committed = match self.store.commit(Wants { sagas, due, locking }, decide).await {
             Ok(committed) => committed,
             Err(error) => {
-                self.sources.confirms.keep(ripe);
+                if error.is_transient() {
+                    self.sources.confirms.keep(ripe);
+                } else {
+                    // One of them may be of a saga that cannot be read, which would hold up every batch from now on. Of the
+                    // others a command is published once more at worst.
+                    self.sources.confirms.forget(&ripe);
+                }
                 return Err(error);
             }
         };

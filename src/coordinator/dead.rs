@@ -294,8 +294,10 @@ impl Coordinator {
                     hash.iter().fold(String::new(), |hash, byte| format!("{hash}{byte:02x}"))
                 });
                 let to = letter.target.as_ref().filter(|_| change.is_replay);
+                // An id that we made is a hash of the body, too.
+                let message = Some(&letter.id).filter(|id| is_open || !id.starts_with("sha256-"));
                 let detail = serde_json::json!({
-                    "queue": queue.name, "message": letter.id, "reason": letter.reason, "sha256": hash,
+                    "queue": queue.name, "message": message, "reason": letter.reason, "sha256": hash,
                     "bytes": envelope.body.len(), "to": to.map(|(exchange, key)| format!("{exchange} {key}")),
                 });
                 (saga, detail)

@@ -140,6 +140,11 @@ impl Machine<'_> {
                 return Err(self.illegal("edit", why));
             }
         }
+        if !self.definition.sensitive.is_empty() {
+            // For `Saga::secrets`: what a participant quotes of it is hidden, too. No signal's name has a colon.
+            let name = format!("edit:{}:{}", step.name, self.saga.next_seq.0);
+            self.saga.signals.insert(name, input.clone());
+        }
         Ok(())
     }
 

@@ -38,7 +38,7 @@ pub fn on_stage(test: impl AsyncFnOnce(&Stage, &Browser)) {
 }
 
 /// Below the target folder; those of earlier runs are taken away.
-fn folder() -> std::path::PathBuf {
+pub fn folder() -> std::path::PathBuf {
     let all = Path::new(env!("CARGO_TARGET_TMPDIR")).join("console");
     let hour = Duration::from_secs(3_600);
     for entry in std::fs::read_dir(&all).into_iter().flatten().flatten() {

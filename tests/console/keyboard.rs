@@ -1,8 +1,9 @@
 //! The console by keyboard alone: every stop is seen, everything can be done.
 
 use amends::id::SagaId;
+use amends::message::{Envelope, Properties};
 
-use crate::browser::on_stage;
+use crate::browser::{folder, on_stage};
 use crate::stage::Stage;
 use crate::webdriver::Browser;
 
@@ -10,6 +11,7 @@ pub const TAB: &str = "\u{E004}";
 pub const ENTER: &str = "\u{E007}";
 const ESCAPE: &str = "\u{E00C}";
 const SPACE: &str = "\u{E00D}";
+const CONTROL: &str = "\u{E009}";
 
 /// Everything that the Tab key should stop at, as far as it is shown.
 const STOPS: &str = "[...document.querySelectorAll('a[href],button:not(:disabled),input:not([type=hidden]),select,textarea,summary,[tabindex=\"0\"]')]
@@ -162,5 +164,93 @@ fn each_action_shows_what_it_will_do_takes_a_reason_and_is_told_on_the_sagas_pag
         // And a saga can be moved to another version.
         act(stage, browser, stage.filled.before_pivot[3], "migrate").await;
         assert!(browser.text().await.contains("order v2"));
+    });
+}
+
+/// Gives the reason on a page that asks for one, and confirms, by keys.
+async fn confirm(browser: &Browser, page: &str, reason: &str) {
+    browser.until(&format!("{page} asks for a reason"), "return document.activeElement.id === 'reason'").await;
+    browser.keys(&format!("{reason}{TAB}{ENTER}")).await;
+}
+
+#[test]
+fn a_participant_is_paused_and_resumed_by_keys() {
+    on_stage(async |_, browser| {
+        // A house of its own: others send to this participant.
+        let stage = Stage::editable(200, folder().join("paused")).await;
+        for (word, told) in [("pause", true), ("resume", false)] {
+            browser.open(&stage.url("participants/carrier")).await;
+            let button = format!("document.querySelector('a.button[href$=\"participants/carrier/{word}\"]').focus()");
+            browser.run(&button).await;
+            browser.keys(ENTER).await;
+            confirm(browser, word, "the lorry is mended").await;
+            let there = format!(
+                "return location.pathname.endsWith('participants/carrier') && document.readyState === 'complete'
+                     && document.body.innerText.includes('the lorry is mended') === {told}"
+            );
+            browser.until(&format!("{word} is done"), &there).await;
+        }
+    });
+}
+
+#[test]
+fn what_was_refused_is_edited_and_sent_again_by_keys() {
+    on_stage(async |_, browser| {
+        let stage = Stage::editable(200, folder().join("edited")).await;
+        let id = stage.own(7, 1);
+        browser.open(&stage.url(&format!("sagas/{id}"))).await;
+        browser.run("document.querySelector('a.button[href$=\"/edit\"]').focus()").await;
+        browser.keys(ENTER).await;
+        browser.until("the input has the focus", "return document.activeElement.id === 'input'").await;
+        let text = browser.run("return document.activeElement.value").await;
+        let mut input: serde_json::Value = serde_json::from_str(text.as_str().expect("text")).expect("JSON");
+        assert!(input["total"].is_number() && input["card"] == "hidden: marked sensitive", "{input}");
+        input["total"] = 77.into();
+        browser.chord(CONTROL, "a").await;
+        browser.keys(&format!("{input}{TAB}{ENTER}")).await;
+        browser.until("it is compared", "return !!document.querySelector('input[name=confirmed]')").await;
+        let text = browser.text().await;
+        assert!(text.contains("/total") && text.contains("77") && !text.contains("/card"), "{text}");
+        confirm(browser, "the edit", "the new flat").await;
+        browser.until("it is asked for", "return location.search.includes('asked=retry')").await;
+        let text = browser.text().await;
+        assert!(text.contains("the new flat"), "{text}");
+        let record = stage.house.store.saga(id).await.expect("a read").expect("there");
+        let sent = record.commands.iter().max_by_key(|entry| entry.id.seq.0).expect("a command");
+        assert!(sent.body.value()["total"] == 77 && sent.body.text().contains("4242"), "{sent:?}");
+    });
+}
+
+#[test]
+fn dead_letters_are_selected_dropped_and_replayed_by_keys() {
+    on_stage(async |_, browser| {
+        let stage = Stage::editable(50, folder().join("dead")).await;
+        let letters = (0..3).map(|at| Envelope {
+            exchange: "amends.replies".to_owned(),
+            routing_key: "amends.replies".to_owned(),
+            mandatory: true,
+            properties: Properties { message_id: Some(format!("m{at}")), ..Properties::default() },
+            body: b"nonsense".to_vec(),
+        });
+        stage.house.broker.publish(letters.collect()).await;
+        let ids = "[...document.querySelectorAll('.letters input[name=id]')].map(one => one.value).sort().join()";
+        crate::support::eventually("all are buried", async || {
+            browser.open(&stage.url("dead/amends.replies.dead")).await;
+            (browser.run(&format!("return {ids}")).await == "m0,m1,m2").then_some(())
+        })
+        .await;
+        browser.run("document.querySelector('.letters input[value=m1]').focus()").await;
+        browser.keys(SPACE).await;
+        browser.run("document.querySelector('.letters button.danger').focus()").await;
+        browser.keys(ENTER).await;
+        confirm(browser, "dropping", "garbage").await;
+        browser.until("one is gone", &format!("return {ids} === 'm0,m2'")).await;
+        // What is replayed and refused again comes back.
+        browser.run("document.querySelector('.letters a.button:not(.danger)').focus()").await;
+        browser.keys(ENTER).await;
+        confirm(browser, "replaying", "once more").await;
+        browser.until("it is told", "return location.pathname.endsWith('dead/amends.replies.dead')").await;
+        let audit = stage.house.get("/v1/audit?action=dead-letter-replay").await.text;
+        assert_eq!(audit.matches("once more").count(), 2, "{audit}");
     });
 }

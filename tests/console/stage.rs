@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use amends::api::AuthConfig;
+use amends::coordinator::CoordinatorOptions;
 use amends::id::SagaId;
 
 use crate::made::{self, Filled, ORDER};
@@ -69,6 +70,20 @@ impl Stage {
         house.coordinator.register(ORDER, "test").await.expect("registered");
         let filled = made::fill(&*house.store, &made::definition(ORDER), count).await;
         house.coordinator.register(&second_version(), "ada").await.expect("registered");
+        let (_, served) = house.serve().await;
+        Self { house, served, filled }
+    }
+
+    /// The same on a store of its own, where inputs may be edited.
+    pub async fn editable(count: usize, folder: PathBuf) -> Self {
+        std::fs::create_dir_all(&folder).expect("the folder is made");
+        let url = format!("sqlite://{}", folder.join("amends.db").display());
+        let store = amends::store::open(&url).await.expect("the store opens");
+        store.migrate().await.expect("the schema is made");
+        let options = CoordinatorOptions { allow_edit: true, ..CoordinatorOptions::default() };
+        let house = House::launched(store, options).await;
+        house.coordinator.register(ORDER, "test").await.expect("registered");
+        let filled = made::fill(&*house.store, &made::definition(ORDER), count).await;
         let (_, served) = house.serve().await;
         Self { house, served, filled }
     }

@@ -124,6 +124,13 @@ impl Browser {
         self.post("actions", json!({ "actions": [{ "type": "key", "id": "keyboard", "actions": presses }] })).await;
     }
 
+    /// Presses a key while another is held.
+    pub async fn chord(&self, held: &str, key: &str) {
+        let press = |kind: &str, key: &str| json!({ "type": kind, "value": key });
+        let presses = [press("keyDown", held), press("keyDown", key), press("keyUp", key), press("keyUp", held)];
+        self.post("actions", json!({ "actions": [{ "type": "key", "id": "keyboard", "actions": presses }] })).await;
+    }
+
     /// Waits until a script gives `true`.
     pub async fn until(&self, what: &str, script: &str) {
         eventually(what, async || (self.run(script).await == Value::Bool(true)).then_some(())).await;

@@ -323,7 +323,16 @@ impl Store for EncryptedStore {
 impl WebhookStore for EncryptedStore {
     async fn claim(&self, webhooks: &[String], lease: Duration, limit: u32) -> Result<Vec<Delivery>, StoreError> {
         let claimed = self.webhooks_of()?.claim(webhooks, lease, limit).await?;
-        self.readable(claimed).await
+        let mut readable = Vec::with_capacity(claimed.len());
+        for (delivery, trouble) in self.opened(claimed).await? {
+            let Some(error) = trouble else {
+                readable.push(delivery);
+                continue;
+            };
+            tracing::error!(saga_id = %delivery.saga, code = error.code(), %error, "what a webhook is to be told cannot be decrypted, and is parked");
+            self.webhooks_of()?.failed(delivery.id, delivery.attempts, &error.to_string(), None).await?;
+        }
+        Ok(readable)
     }
 
     async fn delivered(&self, id: Uuid, attempts: u32) -> Result<(), StoreError> {
