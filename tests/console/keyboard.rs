@@ -196,7 +196,7 @@ fn a_participant_is_paused_and_resumed_by_keys() {
 #[test]
 fn what_was_refused_is_edited_and_sent_again_by_keys() {
     on_stage(async |_, browser| {
-        let stage = Stage::editable(200, folder().join("edited")).await;
+        let stage = Stage::editable(1_000, folder().join("edited")).await;
         let id = stage.own(7, 0);
         browser.open(&stage.url(&format!("sagas/{id}"))).await;
         browser.run("document.querySelector('a.button[href$=\"/edit\"]').focus()").await;
