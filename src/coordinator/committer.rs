@@ -117,7 +117,8 @@ impl Committer {
             let shared = Arc::new(items);
             let began = Instant::now();
             let locking = self.locking();
-            let attempt = self.attempt(&shared, due, locking).await;
+            let ripe = self.sources.confirms.ripe(MAX_RIPE);
+            let attempt = self.attempt(&shared, &ripe, due, locking).await;
             // The store has dropped its half by now; should it not have, a copy does as well.
             items = Arc::unwrap_or_clone(shared);
             let error = match attempt {
@@ -127,6 +128,14 @@ impl Committer {
                 }
                 Err(error) => error,
             };
+            let was_bare = ripe.is_empty();
+            if error.is_transient() {
+                self.sources.confirms.keep(ripe);
+            } else {
+                // One of them may be of a saga that cannot be read, which would hold up every batch from now on. Of the
+                // others a command is published once more at worst.
+                self.sources.confirms.forget(&ripe);
+            }
             self.metrics.commit(kind(&error), items.len(), began.elapsed());
             tracing::warn!(%error, batch = items.len(), "commit failed");
             if items.is_empty() {
@@ -134,6 +143,10 @@ impl Committer {
                 return tokio::time::sleep(pause).await;
             }
             if !error.is_transient() {
+                if !was_bare {
+                    // Perhaps no item of the batch is the culprit.
+                    continue;
+                }
                 return self.commit_each(items, waiting, error).await;
             }
             if matches!(error, StoreError::Conflict(_)) {
@@ -169,11 +182,11 @@ impl Committer {
     async fn attempt(
         &self,
         items: &Arc<Vec<Item>>,
+        ripe: &[(CommandId, u32)],
         due: u32,
         locking: Locking,
     ) -> Result<(Committed, Plan), StoreError> {
-        let ripe = self.sources.confirms.ripe(MAX_RIPE);
-        let mut sagas: Vec<SagaId> = items.iter().filter_map(Item::saga).chain(confirms::sagas(&ripe)).collect();
+        let mut sagas: Vec<SagaId> = items.iter().filter_map(Item::saga).chain(confirms::sagas(ripe)).collect();
         sagas.sort_unstable();
         sagas.dedup();
         let planned = Arc::new(Mutex::new(None));
@@ -191,23 +204,11 @@ impl Committer {
             }
             changes
         });
-        let committed = match self.store.commit(Wants { sagas, due, locking }, decide).await {
-            Ok(committed) => committed,
-            Err(error) => {
-                if error.is_transient() {
-                    self.sources.confirms.keep(ripe);
-                } else {
-                    // One of them may be of a saga that cannot be read, which would hold up every batch from now on. Of the
-                    // others a command is published once more at worst.
-                    self.sources.confirms.forget(&ripe);
-                }
-                return Err(error);
-            }
-        };
+        let committed = self.store.commit(Wants { sagas, due, locking }, decide).await?;
         if let Ok(passed) = passed.lock() {
             passed.reached();
         }
-        self.sources.confirms.forget(&ripe);
+        self.sources.confirms.forget(ripe);
         let plan = planned.lock().ok().and_then(|mut slot| slot.take());
         plan.map(|plan| (committed, plan)).ok_or_else(|| StoreError::Conflict("the store did not decide".to_owned()))
     }

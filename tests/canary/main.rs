@@ -6,22 +6,20 @@ mod support;
 
 mod namespaces;
 mod operators;
+mod unreadable;
 
 use std::process::Command;
-use std::sync::Arc;
 
 use amends::api::{AuthConfig, Role, TokenEntry};
 use amends::broker::topology::{Queue, Topology};
 use amends::broker::{Consumer, Settlement};
 use amends::message::ReplyBody;
 use amends::message::reply::ReplyProblem;
-use amends::store::sealed::{EncryptedStore, MasterKeys};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
-use sqlx::Connection as _;
 use support::eventually;
 use support::http::{House, get};
 use support::processes::{Process, free_port};
@@ -356,57 +354,4 @@ async fn only_an_admin_sees_what_is_sensitive_and_each_time_is_audited() {
     assert!(reveals.iter().all(|row| row.actor == "admin"));
     assert_eq!(reveals[1].reason, "ticket 7");
     assert_eq!(reveals[0].saga, Some(id));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_saga_that_cannot_be_read_is_listed_with_why_and_the_others_as_ever() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let url = format!("sqlite://{}", folder.path().join("amends.db").display());
-    let store = amends::store::open(&url).await.expect("the store opens");
-    store.migrate().await.expect("the schema is made");
-    let masters = MasterKeys::new(Some("one".to_owned()), [("one".to_owned(), [1; 32])]).expect("a key");
-    let store = EncryptedStore::new(store, masters).expect("it is encrypted");
-    let house = House::on(Arc::new(store), AuthConfig::default()).await;
-    house.coordinator.register(DEFINITION, "test").await.expect("registered");
-    let _cage = Scripted::start(&house.broker, CAGE, |command| vec![answer(command)]).await;
-    let mut ids = Vec::new();
-    for order in ["o-1", "o-2"] {
-        let start = json!({ "saga": "canary", "input": { "order": order, "card": CARD } });
-        let id = house.post("/v1/sagas", &start).await.json()["id"].as_str().expect("an id").to_owned();
-        let signal = json!({ "signal": "heard", "payload": { "word": WORD } });
-        assert_eq!(house.post(&format!("/v1/sagas/{id}/signal"), &signal).await.status.as_u16(), 200);
-        eventually("it is stuck", async || {
-            (house.get(&format!("/v1/sagas/{id}")).await.json()["state"] == "STUCK").then_some(())
-        })
-        .await;
-        ids.push(id);
-    }
-    // What was encrypted for another place is refused.
-    let mut connection = sqlx::SqliteConnection::connect(&url).await.expect("a connection");
-    let id = |at: usize| ids[at].parse::<uuid::Uuid>().expect("an id").as_bytes().to_vec();
-    let changed = sqlx::query("update saga set input = (select input from saga where id = $1) where id = $2")
-        .bind(id(1))
-        .bind(id(0))
-        .execute(&mut connection)
-        .await
-        .expect("changed");
-    assert_eq!(changed.rows_affected(), 1);
-    assert_eq!(house.get(&format!("/v1/sagas/{}", ids[0])).await.status.as_u16(), 500);
-
-    let listed = house.get("/v1/sagas?state=STUCK").await;
-    nothing_in("the list", &listed.text);
-    let items = listed.json()["items"].as_array().expect("items").clone();
-    let of = |id: &str| items.iter().find(|item| item["id"] == id).cloned().expect("it is listed");
-    let (broken, whole) = (of(&ids[0]), of(&ids[1]));
-    assert!(
-        broken["key"].is_null() && broken["waitingFor"].as_str().is_some_and(|why| why.contains("decrypted")),
-        "{broken}"
-    );
-    assert!(whole["key"] == "o-2" && whole["stuck"]["error"]["type"] == "croaked", "{whole}");
-    let page = house.get("/console/sagas?state=STUCK").await;
-    nothing_in("the page", &page.text);
-    assert!(page.status.as_u16() == 200 && ids.iter().all(|id| page.text.contains(id.as_str())), "{}", page.text);
-    let outbox = house.get("/v1/outbox").await;
-    assert_eq!(outbox.status.as_u16(), 200, "{}", outbox.text);
-    nothing_in("the outbox", &outbox.text);
 }

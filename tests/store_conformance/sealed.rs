@@ -232,6 +232,31 @@ async fn without_its_key_a_saga_is_reported_and_parked_and_others_go_on(#[values
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_webhook_is_to_be_told_is_parked_without_its_key_and_the_others_are_claimed(
+    #[values(Sqlite, Postgres)] kind: Kind,
+) {
+    on(kind, async |rig| {
+        let (lost, kept) = (saga(None), saga(None));
+        let told = |saga: &Saga| {
+            let webhooks = vec![crate::webhooks::message(saga, "pager")];
+            Changes { webhooks, ..starts(vec![bare(saga.clone())]) }
+        };
+        with(&rig, &["a"]).await.write(told(&lost)).await.expect("a commit");
+        run(kind, &rig.url, "delete from data_key where purpose = 'hash'").await;
+        let rig = with(&rig, &["b"]).await;
+        rig.write(told(&kept)).await.expect("a commit");
+
+        let claimed = crate::webhooks::claim(&rig, &["pager"], std::time::Duration::from_secs(600), 10).await;
+        assert_eq!(claimed.iter().map(|delivery| delivery.saga).collect::<Vec<_>>(), [kept.id]);
+        let parked = crate::webhooks::all(&rig, Some(true)).await;
+        assert_eq!(parked.iter().map(|delivery| delivery.saga).collect::<Vec<_>>(), [lost.id]);
+        assert!(parked[0].problem.as_ref().is_some_and(|why| why.contains("key")), "{:?}", parked[0].problem);
+    })
+    .await;
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_moved_to_another_place_is_refused(#[values(Sqlite, Postgres)] kind: Kind) {
     on(kind, async |rig| {
         let encrypted = with(&rig, &["a"]).await;

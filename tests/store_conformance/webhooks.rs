@@ -16,7 +16,7 @@ use crate::rig::{Rig, eventually, on};
 
 const LONG: Duration = Duration::from_secs(600);
 
-fn message(saga: &Saga, webhook: &str) -> NewDelivery {
+pub fn message(saga: &Saga, webhook: &str) -> NewDelivery {
     NewDelivery {
         id: NewDelivery::id_of(webhook, saga.id, saga.revision, "stuck"),
         webhook: webhook.to_owned(),
@@ -27,12 +27,12 @@ fn message(saga: &Saga, webhook: &str) -> NewDelivery {
     }
 }
 
-async fn claim(rig: &Rig, webhooks: &[&str], lease: Duration, limit: u32) -> Vec<Delivery> {
+pub async fn claim(rig: &Rig, webhooks: &[&str], lease: Duration, limit: u32) -> Vec<Delivery> {
     let names: Vec<String> = webhooks.iter().map(|name| (*name).to_owned()).collect();
     rig.store.webhooks().expect("they are kept").claim(&names, lease, limit).await.expect("claimed")
 }
 
-async fn all(rig: &Rig, parked: Option<bool>) -> Vec<Delivery> {
+pub async fn all(rig: &Rig, parked: Option<bool>) -> Vec<Delivery> {
     let page = Page { after: None, limit: 100 };
     rig.store.webhooks().expect("they are kept").deliveries(parked, &page).await.expect("a list")
 }
