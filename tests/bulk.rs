@@ -365,12 +365,13 @@ async fn a_bulk_retry_under_load_held_resumed_and_killed_accounts_for_every_saga
         let (url, http, goes_on) = (city.url.clone(), city.http.clone(), goes_on.clone());
         async move {
             let mut started = 0;
+            let mut beat = tokio::time::interval(Duration::from_millis(50));
             while goes_on.load(Ordering::SeqCst) {
+                beat.tick().await;
                 let request = http.post(format!("{url}/v1/sagas/batch")).json(&batch("other", 5)).send();
                 if request.await.is_ok_and(|answer| answer.status().is_success()) {
                     started += 5;
                 }
-                tokio::time::sleep(Duration::from_millis(50)).await;
             }
             started
         }

@@ -113,13 +113,16 @@ fn rows_are_walked_opened_and_selected_and_the_filter_is_left_by_keys() {
     });
 }
 
+/// Gives the reason on a page that asks for one, and confirms, by keys.
+async fn confirm(browser: &Browser, page: &str, reason: &str) {
+    browser.until(&format!("{page} asks for a reason"), "return document.activeElement.id === 'reason'").await;
+    browser.keys(&format!("{reason}{TAB}{ENTER}")).await;
+}
+
 /// Asks for an action on its own page, with a reason, and confirms it, by keys.
 async fn act(stage: &Stage, browser: &Browser, id: SagaId, word: &str) {
     browser.open(&stage.url(&format!("sagas/{id}/{word}"))).await;
-    browser.until("the reason has the focus", "return document.activeElement.id === 'reason'").await;
-    browser.keys("because the test says so").await;
-    browser.keys(TAB).await;
-    browser.keys(ENTER).await;
+    confirm(browser, word, "because the test says so").await;
     browser.until(&format!("{word} was asked for"), &format!("return location.search.includes('asked={word}')")).await;
 }
 
@@ -165,12 +168,6 @@ fn each_action_shows_what_it_will_do_takes_a_reason_and_is_told_on_the_sagas_pag
         act(stage, browser, stage.filled.before_pivot[3], "migrate").await;
         assert!(browser.text().await.contains("order v2"));
     });
-}
-
-/// Gives the reason on a page that asks for one, and confirms, by keys.
-async fn confirm(browser: &Browser, page: &str, reason: &str) {
-    browser.until(&format!("{page} asks for a reason"), "return document.activeElement.id === 'reason'").await;
-    browser.keys(&format!("{reason}{TAB}{ENTER}")).await;
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use amends::api::AuthConfig;
 use amends::coordinator::CoordinatorOptions;
 use amends::id::SagaId;
 
@@ -60,27 +59,23 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// A house with `count` sagas on SQLite, in `folder`.
+    /// A house with `count` sagas on SQLite, in `folder`, and a version that they can be moved to.
     pub async fn new(count: usize, folder: PathBuf) -> Self {
-        std::fs::create_dir_all(&folder).expect("the folder is made");
-        let url = format!("sqlite://{}", folder.join("amends.db").display());
-        let store = amends::store::open(&url).await.expect("the store opens");
-        store.migrate().await.expect("the schema is made");
-        let house = House::on(store, AuthConfig::default()).await;
-        house.coordinator.register(ORDER, "test").await.expect("registered");
-        let filled = made::fill(&*house.store, &made::definition(ORDER), count).await;
-        house.coordinator.register(&second_version(), "ada").await.expect("registered");
-        let (_, served) = house.serve().await;
-        Self { house, served, filled }
+        let stage = Self::with(count, folder, CoordinatorOptions::default()).await;
+        stage.house.coordinator.register(&second_version(), "ada").await.expect("registered");
+        stage
     }
 
-    /// The same on a store of its own, where inputs may be edited.
+    /// The same where inputs may be edited, without another version.
     pub async fn editable(count: usize, folder: PathBuf) -> Self {
+        Self::with(count, folder, CoordinatorOptions { allow_edit: true, ..CoordinatorOptions::default() }).await
+    }
+
+    async fn with(count: usize, folder: PathBuf, options: CoordinatorOptions) -> Self {
         std::fs::create_dir_all(&folder).expect("the folder is made");
         let url = format!("sqlite://{}", folder.join("amends.db").display());
         let store = amends::store::open(&url).await.expect("the store opens");
         store.migrate().await.expect("the schema is made");
-        let options = CoordinatorOptions { allow_edit: true, ..CoordinatorOptions::default() };
         let house = House::launched(store, options).await;
         house.coordinator.register(ORDER, "test").await.expect("registered");
         let filled = made::fill(&*house.store, &made::definition(ORDER), count).await;
