@@ -46,19 +46,21 @@ async fn main() -> std::io::Result<()> {
     std::fs::create_dir_all(&folder)?;
     let store = std::env::temp_dir().join(format!("amends-console-shots-{}", std::process::id()));
     let stage = stage::Stage::new(stage::SAGAS, store.clone()).await;
-    let browser = webdriver::Browser::start().await;
-    for (width, scheme) in LOOKS {
-        browser.looks(width, 900, scheme).await;
-        for (name, page) in stage::pages(&stage.filled) {
-            if !wanted.is_empty() && !wanted.iter().any(|wanted| wanted == name) {
-                continue;
+    webdriver::Browser::with(async |browser| {
+        for (width, scheme) in LOOKS {
+            browser.looks(width, 900, scheme).await;
+            for (name, page) in stage::pages(&stage.filled) {
+                if !wanted.is_empty() && !wanted.iter().any(|wanted| wanted == name) {
+                    continue;
+                }
+                browser.open(&stage.url(&page)).await;
+                let file = folder.join(format!("{name}-{width}-{scheme}.png"));
+                std::fs::write(&file, browser.picture().await)?;
             }
-            browser.open(&stage.url(&page)).await;
-            let file = folder.join(format!("{name}-{width}-{scheme}.png"));
-            std::fs::write(&file, browser.picture().await)?;
         }
-    }
-    browser.close().await;
+        std::io::Result::Ok(())
+    })
+    .await?;
     std::fs::remove_dir_all(store)?;
     println!("the pictures are in {}", folder.display());
     Ok(())

@@ -30,10 +30,11 @@ pub fn on_stage(test: impl AsyncFnOnce(&Stage, &Browser)) {
     }
     RUNTIME.block_on(async {
         let stage = STAGE.get_or_init(async || Stage::new(SAGAS, folder()).await).await;
-        let browser = Browser::start().await;
-        browser.looks(1280, 900, "light").await;
-        test(stage, &browser).await;
-        browser.close().await;
+        Browser::with(async |browser| {
+            browser.looks(1280, 900, "light").await;
+            test(stage, browser).await;
+        })
+        .await;
     });
 }
 

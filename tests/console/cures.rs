@@ -73,14 +73,15 @@ async fn each_way_of_being_stuck_is_cured_from_the_home_page_with_three_actions(
     let ways = ways();
     let stuck = Stuck::in_ways(&ways).await;
     let (_, served) = stuck.house.serve().await;
-    let browser = Browser::start().await;
-    for way in &ways {
-        let actions = cure(&stuck, way, &browser, &format!("{}/console/", served.url)).await;
-        assert!(actions <= MOST, "{}: {actions} actions", way.name);
-    }
-    browser.open(&format!("{}/console/", served.url)).await;
-    assert!(browser.text().await.contains("Nothing is stuck"), "{}", browser.text().await);
-    browser.close().await;
+    Browser::with(async |browser| {
+        for way in &ways {
+            let actions = cure(&stuck, way, browser, &format!("{}/console/", served.url)).await;
+            assert!(actions <= MOST, "{}: {actions} actions", way.name);
+        }
+        browser.open(&format!("{}/console/", served.url)).await;
+        assert!(browser.text().await.contains("Nothing is stuck"), "{}", browser.text().await);
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -91,8 +92,7 @@ async fn from_the_link_of_an_alert_it_is_one_action_less() {
     let ways: Vec<Way> = ways().into_iter().filter(|way| way.saga == "one").collect();
     let stuck = Stuck::in_ways(&ways).await;
     let (_, served) = stuck.house.serve().await;
-    let browser = Browser::start().await;
     let alert = format!("{}/console/sagas?state=STUCK&saga=one", served.url);
-    assert_eq!(cure(&stuck, &ways[0], &browser, &alert).await, MOST - 1);
-    browser.close().await;
+    let actions = Browser::with(async |browser| cure(&stuck, &ways[0], browser, &alert).await).await;
+    assert_eq!(actions, MOST - 1);
 }

@@ -1,16 +1,21 @@
 //! A headless Chromium through the WebDriver protocol, which is JSON over HTTP.
 
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::process::Stdio;
 use std::time::Duration;
 
 use base64::Engine;
+use futures_util::FutureExt;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::support::eventually;
 
-/// A browser with one window; ends when dropped.
+/// How often a chromedriver is started until one listens.
+const STARTS: usize = 5;
+
+/// A browser with one window.
 pub struct Browser {
     driver: Child,
     http: reqwest::Client,
@@ -33,10 +38,11 @@ pub fn is_there() -> bool {
     false
 }
 
-impl Browser {
-    pub async fn start() -> Self {
-        // Fails harmlessly when another test has installed it before.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+/// A chromedriver that listens, and where.
+async fn driver() -> (Child, u16) {
+    let mut said = String::new();
+    // With IPv4 it takes any free port, and ends when that same port is not free for IPv6: with another it gets on.
+    for _ in 0..STARTS {
         let mut driver = Command::new("chromedriver")
             .args(["--port=0"])
             .stdout(Stdio::piped())
@@ -45,13 +51,31 @@ impl Browser {
             .spawn()
             .expect("chromedriver starts");
         let mut lines = BufReader::new(driver.stdout.take().expect("its output")).lines();
-        let port = loop {
-            let line = lines.next_line().await.expect("its output is read").expect("it says its port");
+        while let Some(line) = lines.next_line().await.expect("its output is read") {
             if let Some((_, port)) = line.split_once("started successfully on port ") {
-                break port.trim_end_matches('.').parse::<u16>().expect("a port");
+                let port = port.trim_end_matches('.').parse().expect("a port");
+                tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+                return (driver, port);
             }
-        };
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+            said = said + &line + "\n";
+        }
+    }
+    panic!("chromedriver ended {STARTS} times before it listened:\n{said}");
+}
+
+impl Browser {
+    /// Lends a browser to `work`, and ends it whatever comes of that: a driver that is only killed leaves its browser behind.
+    pub async fn with<T>(work: impl AsyncFnOnce(&Self) -> T) -> T {
+        let browser = Self::start().await;
+        let outcome = AssertUnwindSafe(work(&browser)).catch_unwind().await;
+        browser.close().await;
+        outcome.unwrap_or_else(|panic| resume_unwind(panic))
+    }
+
+    async fn start() -> Self {
+        // Fails harmlessly when another test has installed it before.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (driver, port) = driver().await;
         let http = reqwest::Client::builder().timeout(Duration::from_secs(60)).build().expect("a client");
         let base = format!("http://127.0.0.1:{port}");
         let options = json!({
@@ -141,7 +165,7 @@ impl Browser {
         self.run("return document.body.innerText").await.as_str().unwrap_or_default().to_owned()
     }
 
-    pub async fn close(mut self) {
+    async fn close(mut self) {
         call(&self.http, reqwest::Method::DELETE, &self.session, None).await;
         let _ = self.driver.kill().await;
     }
