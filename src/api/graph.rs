@@ -22,7 +22,8 @@ pub fn look(saga: &SagaView) -> SagaLook {
     SagaLook {
         label: format!("{}{paused}", saga.key.as_deref().unwrap_or(&saga.id)),
         state: saga.state.clone(),
-        note,
+        // It is drawn: there is no code in a drawing.
+        note: note.map(|note| note.replace('`', "")),
         steps: saga.steps.iter().map(step).collect(),
     }
 }

@@ -39,7 +39,7 @@ mod serve;
 mod signal;
 mod start;
 mod versions;
-mod webhooks;
+pub(crate) mod webhooks;
 
 pub use access::{Access, Reach};
 pub use auth::oidc::{Oidc, OidcConfig};

@@ -15,7 +15,7 @@ use crate::api::query::Query;
 use crate::client::views::{DeliveryItem, DeliveryPage};
 use crate::payload::Payload;
 use crate::store::webhooks::Delivery;
-use crate::store::{AuditRecord, Page};
+use crate::store::{AuditRecord, Page, Store, StoreError};
 
 /// Bytes of a place in the list: an id.
 const PLACE: usize = 16;
@@ -57,24 +57,33 @@ pub(super) async fn see_to(
         let told: String = id.chars().take(60).collect();
         Problem::new(DELIVERY_UNKNOWN, format!("there is no delivery `{told}`: it may have been taken by now"))
     };
-    let (Ok(id), Some(store)) = (Uuid::parse_str(id), app.coordinator.store().webhooks()) else {
-        return Err(unknown());
-    };
+    let Ok(id) = Uuid::parse_str(id) else { return Err(unknown()) };
     let is_retry = route.as_str().ends_with("/retry");
+    let found = change(&**app.coordinator.store(), id, is_retry, (caller.name, reason)).await?;
+    found.map(|delivery| Answer(item(delivery))).ok_or_else(unknown)
+}
+
+/// Has a delivery tried again, or drops it, for somebody and a reason. `None` when there is no such delivery.
+pub(crate) async fn change(
+    store: &dyn Store,
+    id: Uuid,
+    is_retry: bool,
+    (actor, reason): (String, String),
+) -> Result<Option<Delivery>, StoreError> {
+    let Some(webhooks) = store.webhooks() else { return Ok(None) };
     let audit = AuditRecord {
         id: 0,
-        at: app.coordinator.store().health().await?.now,
-        actor: caller.name,
+        at: store.health().await?.now,
+        actor,
         saga: None,
         action: if is_retry { "webhook-retry" } else { "webhook-drop" }.to_owned(),
         reason,
         detail: Payload::from(serde_json::json!({ "delivery": id })),
     };
-    let found = match is_retry {
-        true => store.retry_delivery(id, audit).await?,
-        false => store.drop_delivery(id, audit).await?,
-    };
-    found.map(|delivery| Answer(item(delivery))).ok_or_else(unknown)
+    match is_retry {
+        true => webhooks.retry_delivery(id, audit).await,
+        false => webhooks.drop_delivery(id, audit).await,
+    }
 }
 
 fn item(delivery: Delivery) -> DeliveryItem {

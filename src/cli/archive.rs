@@ -106,6 +106,11 @@ impl Retention {
         Self { archive: folder_of(&self.archive, namespace), ..self.clone() }
     }
 
+    /// How long sagas are kept after their end; `None` when it is off.
+    pub fn kept(&self) -> Option<Duration> {
+        self.retention
+    }
+
     /// Archives now and then until `stop`; nothing when it is off.
     pub fn start(self, store: Arc<dyn Store>, stop: CancellationToken) -> Option<JoinHandle<()>> {
         let options = Options::new(self.retention?, self.archive);

@@ -175,6 +175,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         register(&coordinator, &file, &stop).await?;
     }
 
+    let links = context.settings.console.links(args.retention.kept());
     let retention = args.retention.start(store.clone(), stop.clone());
 
     let webhooks = webhook::launch(&coordinator, endpoints, stop.clone());
@@ -182,8 +183,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let address = listener.local_addr().map_err(|error| CliError::failed(format!("no address: {error}")))?;
     tell_if_open(patiently(&stop, StoreError::is_transient, async || auth.is_open().await).await?);
     output::note(format!("amends is ready at http://{address} (state in {})", masked(&url)));
-    let served =
-        connect::serve(listener, coordinator.clone(), auth, context.settings.console.links(), stop.clone()).await;
+    let served = connect::serve(listener, coordinator.clone(), auth, links, stop.clone()).await;
 
     let drained = tokio::time::timeout(DRAIN, async {
         coordinator.stop().await;
@@ -216,7 +216,8 @@ async fn several(
     stop: &CancellationToken,
 ) -> Result<Exit, CliError> {
     let address = listener.local_addr().map_err(|error| CliError::failed(format!("no address: {error}")))?;
-    let namespaces = Namespaces::new(access.clone(), context.settings.console.links(), stop.clone());
+    let namespaces =
+        Namespaces::new(access.clone(), context.settings.console.links(manner.retention.kept()), stop.clone());
     let tasks = houses::open_all(places, manner, &namespaces, stop).await;
     // Each that is open has asked its store for tokens.
     tell_if_open(access.is_open());

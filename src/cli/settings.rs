@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -120,9 +121,9 @@ pub struct ConsoleSettings {
 }
 
 impl ConsoleSettings {
-    /// The same as the console takes it.
-    pub fn links(&self) -> Links {
-        Links { trace: self.trace_url.clone() }
+    /// The same as the console takes it, where ended sagas are kept for so long.
+    pub fn links(&self, retention: Option<Duration>) -> Links {
+        Links { trace: self.trace_url.clone(), retention }
     }
 }
 

@@ -71,6 +71,10 @@ pub(super) async fn show(State(house): State<House>, visit: Visit) -> Result<Pag
     let now = house.now();
     let participants = house.participants().await?;
     let (found, queues) = tokio::join!(overview(house.coordinator(), now), house.queues(&participants));
+    let parked = match house.store().webhooks() {
+        Some(webhooks) => webhooks.delivery_counts(MOST).await?.parked,
+        None => 0,
+    };
     let Overview { states, causes, activity, services } = found?;
     let told = participants.into_iter().zip(queues);
     let standing = |name: &str| house.coordinator().standing(name);
@@ -81,6 +85,7 @@ pub(super) async fn show(State(house): State<House>, visit: Visit) -> Result<Pag
         section aria-labelledby="stuck-title" {
             h2 #stuck-title { "What needs a person" }
             (failures(&visit, &causes, now))
+            (untold(&visit, parked))
         }
         section.charts aria-labelledby="activity-title" {
             h2 #activity-title { "The last hour" }
@@ -145,6 +150,19 @@ fn failures(visit: &Visit, causes: &[Cause], now: Timestamp) -> Markup {
             }
         }
         @if causes.len() > GROUPS { p.soft { "and " (causes.len() - GROUPS) " more causes" } }
+    }
+}
+
+/// What nobody was told.
+fn untold(visit: &Visit, parked: u64) -> Markup {
+    html! {
+        @if parked > 0 {
+            div.note.bad {
+                @if parked == 1 { "A message to a webhook is parked: its attempts are spent. " }
+                @else { (up_to(parked, MOST)) " messages to webhooks are parked: their attempts are spent. " }
+                a href=(visit.to("webhooks?state=PARKED")) { "See what went wrong" }
+            }
+        }
     }
 }
 

@@ -18,17 +18,18 @@ impl IntoResponse for Page {
 }
 
 /// The pages that the navigation leads to: address, name, shortcut.
-const PLACES: [(&str, &str, &str); 6] = [
+const PLACES: [(&str, &str, &str); 7] = [
     ("", "Home", "h"),
     ("sagas", "Sagas", "s"),
     ("bulk", "Bulk", "b"),
     ("definitions", "Definitions", "d"),
     ("dead", "Dead letters", "l"),
+    ("webhooks", "Webhooks", "w"),
     ("audit", "Audit", "a"),
 ];
 
 /// The shortcuts besides those of the navigation.
-const KEYS: [(&str, &str); 8] = [
+const KEYS: [(&str, &str); 9] = [
     ("?", "this sheet"),
     ("/", "the first field of the filter"),
     ("j / k", "the next or the previous row"),
@@ -36,6 +37,7 @@ const KEYS: [(&str, &str); 8] = [
     ("x", "select the row"),
     ("t", "times as ages, local or UTC"),
     ("p", "pause or go on with live updates"),
+    ("u", "updates at once, every 30 s, or every 5 min"),
     ("Esc", "close this sheet, leave a field"),
 ];
 
@@ -62,6 +64,7 @@ pub(super) fn page(visit: &Visit, title: &str, body: Markup) -> Page {
                     div.tools {
                         @if visit.is_in {
                             button.quiet type="button" data-times hidden title="Ages, local time or UTC (t)" { "Times: ages" }
+                            button.quiet type="button" data-rate hidden title="How often this page is brought up to date (u)" { "Updates: at once" }
                             button.quiet type="button" data-pause hidden { "Pause updates" }
                             button.quiet.icon type="button" data-keys hidden aria-label="Keyboard shortcuts" title="Keyboard shortcuts (?)" { "?" }
                         }

@@ -13,6 +13,7 @@
 
 mod actions;
 mod assets;
+mod attempts;
 mod audit;
 mod bulk;
 mod chart;
@@ -40,9 +41,11 @@ mod sequence;
 mod session;
 mod visit;
 mod waterfall;
+mod webhooks;
 mod words;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
@@ -74,11 +77,13 @@ struct Inner {
     doors: Doors,
 }
 
-/// Where else things can be looked at.
+/// Where else things can be looked at, and for how long here.
 #[derive(Clone, Debug, Default)]
 pub struct Links {
     /// A trace: an address with `{traceId}` in it.
     pub trace: Option<String>,
+    /// How long after their end sagas are archived; never unless set.
+    pub retention: Option<Duration>,
 }
 
 impl House {
@@ -99,6 +104,12 @@ impl House {
         let given = saga.trace.as_ref().map(|given| given.trace_id);
         let id = given.unwrap_or_else(|| crate::trace::trace_id(saga.id));
         self.0.links.trace.as_ref().map(|template| template.replace("{traceId}", &format!("{id:032x}")))
+    }
+
+    /// When a saga that has ended is archived.
+    fn leaves(&self, saga: &crate::saga::Saga) -> Option<crate::clock::Timestamp> {
+        let kept = chrono::TimeDelta::from_std(self.0.links.retention?).ok()?;
+        saga.ended_at?.checked_add_signed(kept)
     }
 
     fn now(&self) -> crate::clock::Timestamp {

@@ -13,7 +13,7 @@ use crate::api::{AuthConfig, Right};
 use crate::clock::Clock;
 use crate::console::{
     Doors, House, Inner, Links, actions, assets, audit, bulk, dead, definitions, edit, failure, guard, home, live,
-    login, migrate, participants, saga, sagas, selection,
+    login, migrate, participants, saga, sagas, selection, webhooks,
 };
 use crate::coordinator::Coordinator;
 
@@ -75,6 +75,9 @@ pub(super) const ROUTES: &[Route] = &[
     closed("/console/dead/{queue}", || get(dead::list)),
     closed("/console/dead/{queue}/{action}", || get(dead::confirm)),
     change("/console/dead/{queue}/{action}", Right::Operate, || post(dead::carry_out)),
+    page("/console/webhooks", || get(webhooks::show)),
+    page("/console/webhooks/{id}/{action}", || get(webhooks::confirm)),
+    change("/console/webhooks/{id}/{action}", Right::Operate, || post(webhooks::carry_out)),
     page("/console/audit", || get(audit::show)),
     page("/console/events", || get(live::stream)),
     page("/console/revisions", || get(live::poll)),

@@ -20,7 +20,7 @@ use crate::console::layout::{Page as Html, page};
 use crate::console::query::{Pairs, encode};
 use crate::console::visit::Visit;
 use crate::console::words::{ago, badge, clock, drawing, short, span, waits};
-use crate::console::{House, actions, audit, history, migrate, sequence, waterfall};
+use crate::console::{House, actions, attempts, audit, history, migrate, sequence, waterfall};
 use crate::definition::Definition;
 use crate::definition::sensitive::Secrets;
 use crate::id::{DefinitionRef, SagaId};
@@ -108,7 +108,7 @@ pub(super) async fn show(
     children(house.store(), &dossier.definition, &dossier.record, &mut view).await;
     let (items, audit) = house.past(&dossier).await?;
     let whole = house.coordinator().definition(&saga.definition).await?;
-    let graph = Picture::of(&whole).with_states(look(&view)).svg_in_page();
+    let graph = Picture::of(&whole).with_states(look(&view)).with_links().svg_in_page();
     let newest = match saga.state.is_terminal() {
         true => None,
         false => house.open_versions(&view.saga).await?.first().copied(),
@@ -117,7 +117,7 @@ pub(super) async fn show(
     let title = view.key.clone().unwrap_or_else(|| format!("…{}", short(&view.id)));
     let body = html! {
         div data-live="saga" data-id=(view.id) data-rev=(view.revision) {
-            (headline(&visit, &dossier, &view, (title.as_str(), house.trace_url(saga)), newest, now))
+            (headline(&house, &visit, &dossier, (&view, &title), newest, now))
             (asked(&pairs, &view, &items))
             (reason(&dossier, &view))
             (actions::bar(&house, &visit, &dossier, now))
@@ -135,7 +135,7 @@ pub(super) async fn show(
                 (history::show(&items, Form::of(pairs.get("history")), &dossier.secrets))
                 p { a href=(visit.to(&format!("sagas/{}/history.json", view.id))) download { "Download the history" } }
             }
-            section aria-labelledby="commands-title" { h2 #commands-title { "Commands and replies" } (commands(&dossier)) }
+            section aria-labelledby="commands-title" { h2 #commands-title { "Commands and replies" } (commands(&dossier, &items)) }
             section aria-labelledby="data-title" { h2 #data-title { "Data" }
                 div.columns {
                     div { h3 { "Input" } (tree(saga.input.text(), &dossier.secrets)) }
@@ -151,15 +151,16 @@ pub(super) async fn show(
 }
 
 fn headline(
+    house: &House,
     visit: &Visit,
     dossier: &Dossier,
-    view: &SagaView,
-    (title, trace): (&str, Option<String>),
+    (view, title): (&SagaView, &str),
     newest: Option<u32>,
     now: Timestamp,
 ) -> Markup {
     let saga = &dossier.record.saga;
     let definition = format!("definitions/{}/{}", encode(&view.saga), view.version);
+    let (trace, leaves) = (house.trace_url(saga), house.leaves(saga));
     html! {
         p.crumbs { a href=(visit.to("sagas")) { "Sagas" } " / " a href=(visit.to(&format!("sagas?saga={}", encode(&view.saga)))) { (view.saga) } }
         div.headline {
@@ -173,6 +174,11 @@ fn headline(
             @match saga.ended_at {
                 Some(end) => div { dt { "Took" } dd { (span(end.signed_duration_since(view.created_at))) } },
                 None => div { dt { "Last change" } dd { (ago(view.updated_at, now)) } },
+            }
+            @match leaves {
+                Some(at) if at > now => div { dt { "Archived" } dd { (ago(at, now)) } },
+                Some(_) => div { dt { "Archived" } dd { "with the next run" } },
+                None => {}
             }
             @if let Some(parent) = &view.parent {
                 div { dt { "Started by" } dd { a href=(visit.to(&format!("sagas/{}", parent.id))) { "saga …" (short(&parent.id)) } " as " code { (parent.step) } } }
@@ -276,9 +282,11 @@ fn steps(visit: &Visit, dossier: &Dossier, view: &SagaView, now: Timestamp) -> M
 fn step_row(visit: &Visit, dossier: &Dossier, view: &SagaView, step: &StepView, now: Timestamp) -> Markup {
     let secrets = &dossier.secrets;
     let can = |word: &str| actions::is_possible(dossier, word, Some(&step.name), now);
+    // The graph has one card for all elements of a `forEach` step: it leads to the first.
+    let place = step.name.strip_suffix("[0]").unwrap_or(&step.name);
     let act = |word: &str| visit.to(&format!("sagas/{}/{word}?step={}", view.id, encode(&step.name)));
     html! {
-        tr {
+        tr id={ "step-" (place) } {
             th scope="row" { (step.name) div.soft { code { (step.participant) "." (step.action) } } }
             td { (badge(&step.status)) }
             td.number { (step.attempts) }
@@ -286,7 +294,7 @@ fn step_row(visit: &Visit, dossier: &Dossier, view: &SagaView, step: &StepView, 
                 @if let Some(error) = &step.error { div { code.error-type { (error.kind) } " " (secrets.text(&error.title)) } }
                 @if let Some(due) = step.next_due { div.soft { "next look " (ago(due, now)) } }
                 @if let Some(back) = &step.compensation {
-                    div { span.soft { "compensation: " } (back.status) ", " (back.attempts) " attempts"
+                    div { span.soft { "compensation: " } (back.status) ", " (back.attempts) (if back.attempts == 1 { " attempt" } else { " attempts" })
                         @if let Some(error) = &back.error { " · " code.error-type { (error.kind) } " " (secrets.text(&error.title)) }
                         @if let Some(due) = back.next_due { span.soft { " · next look " (ago(due, now)) } }
                     }
@@ -303,20 +311,20 @@ fn step_row(visit: &Visit, dossier: &Dossier, view: &SagaView, step: &StepView, 
     }
 }
 
-fn commands(dossier: &Dossier) -> Markup {
+fn commands(dossier: &Dossier, items: &[HistoryItem]) -> Markup {
     let commands = &dossier.record.commands;
     if commands.is_empty() {
         return crate::console::layout::empty("No command yet", "The saga has not sent anything so far.");
     }
     html! {
         ol.commands {
-            @for entry in commands.iter().take(MOST_COMMANDS) { li { (command(dossier, entry)) } }
+            @for entry in commands.iter().take(MOST_COMMANDS) { li { (command(dossier, entry, items)) } }
         }
         @if commands.len() > MOST_COMMANDS { p.soft { "The first " (MOST_COMMANDS) " of " (commands.len()) "." } }
     }
 }
 
-fn command(dossier: &Dossier, entry: &OutboxEntry) -> Markup {
+fn command(dossier: &Dossier, entry: &OutboxEntry, items: &[HistoryItem]) -> Markup {
     let secrets = &dossier.secrets;
     let word = entry.verified.as_ref().map_or("pending", |verified| verified.outcome.as_str());
     let attempt = entry
@@ -368,6 +376,8 @@ fn command(dossier: &Dossier, entry: &OutboxEntry) -> Markup {
                     }
                 }
             }
+            h3 { "Attempts" }
+            (attempts::list(items, entry, secrets))
         }
     }
 }

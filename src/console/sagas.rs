@@ -290,11 +290,11 @@ fn line(visit: &Visit, row: &Row, known: &Known, now: Timestamp) -> Markup {
     html! {
         tr data-row data-live={ "row-" (saga.id) } data-id=(saga.id) data-rev=(saga.revision) {
             td.check { input type="checkbox" name="id" value=(saga.id) aria-label={ "Select " (name) }; }
-            td { (badge(&saga.state)) @if saga.paused { " " (badge("paused")) } }
-            td { (saga.saga) " " span.soft { "v" (saga.version) } }
+            td.state { (badge(&saga.state)) @if saga.paused { " " (badge("paused")) } }
+            td.of { (saga.saga) " " span.soft { "v" (saga.version) } }
             th.key scope="row" { a href=(visit.to(&format!("sagas/{}", saga.id))) { @if saga.key.is_none() { "…" } (name) } }
             td.tight { (ago(saga.created_at, now)) }
-            td { @if row.current.is_empty() { span.soft { "–" } } @else { code { (row.current.join(", ")) } } }
+            td.place { @if row.current.is_empty() { span.soft { "–" } } @else { code { (row.current.join(", ")) } } }
             td.wide {
                 @match (&saga.waiting_for, saga.ended_at) {
                     (Some(waiting), _) => (sentence(waiting)),

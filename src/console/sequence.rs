@@ -4,8 +4,8 @@ use maud::{Markup, html};
 
 use crate::client::views::HistoryItem;
 use crate::clock::Timestamp;
+use crate::console::attempts::attempts;
 use crate::console::layout::empty;
-use crate::console::waterfall::attempts;
 use crate::console::words::{cut, span};
 use crate::store::OutboxEntry;
 
@@ -90,7 +90,8 @@ fn arrows_of(entry: &OutboxEntry, items: &[HistoryItem], lane: usize, arrows: &m
         let words = format!("{back}{}{again}", cut(&entry.action, LONGEST - 6));
         Arrow { at, lane, kind: Kind::Command, words, class: if is_back { "back" } else { "forth" } }
     };
-    let mut sent: Vec<Arrow> = attempts(items, entry).into_iter().map(|(attempt, at)| command(at, attempt)).collect();
+    let mut sent: Vec<Arrow> =
+        attempts(items, entry).iter().map(|attempt| command(attempt.sent, attempt.number)).collect();
     if sent.is_empty() {
         sent.push(command(entry.decided_at, 1));
     }

@@ -4,6 +4,7 @@ use maud::{Markup, html};
 
 use crate::client::views::HistoryItem;
 use crate::clock::Timestamp;
+use crate::console::attempts::{Attempt, attempts};
 use crate::console::words::{cut, span};
 use crate::store::OutboxEntry;
 
@@ -51,9 +52,9 @@ pub(super) fn draw(commands: &[OutboxEntry], items: &[HistoryItem], end: Timesta
                             (if entry.direction.as_str() == "compensation" { "↩ " } else { "" }) (cut(&entry.step, 28))
                         }
                         rect class={ "span " (outcome) " " (entry.direction) } x=(from) y=(y + 5) width=((to - from).max(3)) height="16" rx="3" {}
-                        @for (attempt, sent) in attempts(items, entry) {
+                        @for Attempt { number, sent, .. } in attempts(items, entry) {
                             line.attempt x1=(place(sent)) x2=(place(sent)) y1=(y + 2) y2=(y + 24) {}
-                            @if attempt > 1 { text.attempt-number x=(place(sent) + 3) y=(y + 17) { (attempt) } }
+                            @if number > 1 { text.attempt-number x=(place(sent) + 3) y=(y + 17) { (number) } }
                         }
                         text.took x=(LABEL + BAR + 8) y=(y + 17) { (span(took)) }
                     }
@@ -62,16 +63,4 @@ pub(super) fn draw(commands: &[OutboxEntry], items: &[HistoryItem], end: Timesta
         }
         @if commands.len() > MOST { p.soft { "The first " (MOST) " of " (commands.len()) " commands." } }
     }
-}
-
-/// When its attempts were sent.
-pub(super) fn attempts(items: &[HistoryItem], entry: &OutboxEntry) -> Vec<(u32, Timestamp)> {
-    let is_of = |item: &&HistoryItem| {
-        item.kind == "sent"
-            && item.step.as_ref() == Some(&entry.step)
-            && item.direction.as_deref() == Some(entry.direction.as_str())
-            && item.at >= entry.decided_at
-            && entry.verified.as_ref().is_none_or(|verified| item.at <= verified.at)
-    };
-    items.iter().filter(is_of).filter_map(|item| Some((item.attempt?, item.at))).take(40).collect()
 }

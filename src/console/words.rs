@@ -12,7 +12,7 @@ pub(super) fn badge(word: &str) -> Markup {
         "COMPENSATED" | "COMPENSATING" | "compensated" | "compensating" => {
             "M6 3L2.5 6.5L6 10M2.5 6.5H10A3.5 3.5 0 0 1 10 13.5H6"
         }
-        "STUCK" => "M8 1.5L15 14H1ZM8 6V9.8M8 11.2V12.4",
+        "STUCK" | "parked" => "M8 1.5L15 14H1ZM8 6V9.8M8 11.2V12.4",
         "ABANDONED" | "failed" | "failure" | "abandoned" => "M3.5 3.5L12.5 12.5M12.5 3.5L3.5 12.5",
         "unknown" => "M4.5 5.5A3.5 3.5 0 1 1 9.5 8.2C8.4 8.8 8 9.3 8 10.5M8 13V14.2",
         "skipped" => "M2 3.5L7 8L2 12.5M8 3.5L13 8L8 12.5",

@@ -28,6 +28,8 @@ pub struct Picture {
     edges: Vec<(usize, usize)>,
     pivot: Option<usize>,
     saga: Option<SagaLook>,
+    /// Whether each step that stands somewhere leads to `#step-NAME`.
+    is_linked: bool,
 }
 
 /// One step.
@@ -95,6 +97,7 @@ impl Picture {
             edges: edges(definition),
             pivot: definition.pivot().map(StepIndex::at),
             saga: None,
+            is_linked: false,
         }
     }
 
@@ -105,6 +108,13 @@ impl Picture {
             step.look = saga.of_step(&step.name);
         }
         self.saga = Some(saga);
+        self
+    }
+
+    /// The same picture where each step of which a state is shown is a link to `#step-NAME` of the page around it.
+    #[must_use]
+    pub fn with_links(mut self) -> Self {
+        self.is_linked = true;
         self
     }
 

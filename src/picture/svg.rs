@@ -83,7 +83,14 @@ pub(super) fn draw(picture: &Picture) -> String {
     }
     ways(&mut out, picture, &layout, start);
     for (card, place) in cards.iter().zip(&layout.places) {
+        let is_linked = picture.is_linked && card.step.look.is_some();
+        if is_linked {
+            let _ = writeln!(out, "<a href=\"#step-{}\">", xml(&card.step.name));
+        }
         card.draw(&mut out, place, card_width);
+        if is_linked {
+            out.push_str("</a>\n");
+        }
     }
     if let (Some(start), Some(end)) = (layout.places.get(start), layout.places.get(end)) {
         start_pill(
@@ -107,10 +114,12 @@ fn open(out: &mut String, picture: &Picture, (width, height): (i32, i32)) {
         Some(saga) => format!("{}: {}, {}", picture.title, saga.label, saga.state),
         None => picture.title.clone(),
     };
+    // What is in an image is not told to a screen reader, nor are its links.
+    let role = if picture.is_linked { "group" } else { "img" };
     let _ = writeln!(
         out,
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" \
-         height=\"{height}\" role=\"img\" aria-labelledby=\"amends-title amends-desc\">\n\
+         height=\"{height}\" role=\"{role}\" aria-labelledby=\"amends-title amends-desc\">\n\
          <title id=\"amends-title\">{}</title>\n<desc id=\"amends-desc\">{}</desc>\n<style>{}</style>\n\
          <rect class=\"g\" width=\"{width}\" height=\"{height}\"/>",
         xml(&title),

@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 use serde_json::json;
 
 use crate::made::ORDER;
+use crate::stage::Stage;
 use crate::support::eventually;
 use crate::support::http::{Answer, House};
 use crate::support::scripted::{Scripted, done, refusal};
@@ -173,6 +174,30 @@ async fn dead_letters_are_selected_looked_at_and_dropped() {
     let late = submit(&house, &format!("{path}/replay"), &[("csrf", &csrf), ("id", "m0"), ("reason", "late")]).await;
     assert_eq!(late.status, StatusCode::CONFLICT, "{}", late.text);
     assert!(house.get("/console/audit").await.text.contains("dead-letter-drop"));
+}
+
+#[tokio::test]
+async fn what_a_webhook_has_not_taken_is_tried_again_or_dropped_for_a_reason_and_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let Stage { house, filled, .. } = Stage::editable(10, folder.path().to_owned()).await;
+    let page = house.get("/console/webhooks").await.text;
+    assert!(page.contains("pager") && page.contains("&lt;img") && !page.contains("<img"), "{page}");
+    assert_eq!(house.get("/console/webhooks?state=PARKED").await.text.matches("/retry\"").count(), 1);
+    assert!(house.get("/console/").await.text.contains("A message to a webhook is parked"), "the start says so");
+    let path = format!("/console/webhooks/{}/drop", filled.untold[0]);
+    let page = house.get(&path).await.text;
+    assert!(page.contains(&format!("amends webhooks drop {} --reason", filled.untold[0])), "{page}");
+    let csrf = field(&page, "csrf");
+    let none = submit(&house, &path, &[("csrf", &csrf), ("reason", " ")]).await;
+    assert!(none.status == 422 && house.get(&path).await.status == 200, "nothing was done: {}", none.text);
+    let dropped = submit(&house, &path, &[("csrf", &csrf), ("reason", "nobody reads it")]).await;
+    assert_eq!(dropped.status, 303, "{}", dropped.text);
+    let again = submit(&house, &path, &[("csrf", &csrf), ("reason", "me too")]).await;
+    assert_eq!(again.status, 404, "{}", again.text);
+    for path in ["/console/webhooks/nobody/drop", &format!("/console/webhooks/{}/stop", filled.untold[1])] {
+        assert_eq!(house.get(path).await.status, 404, "{path}");
+    }
+    assert!(!house.get("/console/").await.text.contains("is parked"));
 }
 
 #[tokio::test]

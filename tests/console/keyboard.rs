@@ -251,3 +251,55 @@ fn dead_letters_are_selected_dropped_and_replayed_by_keys() {
         assert_eq!(audit.matches("once more").count(), 2, "{audit}");
     });
 }
+
+#[test]
+fn messages_to_webhooks_are_tried_again_and_dropped_by_keys() {
+    on_stage(async |_, browser| {
+        let stage = Stage::editable(50, folder().join("webhooks")).await;
+        let webhooks = stage.house.store.webhooks().expect("it keeps them");
+        let [parked, other] = [0, 1].map(|at| stage.filled.untold[at]);
+        browser.open(&stage.url("webhooks")).await;
+        browser.run("document.querySelector('nav[aria-label=\"Which messages\"] a:last-child').focus()").await;
+        browser.keys(ENTER).await;
+        browser.until("only the parked", "return document.querySelectorAll('tbody tr').length === 1").await;
+        let text = browser.text().await;
+        assert!(text.contains("parked") && text.contains("<img src=x onerror=window.pwned=1>"), "{text}");
+        assert_eq!(browser.run("return !!window.pwned").await, false);
+        browser.run("document.querySelector('tbody a[href$=retry]').focus()").await;
+        browser.keys(ENTER).await;
+        confirm(browser, "another attempt", "it is up again").await;
+        browser.until("it is on its way", "return location.pathname.endsWith('/webhooks')").await;
+        let again = webhooks.delivery(parked).await.expect("a read").expect("there");
+        assert!(again.due.is_some() && again.attempts == 0, "{again:?}");
+        browser.run(&format!("document.querySelector('a[href*=\"{other}/drop\"]').focus()")).await;
+        browser.keys(ENTER).await;
+        confirm(browser, "dropping", "nobody reads it").await;
+        browser.until("it is gone", "return document.querySelectorAll('tbody tr').length === 2").await;
+        assert_eq!(webhooks.delivery(other).await.expect("a read"), None);
+        let audit = stage.house.get("/v1/audit").await.text;
+        assert!(audit.contains("it is up again") && audit.contains("nobody reads it"), "{audit}");
+    });
+}
+
+#[test]
+fn the_graph_is_walked_by_keys_and_each_card_leads_to_its_step() {
+    on_stage(async |stage, browser| {
+        browser.open(&stage.url(&format!("sagas/{}", stage.own(2, 3)))).await;
+        browser.run("document.querySelector('.graph').focus()").await;
+        let steps = browser.run("return [...document.querySelectorAll('.steps tbody tr')].map(row => row.id)").await;
+        let steps = steps.as_array().expect("a list").clone();
+        assert!(steps.len() > 3, "{steps:?}");
+        for step in &steps {
+            browser.keys(TAB).await;
+            let at = "return decodeURIComponent(document.activeElement.getAttribute('href').slice(1))";
+            assert_eq!(browser.run(at).await, *step, "the next card");
+            let words = browser.run("return document.activeElement.textContent.trim()").await;
+            let name = step.as_str().and_then(|id| id.strip_prefix("step-")).expect("a name");
+            assert!(words.as_str().is_some_and(|words| words.starts_with(&format!("{name}: "))), "{words}");
+        }
+        browser.keys(ENTER).await;
+        let last = steps.last().and_then(|id| id.as_str()).expect("an id");
+        let there = format!("return document.querySelector('tr:target')?.id === '{last}'");
+        browser.until("its row is pointed at", &there).await;
+    });
+}

@@ -62,3 +62,35 @@ fn where_streams_do_not_get_through_the_page_asks_instead() {
         browser.until("the page has heard of it", PAUSED).await;
     });
 }
+
+#[test]
+fn how_often_a_page_is_brought_up_to_date_is_chosen_and_kept() {
+    on_stage(async |stage, browser| {
+        // Streams are counted, and half a minute is short.
+        browser
+            .before_every_page(
+                "window.streams = 0;
+                 window.EventSource = class extends EventSource { constructor(url) { super(url); window.streams += 1; } };
+                 const beat = window.setInterval;
+                 window.setInterval = (work, every) => beat(work, every === 30000 ? 50 : every);",
+            )
+            .await;
+        let id = stage.own(4, 5);
+        let page = stage.url(&format!("sagas/{id}"));
+        browser.open(&page).await;
+        browser.until("it listens to a stream", "return window.streams === 1").await;
+        let told = "return document.querySelector('[data-rate]').textContent";
+        assert_eq!(browser.run(told).await, "Updates: at once");
+        browser.keys("u").await;
+        assert_eq!(browser.run(told).await, "Updates: every 30 s");
+        browser.open(&page).await;
+        assert_eq!(browser.run(told).await, "Updates: every 30 s", "it is kept");
+        let reason = json!({ "reason": "from elsewhere" });
+        assert_eq!(stage.house.post(&format!("/v1/sagas/{id}/pause"), &reason).await.status, 200);
+        browser.until("the page has looked", PAUSED).await;
+        assert_eq!(browser.run("return window.streams").await, 0);
+        browser.keys("uu").await;
+        assert_eq!(browser.run(told).await, "Updates: at once");
+        browser.until("it listens again", "return window.streams === 1").await;
+    });
+}

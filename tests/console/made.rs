@@ -8,8 +8,10 @@ use amends::definition::{Definition, read};
 use amends::id::{CommandId, SagaId};
 use amends::payload::Payload;
 use amends::saga::{Direction, Effect, Event, EventKind, Phase, Problem, ReplyOutcome, Saga, transition};
+use amends::store::webhooks::NewDelivery;
 use amends::store::{Changes, HistoryRecord, NewCommand, NewSaga, SettledCommand, Store, Wants};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 /// Before the pivot and after it there are steps that can get stuck. `card` is marked sensitive.
 pub const ORDER: &str = r#"
@@ -170,6 +172,8 @@ pub struct Filled {
     pub before_pivot: Vec<SagaId>,
     /// Under way, past their pivot.
     pub after_pivot: Vec<SagaId>,
+    /// What a webhook has not taken: one message that is parked, and two that are still tried.
+    pub untold: Vec<Uuid>,
 }
 
 impl Filled {
@@ -219,4 +223,27 @@ pub async fn fill(store: &dyn Store, definition: &Arc<Definition>, count: usize)
     }
     write(store, sagas).await;
     filled
+}
+
+/// What a webhook is to be told of these sagas. The first message is parked, for a reason that would like to be markup.
+pub async fn untold(store: &dyn Store, sagas: &[SagaId]) -> Vec<Uuid> {
+    let of = |&saga: &SagaId| NewDelivery {
+        id: NewDelivery::id_of("pager", saga, 1, "stuck"),
+        webhook: "pager".to_owned(),
+        event: "stuck".to_owned(),
+        saga,
+        body: "{}".to_owned(),
+        at: Clock::System.now(),
+    };
+    let webhooks: Vec<NewDelivery> = sagas.iter().map(of).collect();
+    let mut ids: Vec<Uuid> = webhooks.iter().map(|told| told.id).collect();
+    let changes = Changes { webhooks, ..Changes::default() };
+    store.commit(Wants::default(), Box::new(move |_| changes)).await.expect("a commit");
+    let webhooks = store.webhooks().expect("it keeps them");
+    let lease = Duration::from_secs(3_600);
+    let taken = webhooks.claim(&["pager".to_owned()], lease, 1).await.expect("a claim").remove(0);
+    let problem = "it answered 500: <img src=x onerror=window.pwned=1>";
+    webhooks.failed(taken.id, taken.attempts, problem, None).await.expect("parked");
+    ids.sort_by_key(|id| *id != taken.id);
+    ids
 }

@@ -38,6 +38,8 @@ pub fn pages(filled: &Filled) -> Vec<(&'static str, String)> {
         ("participant-pause", "participants/carrier/pause".to_owned()),
         ("bulk", "bulk".to_owned()),
         ("dead", "dead".to_owned()),
+        ("webhooks", "webhooks".to_owned()),
+        ("webhook-retry", format!("webhooks/{}/retry", filled.untold[0])),
         ("audit", "audit".to_owned()),
         ("audit-of-one", format!("audit?saga={stuck}")),
         ("login", "login".to_owned()),
@@ -78,7 +80,8 @@ impl Stage {
         store.migrate().await.expect("the schema is made");
         let house = House::launched(store, options).await;
         house.coordinator.register(ORDER, "test").await.expect("registered");
-        let filled = made::fill(&*house.store, &made::definition(ORDER), count).await;
+        let mut filled = made::fill(&*house.store, &made::definition(ORDER), count).await;
+        filled.untold = made::untold(&*house.store, &[0, 1, 2].map(|way| filled.stuck[way][0])).await;
         let (_, served) = house.serve().await;
         Self { house, served, filled }
     }

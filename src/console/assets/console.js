@@ -125,6 +125,10 @@
   let source, timer, paused = false, again = false, busy = false, failures = 0;
   const watched = () => all("[data-id][data-rev]").map((part) => part.dataset.id + ":" + part.dataset.rev).slice(0, 60);
   const pause = one("[data-pause]");
+  // How often, for screens and people that would rather not have everything at once; this browser keeps which.
+  const RATES = [["at once", 0], ["every 30 s", 30], ["every 5 min", 300]];
+  const pace = one("[data-rate]");
+  let rate = Math.max(RATES.findIndex(([words]) => words === kept("amends.updates")), 0);
   const isLive = () => watched().length > 0 || one("[data-every]");
   const refresh = async (changed) => {
     if (busy) { again = true; return; }
@@ -174,7 +178,7 @@
   const start = () => {
     stop();
     if (paused || document.hidden) return;
-    const every = Number(one("[data-every]")?.dataset.every);
+    const every = RATES[rate][1] || Number(one("[data-every]")?.dataset.every);
     if (every) { timer = setInterval(() => refresh(0), every * 1000); return; }
     if (!watched().length) return;
     if (!window.EventSource) { poll(); return; }
@@ -194,9 +198,19 @@
     if (!paused) refresh(0);
     start();
   };
-  if (pause && isLive()) {
-    pause.hidden = false;
+  const namePace = () => { pace.textContent = "Updates: " + RATES[rate][0]; };
+  const turnPace = () => {
+    rate = (rate + 1) % RATES.length;
+    keep("amends.updates", RATES[rate][0]);
+    namePace();
+    say("This page is brought up to date " + RATES[rate][0]);
+    start();
+  };
+  if (pause && pace && isLive()) {
+    pause.hidden = pace.hidden = false;
     pause.onclick = togglePause;
+    pace.onclick = turnPace;
+    namePace();
     document.addEventListener("visibilitychange", () => { if (!document.hidden && !paused) refresh(0); start(); });
     addEventListener("pagehide", stop);
     addEventListener("pageshow", (event) => { if (event.persisted) start(); });
@@ -239,6 +253,7 @@
       k: () => move(-1),
       t: turnTimes,
       p: () => { if (pause && !pause.hidden) togglePause(); },
+      u: () => { if (pace && !pace.hidden) turnPace(); },
       x: () => { const box = at && one("input[name=id]", at); if (box) box.click(); },
     };
     const action = actions[event.key];
