@@ -33,7 +33,11 @@ use crate::message::Envelope;
 /// TLS (`amqps://`) verifies the broker's certificate against the system's roots. It uses the process's rustls provider;
 /// when there is none, ring is installed as such at the first connection.
 pub struct AmqpBroker {
-    asking: LapinBroker,
+    /// A [`LapinBroker`]. Its type is left out: the compiler would look through all of lapin again for each method below.
+    asking: Box<dyn Broker>,
+    link: Link,
+    closed: CancellationToken,
+    tasks: TaskTracker,
     publisher: Publisher,
 }
 
@@ -57,7 +61,8 @@ impl AmqpBroker {
     fn over(asking: LapinBroker) -> Self {
         let (link, closed, tasks) = asking.parts();
         let publisher = Publisher::new(link.clone(), closed.clone(), tasks.clone());
-        Self { asking, publisher }
+        let (link, closed, tasks) = (link.clone(), closed.clone(), tasks.clone());
+        Self { asking: Box::new(asking), link, closed, tasks, publisher }
     }
 
     /// Deletes queues with whatever is in them, and forgets that they were declared. One that is not there is no error.
@@ -65,7 +70,7 @@ impl AmqpBroker {
     /// # Errors
     /// When the broker cannot be reached in time, or says no.
     pub async fn delete(&self, queues: &[String]) -> Result<(), BrokerError> {
-        self.asking.delete(queues).await
+        self.link.delete(queues).await
     }
 }
 
@@ -80,8 +85,8 @@ impl Broker for AmqpBroker {
     }
 
     async fn consume(&self, queue: &str, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
-        let (link, closed, tasks): (&Link, &CancellationToken, &TaskTracker) = self.asking.parts();
-        Ok(Box::new(frames::consume(link.clone(), queue, prefetch, (closed, tasks)).await?))
+        let ends = (&self.closed, &self.tasks);
+        Ok(Box::new(frames::consume(self.link.clone(), queue, prefetch, ends).await?))
     }
 
     async fn queue(&self, queue: &str) -> Result<Option<QueueStatus>, BrokerError> {

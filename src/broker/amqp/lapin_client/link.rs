@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use futures_util::StreamExt;
-use lapin::options::QueueDeclareOptions;
+use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, ConnectionProperties, Event};
 use tokio::sync::watch;
@@ -24,12 +24,35 @@ const WATCH: Duration = Duration::from_millis(200);
 /// How long to wait for the broker's part of a close in good order.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// A connection of lapin's whose type the compiler does not see: it takes a second to find out that it may go from thread to
+/// thread, once more for each future that has one somewhere inside.
+#[derive(Clone)]
+pub(in crate::broker::amqp) struct Held(Arc<dyn Lapin>);
+
+trait Lapin: Send + Sync {
+    fn connection(&self) -> &Connection;
+}
+
+impl Lapin for Connection {
+    fn connection(&self) -> &Connection {
+        self
+    }
+}
+
+impl std::ops::Deref for Held {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        self.0.connection()
+    }
+}
+
 /// A connection that works, as far as is known.
 #[derive(Clone)]
 pub(in crate::broker::amqp) struct Live {
     /// Counts the connections of a link.
     pub(in crate::broker::amqp) generation: u64,
-    pub(in crate::broker::amqp) connection: Arc<Connection>,
+    pub(in crate::broker::amqp) connection: Held,
     broken: CancellationToken,
 }
 
@@ -130,6 +153,21 @@ impl Link {
         })
     }
 
+    /// Deletes queues, and forgets that they were declared.
+    pub(in crate::broker::amqp) async fn delete(&self, queues: &[String]) -> Result<(), BrokerError> {
+        let gone = |queue: &crate::broker::Queue| queues.contains(&queue.name);
+        self.declared.lock().unwrap_or_else(PoisonError::into_inner).queues.retain(|queue| !gone(queue));
+        for queue in queues {
+            let name = short("queue name", queue).map_err(BrokerError::Refused)?;
+            let delete = |channel: Channel| async move {
+                let outcome = channel.queue_delete(name, QueueDeleteOptions::default()).await;
+                outcome.map(|_| ()).map_err(|error| said(&self.address, &format!("queue `{queue}`"), &error))
+            };
+            self.request(delete).await?;
+        }
+        Ok(())
+    }
+
     /// What is to be said of a queue; `None` when there is none of this name.
     pub(in crate::broker::amqp) async fn queue(&self, queue: &str) -> Result<Option<QueueStatus>, BrokerError> {
         let name = short("queue name", queue).map_err(BrokerError::Refused)?;
@@ -199,7 +237,7 @@ impl Link {
                     generation += 1;
                     backoff = pauses.build();
                     tracing::info!(purpose = self.purpose, address = self.address.masked(), generation, "connected");
-                    self.keep(generation, Arc::new(connection)).await
+                    self.keep(generation, Held(Arc::new(connection))).await
                 }
                 Err(error) => error.to_string(),
             };
@@ -217,7 +255,7 @@ impl Link {
     }
 
     /// Lends the connection out until it is lost or closed; says why.
-    async fn keep(&self, generation: u64, connection: Arc<Connection>) -> String {
+    async fn keep(&self, generation: u64, connection: Held) -> String {
         let broken = CancellationToken::new();
         self.state.send_replace(State::Up(Live { generation, connection: connection.clone(), broken: broken.clone() }));
         let mut events = std::pin::pin!(connection.events_listener());

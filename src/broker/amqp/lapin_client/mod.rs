@@ -12,13 +12,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use lapin::Channel;
-use lapin::options::QueueDeleteOptions;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::broker::amqp::address::Address;
-use crate::broker::amqp::lapin_client::declare::said;
 use crate::broker::amqp::lapin_client::publish::Publisher;
 use crate::broker::browse::Browser;
 use crate::broker::{Broker, BrokerError, Consumer, Published, QueueStatus, Topology};
@@ -82,17 +79,7 @@ impl LapinBroker {
     /// # Errors
     /// When the broker cannot be reached in time, or says no.
     pub async fn delete(&self, queues: &[String]) -> Result<(), BrokerError> {
-        let gone = |queue: &crate::broker::Queue| queues.contains(&queue.name);
-        self.declared.lock().unwrap_or_else(PoisonError::into_inner).queues.retain(|queue| !gone(queue));
-        for queue in queues {
-            let name = convert::short("queue name", queue).map_err(BrokerError::Refused)?;
-            let delete = |channel: Channel| async move {
-                let outcome = channel.queue_delete(name, QueueDeleteOptions::default()).await;
-                outcome.map(|_| ()).map_err(|error| said(self.address(), &format!("queue `{queue}`"), &error))
-            };
-            self.publishing.request(delete).await?;
-        }
-        Ok(())
+        self.publishing.delete(queues).await
     }
 
     fn address(&self) -> &Address {
