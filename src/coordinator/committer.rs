@@ -44,6 +44,9 @@ const MAX_RIPE: usize = 256;
 /// So many transactions lock their sagas after a conflict: another coordinator hears of the same ones, and to be refused
 /// once more would cost more than to wait.
 const CONTENDED: u32 = 64;
+/// After so many conflicts in a row of sagas that were not read, as many transactions as this read theirs: other coordinators
+/// write the same ones.
+const MAX_WARY: u32 = 4_096;
 
 pub(super) struct Committer {
     pub(super) store: Arc<dyn Store>,
@@ -65,6 +68,10 @@ pub(super) struct Committer {
     pub(super) set_back: Arc<Notify>,
     /// How many of the next transactions lock their sagas.
     pub(super) contended: u32,
+    /// How many of the next transactions read their sagas, also those that were written here last.
+    pub(super) wary: u32,
+    /// How many would after another conflict.
+    pub(super) wariness: u32,
     /// The acknowledgements that are being sent.
     pub(super) settling: Option<tokio::task::JoinHandle<()>>,
 }
@@ -124,6 +131,9 @@ impl Committer {
             let error = match attempt {
                 Ok((committed, plan)) => {
                     self.metrics.commit("committed", items.len(), began.elapsed());
+                    if locking == Locking::Trusts {
+                        self.wariness /= 2;
+                    }
                     return self.finish(items, waiting, committed, plan).await;
                 }
                 Err(error) => error,
@@ -150,6 +160,11 @@ impl Committer {
                 return self.commit_each(items, waiting, error).await;
             }
             if matches!(error, StoreError::Conflict(_)) {
+                if locking == Locking::Trusts {
+                    self.wariness = (self.wariness * 2).clamp(1, MAX_WARY);
+                    self.wary = self.wariness;
+                    continue;
+                }
                 // Somebody else was quicker: with locks, the next try waits for them and not for a pause.
                 self.contended = CONTENDED;
                 if locking == Locking::Checks {
@@ -172,11 +187,15 @@ impl Committer {
 
     /// While nobody else writes the same sagas nobody need be kept from them.
     fn locking(&mut self) -> Locking {
-        if self.contended == 0 {
+        if self.contended > 0 {
+            self.contended -= 1;
+            return Locking::Waits;
+        }
+        if self.wary > 0 {
+            self.wary -= 1;
             return Locking::Checks;
         }
-        self.contended -= 1;
-        Locking::Waits
+        Locking::Trusts
     }
 
     async fn attempt(

@@ -193,6 +193,8 @@ impl Coordinator {
             timer: Timer::default(),
             set_back: noticed.clone(),
             contended: 0,
+            wary: 0,
+            wariness: 0,
             settling: None,
         };
         let watch = Watch { store: store.clone(), gates: gates.clone(), metrics: metrics.clone() };

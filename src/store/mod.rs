@@ -21,6 +21,8 @@ pub mod pauses;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod recent;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod row;
 pub mod sealed;
 #[cfg(feature = "sqlite")]
@@ -199,6 +201,10 @@ pub enum Locking {
     /// Whichever writes last is refused, [`StoreError::Conflict`], and may try again. Saves round trips where a store has
     /// them and two at once are rare; others may wait all the same. Due sagas are locked in any case.
     Checks,
+    /// As [`Locking::Checks`]; besides, sagas may be taken as this store has written them last, unread. What is written is
+    /// checked all the same. Where a saga that was taken so is not to be changed nothing would show that it is still as it
+    /// was: then the whole is refused too.
+    Trusts,
 }
 
 /// The sagas, locked or to be checked by their revisions.
@@ -300,7 +306,8 @@ pub struct NewSaga {
 #[derive(Clone, Debug)]
 pub struct SagaUpdate {
     /// The saga as it is now. Id, definition's name, key, input and creation time never change, and the definition's
-    /// version only with a [`SagaMigration`].
+    /// version only with a [`SagaMigration`]. Where it reads outputs it has those that it was loaded with and those that are
+    /// settled along with it.
     pub saga: Saga,
     /// The stored revision that the change was made from.
     pub from_revision: u32,

@@ -84,6 +84,14 @@ pub trait WebhookStore: Send + Sync {
     /// Deliveries in the order of their ids; only those that are parked, or are not, if that is said.
     async fn deliveries(&self, parked: Option<bool>, page: &Page<Uuid>) -> Result<Vec<Delivery>, StoreError>;
 
+    /// A delivery by its id.
+    async fn delivery(&self, id: Uuid) -> Result<Option<Delivery>, StoreError> {
+        // In the order of ids it is the first after the id before its own.
+        let after = id.as_u128().checked_sub(1).map(Uuid::from_u128);
+        let found = self.deliveries(None, &Page { after, limit: 1 }).await?;
+        Ok(found.into_iter().find(|delivery| delivery.id == id))
+    }
+
     /// Has a delivery tried again from the first attempt, with its audit row in the same transaction. `None` when there is
     /// no such delivery.
     async fn retry_delivery(&self, id: Uuid, audit: AuditRecord) -> Result<Option<Delivery>, StoreError>;

@@ -6,7 +6,9 @@ use std::time::Duration;
 use amends::id::{Seq, StepIndex};
 use amends::payload::Payload;
 use amends::saga::{Direction, Outcome, Problem, Saga, SagaState};
-use amends::store::{Changes, NewCommand, NewSaga, Page, SagaUpdate, SettledCommand, StoreError, Wants};
+use amends::store::{
+    Changes, Loaded, Locking, NewCommand, NewSaga, Page, SagaUpdate, SettledCommand, StoreError, Wants,
+};
 use rstest::rstest;
 
 use crate::make::{
@@ -343,6 +345,40 @@ async fn outputs_come_with_the_sagas_that_read_them_the_latest_of_each_step(
         update.saga.outputs = BTreeMap::from([(StepIndex(1), Payload::trusted("0"))]);
         rig.write(updates(vec![update])).await.expect("a commit");
         assert_eq!(rig.saga(reader.id).await.saga.outputs, outputs);
+    })
+    .await;
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_saga_is_loaded_as_it_is_stored_however_often_it_was_written_here(
+    #[values(Memory, Sqlite, Postgres, Sealed)] kind: Kind,
+    #[values(Locking::Waits, Locking::Checks, Locking::Trusts)] locking: Locking,
+) {
+    on(kind, async |rig| {
+        let now = rig.now().await;
+        let first = Saga { reads_outputs: true, deadline: Some(later(now)), state: stuck(now), ..saga(Some("k")) };
+        rig.write(starts(vec![new(first.clone())])).await.expect("a commit");
+        for seq in 1..=4 {
+            let stored = rig.saga(first.id).await.saga;
+            let step = move |loaded: &Loaded| {
+                let mut update = next(&loaded.sagas[0]);
+                let (output, saga) = (seq.to_string(), &mut update.saga);
+                saga.paused = !saga.paused;
+                saga.updated_at = later(saga.updated_at);
+                saga.steps = vec![pending(seq, 1, now), verified(2)];
+                let index = StepIndex(u16::try_from(seq - 1).expect("few steps"));
+                saga.outputs.insert(index, Payload::trusted(output.clone()));
+                let settled = vec![settled(saga, seq, Outcome::Success, Some(&output))];
+                Changes { commands: vec![command(saga, seq + 1)], settled, ..updates(vec![update]) }
+            };
+            let wants = Wants { locking, ..these([first.id]) };
+            let (loaded, _) = rig.decide(wants, step).await.expect("a commit");
+            assert_eq!(loaded.sagas, [stored], "after {seq}");
+        }
+        // What ends is not taken for what it was.
+        rig.write(updates(vec![completed(&rig.saga(first.id).await.saga)])).await.expect("a commit");
+        assert_eq!(rig.load(these([first.id])).await.sagas, [rig.saga(first.id).await.saga]);
     })
     .await;
 }

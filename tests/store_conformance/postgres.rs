@@ -1,19 +1,24 @@
 //! What only PostgreSQL can get wrong: locks, connections that are lost, rights, constraints.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use amends::clock::Timestamp;
-use amends::id::SagaId;
-use amends::saga::Outcome;
-use amends::store::{Changes, Locking, NewSaga, Page, Started, StoreError, Wants, open};
+use amends::id::{SagaId, StepIndex};
+use amends::payload::Payload;
+use amends::saga::{Outcome, Saga};
+use amends::store::{Changes, Loaded, Locking, NewSaga, Page, Started, StoreError, Wants, open};
 use rstest::rstest;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
-use crate::make::{audited, bare, before, command, due_at, new, next, saga, settled, starts, these, told, updates};
+use crate::make::{
+    audited, bare, before, command, due_at, new, next, pending, saga, settled, starts, stuck, these, told, updates,
+    verified,
+};
 use crate::rig::Kind::Postgres;
 use crate::rig::{Rig, admin_url, at_fresh_address, eventually, on, sealed};
 
@@ -97,6 +102,7 @@ async fn live_sagas_are_found_by_index_among_many_that_are_over(
 }
 
 #[rstest]
+#[case(Locking::Trusts)]
 #[case(Locking::Checks)]
 #[case(Locking::Waits)]
 #[tokio::test(flavor = "multi_thread")]
@@ -111,7 +117,7 @@ async fn what_a_commit_reads_does_not_grow_with_the_sagas_under_way(#[case] lock
         };
         let advance = async || {
             let wants = Wants { locking, ..these([one.id]) };
-            let step = |loaded: &amends::store::Loaded| {
+            let step = |loaded: &Loaded| {
                 let update = next(&loaded.sagas[0]);
                 let (done, decided) = (update.from_revision, update.saga.revision);
                 let settled = vec![settled(&update.saga, done, Outcome::Success, Some("1"))];
@@ -141,6 +147,7 @@ async fn what_a_commit_reads_does_not_grow_with_the_sagas_under_way(#[case] lock
         .await
         .expect("a sum");
         let bound = UNDER_WAY as i64 + i64::from(COMMITS) * 60;
+        // Where nothing is read, each update finds its row.
         assert!(read >= i64::from(COMMITS) && read < bound, "{read} rows were read, of at most {bound}");
     })
     .await;
@@ -223,7 +230,7 @@ async fn of_two_that_only_check_one_writes_and_the_other_is_refused_whole() {
             let (rig, meet, shared) = (rig.clone(), meet.clone(), one.id);
             async move {
                 let wants = Wants { locking: Locking::Checks, ..these([shared, own]) };
-                let decide = move |loaded: &amends::store::Loaded| {
+                let decide = move |loaded: &Loaded| {
                     tokio::task::block_in_place(|| meet.wait());
                     updates(loaded.sagas.iter().map(next).collect())
                 };
@@ -244,6 +251,88 @@ async fn of_two_that_only_check_one_writes_and_the_other_is_refused_whole() {
     .await;
 }
 
+/// A saga that has a bit of everything.
+fn reader() -> Saga {
+    let since = "2026-11-30T12:00:00.123456Z".parse().expect("a time");
+    let outputs = BTreeMap::from([(StepIndex(0), Payload::trusted(r#"{"a":1}"#))]);
+    let steps = vec![verified(1), pending(2, 1, since)];
+    Saga { state: stuck(since), deadline: Some(since), steps, outputs, reads_outputs: true, ..saga(Some(KEY)) }
+}
+
+/// Wants a saga as it was written here last.
+fn unread(id: SagaId) -> Wants {
+    Wants { locking: Locking::Trusts, ..these([id]) }
+}
+
+fn increment(loaded: &Loaded) -> Changes {
+    updates(loaded.sagas.iter().map(next).collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_saga_that_was_written_here_a_moment_ago_is_not_read_again() {
+    on(Postgres, async |rig| {
+        let one = reader();
+        let commands = vec![command(&one, 1), command(&one, 2)];
+        let settled = vec![settled(&one, 1, Outcome::Success, Some(r#"{"a":1}"#))];
+        rig.write(starts(vec![NewSaga { commands, settled, ..bare(one.clone()) }])).await.expect("a commit");
+        let mut other = connect(&rig).await;
+        // A machine that stops for a second in between has it read.
+        eventually("it is not read", async || {
+            let stored = rig.saga(one.id).await.saga;
+            run(&mut other, "update saga set next_seq = next_seq + 1").await.expect("changed behind its back");
+            let (seen, _) = rig.decide(unread(one.id), increment).await.expect("a commit");
+            let kept = &seen.sagas[0];
+            (kept.next_seq == stored.next_seq).then(|| assert_eq!(*kept, stored, "it is kept as it is stored"))
+        })
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_has_changed_meanwhile_is_refused_and_then_read() {
+    on(Postgres, async |rig| {
+        let one = saga(None);
+        rig.write(starts(vec![bare(one.clone())])).await.expect("a commit");
+        let second = Rig { store: open(&rig.url).await.expect("the store opens"), ..rig.clone() };
+        eventually("it was not read", async || {
+            let (seen, _) = second.decide(these([one.id]), increment).await.expect("a commit");
+            let theirs = seen.sagas[0].revision + 1;
+            let outcome = rig.decide(unread(one.id), increment).await;
+            let is_refused = matches!(outcome, Err(StoreError::Conflict(_)));
+            let (seen, _) = rig.decide(unread(one.id), increment).await.expect("it is read now");
+            let mine = if is_refused { theirs } else { theirs + 1 };
+            assert_eq!(seen.sagas[0].revision, mine, "nothing of theirs is lost: {outcome:?}");
+            is_refused.then_some(())
+        })
+        .await;
+        second.store.close().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_saga_that_was_not_read_nobody_says_that_it_stays_as_it_is() {
+    on(Postgres, async |rig| {
+        let one = saga(None);
+        rig.write(starts(vec![bare(one.clone())])).await.expect("a commit");
+        let advise = |_: &Loaded| Changes { audits: vec![audited(None, "by hearsay")], ..Changes::default() };
+        eventually("it was not read", async || {
+            rig.decide(unread(one.id), increment).await.expect("a commit");
+            let before = rig.store.audit(None, &Page { after: None, limit: 100 }).await.expect("the audit log").len();
+            let outcome = rig.decide(unread(one.id), advise).await;
+            let is_refused = matches!(outcome, Err(StoreError::Conflict(_)));
+            let after = rig.store.audit(None, &Page { after: None, limit: 100 }).await.expect("the audit log").len();
+            assert_eq!(after - before, usize::from(!is_refused), "{outcome:?}");
+            is_refused.then_some(())
+        })
+        .await;
+        let (seen, _) = rig.decide(unread(one.id), advise).await.expect("it is read now");
+        assert_eq!(seen.sagas[0].revision, rig.saga(one.id).await.saga.revision);
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_was_ended_while_idle_is_no_error() {
     on(Postgres, async |rig| {
@@ -255,7 +344,6 @@ async fn a_connection_that_was_ended_while_idle_is_no_error() {
         let ended: i64 = sqlx::query_scalar(end).fetch_one(&mut watcher).await.expect("a count");
         assert!(ended > 0);
         let wants = Wants { locking: Locking::Checks, ..these([one.id]) };
-        let increment = |loaded: &amends::store::Loaded| updates(loaded.sagas.iter().map(next).collect());
         rig.decide(wants, increment).await.expect("another connection serves");
         assert_eq!(rig.saga(one.id).await.saga.revision, 2);
     })
@@ -297,7 +385,6 @@ async fn no_transaction_stays_open_when_nobody_waits_any_more() {
         rig.write(starts(vec![new(one.clone())])).await.expect("a commit");
         for round in 0..300_u64 {
             let limit = Duration::from_micros(round * 10);
-            let increment = |loaded: &amends::store::Loaded| updates(loaded.sagas.iter().map(next).collect());
             let _ = tokio::time::timeout(limit, rig.decide(these([one.id]), increment)).await;
             let _ = tokio::time::timeout(limit, rig.store.saga(one.id)).await;
             let _ = tokio::time::timeout(limit, rig.store.pending(None, 5)).await;

@@ -24,7 +24,7 @@ use sqlx::sqlite::{
 };
 use sqlx::{Connection, Row};
 
-use self::writer::Writer;
+use self::writer::{Lent, Writer};
 use crate::clock::{Clock, Timestamp};
 use crate::failpoint::{self, Point};
 use crate::id::{CommandId, DefinitionRef, SagaId};
@@ -32,6 +32,7 @@ use crate::message::TokenKey;
 use crate::saga::Figures;
 use crate::store::migrations::{self, Known};
 use crate::store::overview::{Lifetime, Service, StateCount, StuckGroup};
+use crate::store::recent::Recent;
 use crate::store::task::to_the_end;
 use crate::store::{
     AuditFilter, AuditRecord, Committed, Decide, DefinitionRecord, HistoryRecord, Loaded, Migration, OutboxEntry,
@@ -75,6 +76,7 @@ struct Inner {
     clock: Clock,
     writer: Writer,
     readers: SqlitePool,
+    recent: Recent,
 }
 
 impl SqliteStore {
@@ -106,18 +108,27 @@ impl SqliteStore {
             .busy_timeout(BUSY);
         let unavailable = |error: sqlx::Error| StoreError::Unavailable(format!("{url}: {error}"));
         let (writer, readers) = open(&options).await.map_err(unavailable)?;
-        Ok(Self(Arc::new(Inner { address: url.to_owned(), clock, writer, readers })))
+        Ok(Self(Arc::new(Inner { address: url.to_owned(), clock, writer, readers, recent: Recent::new() })))
     }
 
     async fn unit(
         &self,
-        connection: &mut SqliteConnection,
+        Lent { connection, seen, .. }: &mut Lent<'_>,
         wants: Wants,
         decide: Decide,
     ) -> Result<Committed, StoreError> {
         let mut transaction = connection.begin_with("begin immediate").await.map_err(refused)?;
         let now = self.0.clock.now();
-        let sagas = write::load(&mut transaction, &wants, now).await?;
+        // From here on nobody else writes: what was written here last is as it is, unless others wrote after it.
+        let version = sqlx::query_scalar("pragma data_version").fetch_one(&mut *transaction).await.map_err(refused)?;
+        if seen.replace(version) != Some(version) {
+            self.0.recent.forget();
+        }
+        let (mut sagas, others) = self.0.recent.take(&wants.sagas);
+        if !others.is_empty() || wants.due > 0 {
+            sagas.extend(write::load(&mut transaction, &others, &wants, now).await?);
+            sagas.sort_by_key(|saga| saga.id);
+        }
         let changes = decide(Loaded { now, sagas });
         let committed = write::write(&mut transaction, &changes).await?;
         let touches_sagas = !changes.updates.is_empty() || !changes.starts.is_empty();
@@ -127,6 +138,7 @@ impl SqliteStore {
             StoreError::Unavailable(why) => StoreError::Unknown(why),
             error => error,
         })?;
+        self.0.recent.keep(changes, &committed);
         Ok(committed)
     }
 
@@ -291,7 +303,10 @@ impl Store for SqliteStore {
         let store = self.clone();
         to_the_end(async move {
             let mut lent = store.0.writer.lend().await?;
-            let outcome = store.unit(&mut lent.connection, wants, decide).await;
+            let outcome = store.unit(&mut lent, wants, decide).await;
+            if outcome.is_err() {
+                store.0.recent.forget();
+            }
             lent.give_back(outcome).await
         })
         .await

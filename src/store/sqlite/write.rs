@@ -19,17 +19,19 @@ use crate::store::{
     SettledCommand, Started, StoreError, Wants, latest,
 };
 
-/// The wanted sagas, and the due ones, in the order of their ids.
+/// Those of the wanted sagas that are asked for, and the due ones besides the wanted, in the order of their ids.
 pub(super) async fn load(
     connection: &mut SqliteConnection,
+    asked: &[SagaId],
     wants: &Wants,
     now: Timestamp,
 ) -> Result<Vec<Saga>, StoreError> {
-    let ids: Vec<String> = wants.sagas.iter().map(|id| id.0.simple().to_string()).collect();
+    let ids = |sagas: &[SagaId]| row::json(&sagas.iter().map(|id| id.0.simple().to_string()).collect::<Vec<_>>());
     let rows = sqlx::query(include_str!("sql/load.sql"))
-        .bind(row::json(&ids))
+        .bind(ids(asked))
         .bind(now.timestamp_micros())
         .bind(wants.due)
+        .bind(ids(&wants.sagas))
         .fetch_all(&mut *connection)
         .await
         .map_err(refused)?;

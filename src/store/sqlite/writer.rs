@@ -14,7 +14,8 @@ pub(super) struct Writer {
 }
 
 enum Slot {
-    Ready(SqliteConnection),
+    /// With what it has seen of others' commits.
+    Ready(SqliteConnection, Option<i64>),
     /// Given up, since nobody knew what state it was in: the next user gets a new one.
     Empty,
     Closed,
@@ -24,31 +25,33 @@ enum Slot {
 pub(super) struct Lent<'a> {
     slot: MutexGuard<'a, Slot>,
     pub(super) connection: SqliteConnection,
+    /// `data_version` when it was asked last: another number says that another connection has written since.
+    pub(super) seen: Option<i64>,
 }
 
 impl Writer {
     pub(super) async fn open(options: SqliteConnectOptions) -> Result<Self, sqlx::Error> {
         let connection = options.connect().await?;
-        Ok(Self { options, lent: Mutex::new(Slot::Ready(connection)) })
+        Ok(Self { options, lent: Mutex::new(Slot::Ready(connection, None)) })
     }
 
     /// Waits for the connection.
     pub(super) async fn lend(&self) -> Result<Lent<'_>, StoreError> {
         let mut slot = self.lent.lock().await;
-        let connection = match std::mem::replace(&mut *slot, Slot::Empty) {
-            Slot::Ready(connection) => connection,
-            Slot::Empty => self.options.connect().await.map_err(refused)?,
+        let (connection, seen) = match std::mem::replace(&mut *slot, Slot::Empty) {
+            Slot::Ready(connection, seen) => (connection, seen),
+            Slot::Empty => (self.options.connect().await.map_err(refused)?, None),
             Slot::Closed => {
                 *slot = Slot::Closed;
                 return Err(StoreError::Unavailable("the store is closed".to_owned()));
             }
         };
-        Ok(Lent { slot, connection })
+        Ok(Lent { slot, connection, seen })
     }
 
     pub(super) async fn close(&self) {
         let mut slot = self.lent.lock().await;
-        if let Slot::Ready(connection) = std::mem::replace(&mut *slot, Slot::Closed)
+        if let Slot::Ready(connection, _) = std::mem::replace(&mut *slot, Slot::Closed)
             && let Err(error) = connection.close().await
         {
             tracing::warn!(%error, "SQLite did not close in good order");
@@ -62,7 +65,7 @@ impl Lent<'_> {
     pub(super) async fn give_back<T>(mut self, outcome: Result<T, StoreError>) -> Result<T, StoreError> {
         let is_good = outcome.is_ok() || (self.connection.ping().await.is_ok() && !self.connection.is_in_transaction());
         if is_good {
-            *self.slot = Slot::Ready(self.connection);
+            *self.slot = Slot::Ready(self.connection, self.seen);
         }
         outcome
     }
