@@ -106,8 +106,12 @@ impl House {
         self.0.links.trace.as_ref().map(|template| template.replace("{traceId}", &format!("{id:032x}")))
     }
 
-    /// When a saga that has ended is archived.
+    /// When a saga that has ended is archived at the earliest: with all that it has started, and not alone if it was started
+    /// by another.
     fn leaves(&self, saga: &crate::saga::Saga) -> Option<crate::clock::Timestamp> {
+        if saga.parent.is_some() {
+            return None;
+        }
         let kept = chrono::TimeDelta::from_std(self.0.links.retention?).ok()?;
         saga.ended_at?.checked_add_signed(kept)
     }

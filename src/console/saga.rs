@@ -176,8 +176,8 @@ fn headline(
                 None => div { dt { "Last change" } dd { (ago(view.updated_at, now)) } },
             }
             @match leaves {
-                Some(at) if at > now => div { dt { "Archived" } dd { (ago(at, now)) } },
-                Some(_) => div { dt { "Archived" } dd { "with the next run" } },
+                Some(at) if at > now => div { dt { "Archived" } dd { (ago(at, now)) " at the earliest" } },
+                Some(_) => div { dt { "Archived" } dd { "with the next run, once all that it has started may be" } },
                 None => {}
             }
             @if let Some(parent) = &view.parent {

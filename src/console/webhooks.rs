@@ -146,7 +146,7 @@ fn asking(visit: &Visit, delivery: &Delivery, is_retry: bool, now: Timestamp, wr
         p.crumbs { a href=(visit.to("webhooks")) { "Webhooks" } }
         h1 { (title) }
         @if is_retry {
-            p.lead { "It is sent again within seconds, with the same id and with all its attempts before it. A webhook that has it already knows it by that id." }
+            p.lead { "It is sent again within seconds, if the webhook is still in the settings, with the same id and with all its attempts before it. A webhook that has it already knows it by that id." }
         } @else {
             p.lead { "It is removed for good: the webhook is not told. The saga is not touched." }
         }

@@ -146,8 +146,13 @@ impl Committer {
                 // others a command is published once more at worst.
                 self.sources.confirms.forget(&ripe);
             }
-            self.metrics.commit(kind(&error), items.len(), began.elapsed());
-            tracing::warn!(%error, batch = items.len(), "commit failed");
+            if locking == Locking::Trusts && matches!(error, StoreError::Conflict(_)) {
+                self.metrics.commit("stale", items.len(), began.elapsed());
+                tracing::debug!(%error, batch = items.len(), "another coordinator has changed what was written here");
+            } else {
+                self.metrics.commit(kind(&error), items.len(), began.elapsed());
+                tracing::warn!(%error, batch = items.len(), "commit failed");
+            }
             if items.is_empty() {
                 // Only timers: they will be due again.
                 return tokio::time::sleep(pause).await;
@@ -162,7 +167,8 @@ impl Committer {
             if matches!(error, StoreError::Conflict(_)) {
                 if locking == Locking::Trusts {
                     self.wariness = (self.wariness * 2).clamp(1, MAX_WARY);
-                    self.wary = self.wariness;
+                    // The next try is one of them.
+                    self.wary = self.wariness + 1;
                     continue;
                 }
                 // Somebody else was quicker: with locks, the next try waits for them and not for a pause.

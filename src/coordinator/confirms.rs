@@ -71,6 +71,8 @@ impl Confirms {
     pub(super) fn keep(&self, ripe: Vec<(CommandId, u32)>) {
         if let Ok(mut state) = self.0.lock() {
             for (command, attempt) in ripe.into_iter().rev() {
+                // The plan that came to nothing has taken it.
+                state.attempts.entry(command).or_insert(attempt);
                 if let Some((since, ..)) = state.ages.front().copied() {
                     state.ages.push_front((since, command, attempt));
                 } else {
@@ -135,8 +137,9 @@ mod tests {
         let confirms = Confirms::default();
         confirms.add([(command(1), 1)]);
         let ripe = vec![(command(1), 1)];
+        assert_eq!(confirms.take(command(1)), Some(1), "by the plan");
         confirms.keep(ripe.clone());
-        assert_eq!(confirms.take(command(1)), Some(1));
+        assert_eq!(confirms.take(command(1)), Some(1), "and by that of the next try");
         confirms.add([(command(1), 2)]);
         confirms.forget(&ripe);
         assert_eq!(confirms.take(command(1)), Some(2), "a later attempt is another confirm");

@@ -201,9 +201,8 @@ pub enum Locking {
     /// Whichever writes last is refused, [`StoreError::Conflict`], and may try again. Saves round trips where a store has
     /// them and two at once are rare; others may wait all the same. Due sagas are locked in any case.
     Checks,
-    /// As [`Locking::Checks`]; besides, sagas may be taken as this store has written them last, unread. What is written is
-    /// checked all the same. Where a saga that was taken so is not to be changed nothing would show that it is still as it
-    /// was: then the whole is refused too.
+    /// As [`Locking::Checks`]; besides, sagas may be taken as this store has written them last, unread. All of them are checked
+    /// with what is written, also those that stay as they are.
     Trusts,
 }
 

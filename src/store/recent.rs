@@ -12,9 +12,11 @@ use crate::saga::Saga;
 use crate::store::{Changes, Committed, SagaUpdate, Started};
 
 /// Bytes that are kept, about.
-const MOST: u64 = 16 << 20;
+const MOST: u64 = 32 << 20;
 /// What a saga weighs without its payloads.
 const BARE: usize = 1_024;
+/// What each byte of a payload weighs: an object that was looked into takes many times its text.
+const VALUE: usize = 16;
 
 pub(super) struct Recent {
     sagas: Cache<SagaId, Saga, Weight>,
@@ -25,10 +27,12 @@ struct Weight;
 
 impl Weighter<SagaId, Saga> for Weight {
     fn weight(&self, _: &SagaId, saga: &Saga) -> u64 {
-        let payloads = saga.outputs.values().chain(&saga.output).chain([&saga.input]);
-        // A text, and as much again for its value.
-        let text: usize = payloads.map(|payload: &Payload| payload.text().len() * 2).sum();
-        (BARE + saga.steps.len() * 64 + text) as u64
+        let payloads = saga.outputs.values().chain(&saga.output).chain(saga.signals.values()).chain([&saga.input]);
+        let values: usize = payloads.map(|payload: &Payload| payload.text().len() * VALUE).sum();
+        let problems = saga.cause.iter().chain(saga.state.stuck().map(|stuck| &stuck.problem));
+        let told: usize =
+            problems.map(|problem| problem.title.len() + problem.detail.as_ref().map_or(0, String::len)).sum();
+        (BARE + saga.steps.len() * 64 + values + told) as u64
     }
 }
 

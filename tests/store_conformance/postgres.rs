@@ -312,23 +312,50 @@ async fn what_another_has_changed_meanwhile_is_refused_and_then_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_saga_that_was_not_read_nobody_says_that_it_stays_as_it_is() {
+async fn a_saga_that_was_not_read_and_stays_as_it_is_is_checked_too() {
     on(Postgres, async |rig| {
         let one = saga(None);
         rig.write(starts(vec![bare(one.clone())])).await.expect("a commit");
+        let second = Rig { store: open(&rig.url).await.expect("the store opens"), ..rig.clone() };
         let advise = |_: &Loaded| Changes { audits: vec![audited(None, "by hearsay")], ..Changes::default() };
+        let count = async || rig.store.audit(None, &Page { after: None, limit: 100 }).await.expect("the log").len();
         eventually("it was not read", async || {
             rig.decide(unread(one.id), increment).await.expect("a commit");
-            let before = rig.store.audit(None, &Page { after: None, limit: 100 }).await.expect("the audit log").len();
+            let (before, known) = (count().await, rig.saga(one.id).await.saga.revision);
+            let (seen, _) = rig.decide(unread(one.id), advise).await.expect("it is as it was");
+            assert_eq!((seen.sagas[0].revision, count().await), (known, before + 1));
+
+            rig.decide(unread(one.id), increment).await.expect("a commit");
+            second.decide(these([one.id]), increment).await.expect("a commit");
             let outcome = rig.decide(unread(one.id), advise).await;
             let is_refused = matches!(outcome, Err(StoreError::Conflict(_)));
-            let after = rig.store.audit(None, &Page { after: None, limit: 100 }).await.expect("the audit log").len();
-            assert_eq!(after - before, usize::from(!is_refused), "{outcome:?}");
+            assert_eq!(count().await, before + 1 + usize::from(!is_refused), "{outcome:?}");
             is_refused.then_some(())
         })
         .await;
-        let (seen, _) = rig.decide(unread(one.id), advise).await.expect("it is read now");
-        assert_eq!(seen.sagas[0].revision, rig.saga(one.id).await.saga.revision);
+        second.store.close().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_remembered_over_a_new_connection() {
+    on(Postgres, async |rig| {
+        let one = saga(None);
+        rig.write(starts(vec![bare(one.clone())])).await.expect("a commit");
+        rig.decide(unread(one.id), increment).await.expect("a commit");
+        let mut other = connect(&rig).await;
+        let end = "select count(pg_terminate_backend(pid)) from pg_stat_activity
+                   where datname = current_database() and application_name = 'amends'";
+        let ended: i64 = sqlx::query_scalar(end).fetch_one(&mut other).await.expect("a count");
+        assert!(ended > 0);
+        // A server that has lost a commit, and another one under the same revision.
+        run(&mut other, "update saga set next_seq = 77").await.expect("changed");
+        let seen = eventually("a connection is there again", async || {
+            rig.decide(unread(one.id), increment).await.ok().map(|(seen, _)| seen)
+        })
+        .await;
+        assert_eq!(seen.sagas[0].next_seq.0, 77);
     })
     .await;
 }

@@ -166,28 +166,29 @@
     }
   };
   const stop = () => { source?.close(); source = undefined; clearInterval(timer); timer = undefined; };
-  const poll = () => {
+  const poll = (seconds) => {
     timer = setInterval(async () => {
       try {
         const answer = await fetch(root + "revisions?ids=" + watched().join(","), { credentials: "same-origin" });
         const told = answer.ok ? await answer.json() : { changed: [] };
         if (told.changed.length) refresh(told.changed.length);
       } catch { /* the next look may come through */ }
-    }, 5000);
+    }, seconds * 1000);
   };
   const start = () => {
     stop();
     if (paused || document.hidden) return;
-    const every = RATES[rate][1] || Number(one("[data-every]")?.dataset.every);
-    if (every) { timer = setInterval(() => refresh(0), every * 1000); return; }
+    const [, seldom] = RATES[rate];
+    const every = Number(one("[data-every]")?.dataset.every);
+    if (every) { timer = setInterval(() => refresh(0), (seldom || every) * 1000); return; }
     if (!watched().length) return;
-    if (!window.EventSource) { poll(); return; }
+    if (seldom || !window.EventSource) { poll(seldom || 5); return; }
     source = new EventSource(root + "events?ids=" + watched().join(","));
     source.addEventListener("changed", async (event) => { failures = 0; await refresh(event.data.split(",").length); });
     source.onerror = () => {
       failures += 1;
       stop();
-      if (failures > 3) poll(); else setTimeout(start, 1000 * failures);
+      if (failures > 3) poll(5); else setTimeout(start, 1000 * failures);
     };
   };
   const togglePause = () => {
@@ -203,7 +204,7 @@
     rate = (rate + 1) % RATES.length;
     keep("amends.updates", RATES[rate][0]);
     namePace();
-    say("This page is brought up to date " + RATES[rate][0]);
+    say("This page is brought up to date " + RATES[rate][0] + (paused ? ", once updates go on" : ""));
     start();
   };
   if (pause && pace && isLive()) {
@@ -213,7 +214,7 @@
     namePace();
     document.addEventListener("visibilitychange", () => { if (!document.hidden && !paused) refresh(0); start(); });
     addEventListener("pagehide", stop);
-    addEventListener("pageshow", (event) => { if (event.persisted) start(); });
+    addEventListener("pageshow", (event) => { if (event.persisted) { if (!paused) refresh(0); start(); } });
     start();
   }
 
@@ -260,6 +261,8 @@
     if (action) { event.preventDefault(); action(); }
   });
 
+  // On a phone the navigation is wider than the screen.
+  one(".top nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
   nameTimes();
   times();
   copying();

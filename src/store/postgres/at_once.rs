@@ -8,18 +8,19 @@ use sqlx::PgConnection;
 
 use super::refused;
 use super::write::{Starts, bind_audits, bind_commands, bind_history, bind_settled, bind_updates};
-use crate::id::CommandId;
-use crate::store::row::SagaText;
+use crate::id::{CommandId, SagaId};
+use crate::store::row::{SagaText, int};
 use crate::store::{Changes, HistoryRecord, NewCommand, StoreError, latest};
 
 /// What a unit of work may consist of: a name and the statement by itself, and whether it says how many rows it wrote.
-const PARTS: [(&str, &str, bool); 6] = [
+const PARTS: [(&str, &str, bool); 7] = [
     ("started", include_str!("sql/insert_sagas.sql"), true),
     ("decided", include_str!("sql/insert_commands.sql"), false),
     ("updated", include_str!("sql/update_sagas.sql"), true),
     ("settled", include_str!("sql/settle_commands.sql"), true),
     ("told", include_str!("sql/insert_history.sql"), false),
     ("audited", include_str!("sql/insert_audit.sql"), false),
+    ("unchanged", include_str!("sql/unchanged.sql"), true),
 ];
 
 /// The statement for the parts that there are, made once: parts that have nothing to do would still be set up by the server,
@@ -31,7 +32,7 @@ fn statement(parts: [bool; PARTS.len()]) -> &'static str {
 }
 
 /// Data-modifying CTEs of one statement see the same snapshot. After the parameters of the parts come the counts: how many
-/// sagas must have been inserted and updated, and how many commands settled. With other counts it divides by zero, and
+/// sagas must have been inserted and updated, how many commands settled, and how many sagas must be as they were. With other counts it divides by zero, and
 /// nothing of it is written.
 fn joined(parts: [bool; PARTS.len()]) -> String {
     let (mut ctes, mut parameters) = (Vec::new(), 0);
@@ -39,7 +40,8 @@ fn joined(parts: [bool; PARTS.len()]) -> String {
     for (name, sql, is_counted) in present() {
         let (sql, most) = renumbered(sql, parameters);
         parameters += most;
-        let returning = if *is_counted && !sql.contains("returning") { "\nreturning 1" } else { "" };
+        let is_silent = *is_counted && !sql.contains("returning") && !sql.starts_with("select");
+        let returning = if is_silent { "\nreturning 1" } else { "" };
         ctes.push(format!("{name} as (\n{sql}{returning}\n)"));
     }
     let mut whole = String::new();
@@ -72,9 +74,13 @@ fn renumbered(sql: &str, before: usize) -> (String, usize) {
     (text, most)
 }
 
-/// Writes all of it in one statement. Says no, and nothing is written, when that cannot be: when a saga is not as it was
+/// Writes all of it in one statement, if the sagas of `unchanged` still have those revisions. Says no, and nothing is written, when that cannot be: when a saga is not as it was
 /// read, a key is taken, or a command is settled that is only now being decided. Then [`super::write::write`] finds out which.
-pub(super) async fn write(connection: &mut PgConnection, changes: &Changes) -> Result<bool, StoreError> {
+pub(super) async fn write(
+    connection: &mut PgConnection,
+    changes: &Changes,
+    unchanged: &[(SagaId, u32)],
+) -> Result<bool, StoreError> {
     let is_plain = changes.migrations.is_empty()
         && changes.deprecations.is_empty()
         && changes.bulk.is_empty()
@@ -94,7 +100,7 @@ pub(super) async fn write(connection: &mut PgConnection, changes: &Changes) -> R
     let texts: Vec<SagaText> = changes.updates.iter().map(|update| SagaText::of(&update.saga)).collect();
     let history: Vec<&HistoryRecord> =
         changes.starts.iter().flat_map(|start| &start.history).chain(&changes.history).collect();
-    let counts = [changes.starts.len(), changes.updates.len(), settled.len()];
+    let counts = [changes.starts.len(), changes.updates.len(), settled.len(), unchanged.len()];
     let mut query = sqlx::query(statement([
         !changes.starts.is_empty(),
         !commands.is_empty(),
@@ -102,6 +108,7 @@ pub(super) async fn write(connection: &mut PgConnection, changes: &Changes) -> R
         !settled.is_empty(),
         !history.is_empty(),
         !changes.audits.is_empty(),
+        !unchanged.is_empty(),
     ]));
     if !changes.starts.is_empty() {
         query = starts.bind(query);
@@ -120,6 +127,11 @@ pub(super) async fn write(connection: &mut PgConnection, changes: &Changes) -> R
     }
     if !changes.audits.is_empty() {
         query = bind_audits(query, &changes.audits);
+    }
+    if !unchanged.is_empty() {
+        query = query
+            .bind(unchanged.iter().map(|(saga, _)| saga.0).collect::<Vec<_>>())
+            .bind(unchanged.iter().map(|(_, revision)| int(*revision)).collect::<Vec<_>>());
     }
     for count in counts.into_iter().filter(|count| *count > 0) {
         query = query.bind(i64::try_from(count).unwrap_or(i64::MAX));
@@ -147,14 +159,15 @@ mod tests {
                 piece.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default().parse().expect("a number")
             })
             .collect();
-        // 22 columns of a saga, 12 of a command, 16 of an update, 8 of an outcome, 4 of history, 6 of audit, 3 counts.
-        assert_eq!(numbers, (1..=71).collect(), "{whole}");
+        // 22 columns of a saga, 12 of a command, 16 of an update, 8 of an outcome, 4 of history, 6 of audit, 2 of what is
+        // unchanged, 4 counts.
+        assert_eq!(numbers, (1..=74).collect(), "{whole}");
         assert_eq!(whole.matches("returning").count(), 3, "{whole}");
     }
 
     #[test]
     fn parts_with_nothing_to_do_are_left_out() {
-        let whole = joined([false, true, true, true, false, false]);
+        let whole = joined([false, true, true, true, false, false, false]);
         assert!(whole.starts_with("with decided as (\ninsert into outbox"), "{whole}");
         assert!(whole.contains("$36") && !whole.contains("$39") && !whole.contains("insert into saga"), "{whole}");
         assert!(

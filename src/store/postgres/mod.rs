@@ -151,11 +151,21 @@ impl PostgresStore {
     }
 
     async fn unit(&self, wants: Wants, decide: Decide) -> Result<Committed, StoreError> {
-        match wants.locking {
+        let outcome = match wants.locking {
             // Without locks two coordinators would both take what is due.
             Locking::Checks | Locking::Trusts if wants.due == 0 => self.unit_with_checks(wants, decide).await,
             _ => self.unit_with_locks(wants, decide).await,
+        };
+        if let Err(StoreError::Unavailable(_) | StoreError::Unknown(_)) = outcome {
+            self.forget();
         }
+        outcome
+    }
+
+    /// Another server may answer from now on, which need not have what this one had: nothing is remembered of it.
+    fn forget(&self) {
+        self.0.recent.forget();
+        *self.0.time.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Two round trips: look, and write what follows from it, naming the revisions that were seen. One, when all that is
@@ -164,17 +174,19 @@ impl PostgresStore {
         let mut line = self.0.lines.take().await?;
         let (loaded, unread) = self.looked(&mut line, &wants).await?;
         let changes = decide(loaded);
-        if !unread.iter().all(|id| changes.updates.iter().any(|update| update.saga.id == *id)) {
-            line.give_back();
-            return Err(StoreError::Conflict("a saga that is left as it is was not read".to_owned()));
-        }
-        if changes.is_empty() {
+        let is_changed = |id: SagaId| changes.updates.iter().any(|update| update.saga.id == id);
+        // Of these nothing is written that would show that they are as they were taken to be.
+        let unchanged: Vec<(SagaId, u32)> = unread.into_iter().filter(|(id, _)| !is_changed(*id)).collect();
+        if changes.is_empty() && unchanged.is_empty() {
             line.give_back();
             return Ok(Committed::default());
         }
         failpoint::reached_if(touches_sagas(&changes), Point::BeforeCommit);
-        let committed = if at_once::write(&mut line.connection, &changes).await.map_err(unknown)? {
+        let committed = if at_once::write(&mut line.connection, &changes, &unchanged).await.map_err(unknown)? {
             Committed { starts: vec![Started::New; changes.starts.len()] }
+        } else if !unchanged.is_empty() {
+            line.give_back();
+            return Err(StoreError::Conflict("a saga that was not read may have changed".to_owned()));
         } else {
             execute(&mut line.connection, "begin").await?;
             let committed = write::write(&mut line.connection, &changes).await?;
@@ -196,23 +208,27 @@ impl PostgresStore {
         (*self.0.time.lock().unwrap_or_else(PoisonError::into_inner))?.within(FRESH)
     }
 
-    /// The wanted sagas; and which of them were not read.
-    async fn looked(&self, line: &mut Line<'_>, wants: &Wants) -> Result<(Loaded, Vec<SagaId>), StoreError> {
-        let (mut known, mut others) = (Vec::new(), wants.sagas.clone());
+    /// The wanted sagas; and which of them were not read, with the revisions that they had here.
+    async fn looked(&self, line: &mut Line<'_>, wants: &Wants) -> Result<(Loaded, Vec<(SagaId, u32)>), StoreError> {
+        if !line.was_idle {
+            self.forget();
+        }
+        let (mut known, mut others, mut unread) = (Vec::new(), wants.sagas.clone(), Vec::new());
         // Over a connection that the server may have ended nothing is written that was not looked at.
         if wants.locking == Locking::Trusts && line.is_warm() {
             (known, others) = self.0.recent.take(&wants.sagas);
+            unread = known.iter().map(|saga| (saga.id, saga.revision)).collect();
             if others.is_empty()
                 && let Some(now) = self.now()
             {
-                return Ok((Loaded { now, sagas: known }, wants.sagas.clone()));
+                return Ok((Loaded { now, sagas: known }, unread));
             }
         }
-        let unread = known.iter().map(|saga| saga.id).collect();
         let mut loaded = match write::look(&mut line.connection, &others).await {
             // It was ended while nobody used it.
             Err(StoreError::Unavailable(_)) if line.was_idle => {
                 line.renew().await?;
+                self.forget();
                 write::look(&mut line.connection, &others).await?
             }
             looked => looked?,
@@ -232,6 +248,9 @@ impl PostgresStore {
                 execute(&mut line.connection, "begin").await?;
             }
             begun => begun?,
+        }
+        if !line.was_idle {
+            self.forget();
         }
         let loaded = write::load(&mut line.connection, &wants).await?;
         self.hear(loaded.now);
