@@ -79,26 +79,6 @@ impl Stopwatch {
     }
 }
 
-/// Somebody else's time as it was told, gone on with by the monotonic clock: never ahead of theirs as long as both run evenly.
-#[derive(Clone, Copy, Debug)]
-pub struct Told {
-    at: Timestamp,
-    since: Stopwatch,
-}
-
-impl Told {
-    /// They have just said that it is `at`.
-    pub fn now(at: Timestamp) -> Self {
-        Self { at, since: Stopwatch::start() }
-    }
-
-    /// Their time now; `None` when they have said so longer than `limit` ago.
-    pub fn within(self, limit: Duration) -> Option<Timestamp> {
-        let elapsed = self.since.elapsed();
-        (elapsed <= limit).then(|| after(self.at, elapsed).trunc_subsecs(6))
-    }
-}
-
 /// `at` moved forward by `by`; saturates at the end of time instead of failing.
 pub fn after(at: Timestamp, by: Duration) -> Timestamp {
     chrono::TimeDelta::from_std(by)

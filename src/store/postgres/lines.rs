@@ -2,14 +2,12 @@
 //! answers, before and after every use: two round trips where a unit of work has two of its own.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions, Connection};
 use tokio::sync::Semaphore;
 
 use super::{ACQUIRE, refused};
-use crate::clock::Stopwatch;
 use crate::store::StoreError;
 
 /// Plans for any parameters: planning for those at hand would take longer than the statement. Such a plan is kept, and it may
@@ -27,13 +25,9 @@ const PLANS: [(&str, &str); 6] = [
 /// Units of work at once: more would wait for each other's locks, and for the disk.
 const LINES: usize = 4;
 
-/// A connection that was used so lately is taken to be there still.
-const WARM: Duration = Duration::from_secs(1);
-
 pub(super) struct Lines {
     options: PgConnectOptions,
-    /// Each with the time since which nobody uses it.
-    free: Mutex<Option<Vec<(PgConnection, Stopwatch)>>>,
+    free: Mutex<Option<Vec<PgConnection>>>,
     slots: Semaphore,
 }
 
@@ -43,8 +37,6 @@ pub(super) struct Line<'a> {
     pub(super) connection: PgConnection,
     /// Whether it was idle until now: the server may have ended it meanwhile.
     pub(super) was_idle: bool,
-    /// For how long it was idle.
-    rested: Duration,
     _slot: tokio::sync::SemaphorePermit<'a>,
 }
 
@@ -59,11 +51,11 @@ impl Lines {
         let slot = self.slots.acquire().await.map_err(|_| closed())?;
         let idle = self.free.lock().unwrap_or_else(PoisonError::into_inner).as_mut().ok_or_else(closed)?.pop();
         let was_idle = idle.is_some();
-        let (connection, rested) = match idle {
-            Some((connection, since)) => (connection, since.elapsed()),
-            None => (self.connect().await?, Duration::MAX),
+        let connection = match idle {
+            Some(connection) => connection,
+            None => self.connect().await?,
         };
-        Ok(Line { lines: self, connection, was_idle, rested, _slot: slot })
+        Ok(Line { lines: self, connection, was_idle, _slot: slot })
     }
 
     async fn connect(&self) -> Result<PgConnection, StoreError> {
@@ -73,7 +65,7 @@ impl Lines {
 
     pub(super) async fn close(&self) {
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).take();
-        for (connection, _) in free.into_iter().flatten() {
+        for connection in free.into_iter().flatten() {
             if let Err(error) = connection.close().await {
                 tracing::debug!(%error, "a connection did not close in good order");
             }
@@ -89,15 +81,10 @@ impl Line<'_> {
         Ok(())
     }
 
-    /// Whether it was used a moment ago.
-    pub(super) fn is_warm(&self) -> bool {
-        self.rested < WARM
-    }
-
     /// For the next unit of work; no transaction is open.
     pub(super) fn give_back(self) {
         if let Some(free) = self.lines.free.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
-            free.push((self.connection, Stopwatch::start()));
+            free.push(self.connection);
         }
     }
 }

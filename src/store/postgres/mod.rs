@@ -15,7 +15,7 @@ mod webhooks;
 mod write;
 
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -24,7 +24,7 @@ use sqlx::{Connection, Executor};
 
 use lines::{Line, Lines};
 
-use crate::clock::{Timestamp, Told};
+use crate::clock::Timestamp;
 use crate::failpoint::{self, Point};
 use crate::id::{CommandId, DefinitionRef, Namespace, SagaId};
 use crate::message::TokenKey;
@@ -65,9 +65,6 @@ const CONNECTIONS: u32 = 8;
 /// How long to wait for one.
 const ACQUIRE: Duration = Duration::from_secs(5);
 
-/// So long the server's time is gone on with: should its clock be set, that is known after this.
-const FRESH: Duration = Duration::from_secs(1);
-
 /// A store in a PostgreSQL database.
 #[derive(Clone)]
 pub struct PostgresStore(Arc<Inner>);
@@ -79,8 +76,6 @@ struct Inner {
     pool: PgPool,
     lines: Lines,
     recent: Recent,
-    /// What the server said last.
-    time: Mutex<Option<Told>>,
 }
 
 impl PostgresStore {
@@ -140,14 +135,7 @@ impl PostgresStore {
                 })
             })
             .connect_lazy_with(options);
-        Ok(Self(Arc::new(Inner {
-            address: mask(url),
-            namespace,
-            pool,
-            lines,
-            recent: Recent::new(),
-            time: Mutex::default(),
-        })))
+        Ok(Self(Arc::new(Inner { address: mask(url), namespace, pool, lines, recent: Recent::new() })))
     }
 
     async fn unit(&self, wants: Wants, decide: Decide) -> Result<Committed, StoreError> {
@@ -157,19 +145,13 @@ impl PostgresStore {
             _ => self.unit_with_locks(wants, decide).await,
         };
         if let Err(StoreError::Unavailable(_) | StoreError::Unknown(_)) = outcome {
-            self.forget();
+            // Another server may answer from now on, which need not have what this one had.
+            self.0.recent.forget();
         }
         outcome
     }
 
-    /// Another server may answer from now on, which need not have what this one had: nothing is remembered of it.
-    fn forget(&self) {
-        self.0.recent.forget();
-        *self.0.time.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
-    /// Two round trips: look, and write what follows from it, naming the revisions that were seen. One, when all that is
-    /// wanted was written here lately.
+    /// Two round trips: look, and write what follows from it, naming the revisions that were seen.
     async fn unit_with_checks(&self, wants: Wants, decide: Decide) -> Result<Committed, StoreError> {
         let mut line = self.0.lines.take().await?;
         let (loaded, unread) = self.looked(&mut line, &wants).await?;
@@ -198,42 +180,27 @@ impl PostgresStore {
         Ok(committed)
     }
 
-    /// The server has just said what time it is.
-    fn hear(&self, now: Timestamp) {
-        *self.0.time.lock().unwrap_or_else(PoisonError::into_inner) = Some(Told::now(now));
-    }
-
-    /// The server's time, unless it was told too long ago.
-    fn now(&self) -> Option<Timestamp> {
-        (*self.0.time.lock().unwrap_or_else(PoisonError::into_inner))?.within(FRESH)
-    }
-
     /// The wanted sagas; and which of them were not read, with the revisions that they had here.
     async fn looked(&self, line: &mut Line<'_>, wants: &Wants) -> Result<(Loaded, Vec<(SagaId, u32)>), StoreError> {
         if !line.was_idle {
-            self.forget();
+            self.0.recent.forget();
         }
-        let (mut known, mut others, mut unread) = (Vec::new(), wants.sagas.clone(), Vec::new());
-        // Over a connection that the server may have ended nothing is written that was not looked at.
-        if wants.locking == Locking::Trusts && line.is_warm() {
+        let (mut known, mut others) = (Vec::new(), wants.sagas.clone());
+        if wants.locking == Locking::Trusts {
             (known, others) = self.0.recent.take(&wants.sagas);
-            unread = known.iter().map(|saga| (saga.id, saga.revision)).collect();
-            if others.is_empty()
-                && let Some(now) = self.now()
-            {
-                return Ok((Loaded { now, sagas: known }, unread));
-            }
         }
+        // Also where there is nothing to read: for the time, and to see that the server is there before it is told to write.
         let mut loaded = match write::look(&mut line.connection, &others).await {
             // It was ended while nobody used it.
             Err(StoreError::Unavailable(_)) if line.was_idle => {
                 line.renew().await?;
-                self.forget();
-                write::look(&mut line.connection, &others).await?
+                self.0.recent.forget();
+                known.clear();
+                write::look(&mut line.connection, &wants.sagas).await?
             }
             looked => looked?,
         };
-        self.hear(loaded.now);
+        let unread = known.iter().map(|saga| (saga.id, saga.revision)).collect();
         loaded.sagas.extend(known);
         loaded.sagas.sort_by_key(|saga| saga.id);
         Ok((loaded, unread))
@@ -250,10 +217,9 @@ impl PostgresStore {
             begun => begun?,
         }
         if !line.was_idle {
-            self.forget();
+            self.0.recent.forget();
         }
         let loaded = write::load(&mut line.connection, &wants).await?;
-        self.hear(loaded.now);
         let changes = decide(loaded);
         let committed = write::write(&mut line.connection, &changes).await?;
         failpoint::reached_if(touches_sagas(&changes), Point::BeforeCommit);
