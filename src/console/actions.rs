@@ -7,11 +7,11 @@ use axum::response::{IntoResponse, Response};
 use maud::{Markup, html};
 
 use crate::api::Right;
-use crate::api::operate::{MAX_REASON, action};
+use crate::api::operate::action;
 use crate::clock::Timestamp;
 use crate::console::House;
 use crate::console::failure::Failure;
-use crate::console::form::Signed;
+use crate::console::form::{Signed, reason, reason_field};
 use crate::console::json_tree::tree;
 use crate::console::layout::{Page, page};
 use crate::console::query::{Pairs, encode};
@@ -147,10 +147,7 @@ fn asking(
             input type="hidden" name="csrf" value=(visit.csrf);
             input type="hidden" name="revision" value=(saga.revision);
             @if let Some(step) = step { input type="hidden" name="step" value=(step); }
-            label for="reason" { "Reason" }
-            p.soft #reason-hint { "Kept in the audit log with your name: what you know, and where it is written down." }
-            @if let Some(wrong) = wrong { p.error role="alert" { (wrong) } }
-            textarea #reason name="reason" rows="3" maxlength=(MAX_REASON) required aria-describedby="reason-hint" disabled[!may] autofocus {}
+            (reason_field("Kept in the audit log with your name: what you know, and where it is written down.", wrong, may))
             div.buttons {
                 @let class = if matches!(word, "abandon" | "cancel") { "danger" } else { "primary" };
                 button class=(class) disabled[!may] { (label) }
@@ -215,12 +212,13 @@ pub(super) async fn carry_out(
     let (word, label, what) = words(&word)?;
     let dossier = house.dossier(&id).await?;
     let step = pairs.get("step");
-    let reason = pairs.get("reason").unwrap_or_default().to_owned();
-    if reason.is_empty() || reason.chars().count() > MAX_REASON {
-        let wrong = format!("A reason of 1 to {MAX_REASON} characters is needed. Nothing was done.");
-        let asked = asking(&house, &visit, &dossier, (word, label, what), step, Some(&wrong))?;
-        return Ok((StatusCode::UNPROCESSABLE_ENTITY, asked).into_response());
-    }
+    let reason = match reason(&pairs) {
+        Ok(reason) => reason,
+        Err(wrong) => {
+            let asked = asking(&house, &visit, &dossier, (word, label, what), step, Some(&wrong))?;
+            return Ok((StatusCode::UNPROCESSABLE_ENTITY, asked).into_response());
+        }
+    };
     let Some(revision) = pairs.get("revision").and_then(|revision| revision.parse().ok()) else {
         return Err(Failure::wrong("The form cannot be read", "The saga's revision is missing. Nothing was done."));
     };

@@ -8,11 +8,10 @@ use maud::{Markup, html};
 
 use crate::api::Right;
 use crate::api::dead::{SHOWN, shown};
-use crate::api::operate::MAX_REASON;
 use crate::client::views::DeadLetterView;
 use crate::console::House;
 use crate::console::failure::Failure;
-use crate::console::form::Signed;
+use crate::console::form::{Signed, reason, reason_field};
 use crate::console::layout::{Page, empty, page};
 use crate::console::query::{Pairs, encode, query};
 use crate::console::visit::Visit;
@@ -209,10 +208,7 @@ async fn asking(
             input type="hidden" name="csrf" value=(visit.csrf);
             // Exactly what is shown here: others that have come since stay.
             @for letter in found { input type="hidden" name="id" value=(letter.id); }
-            label for="reason" { "Reason" }
-            p.soft #reason-hint { "Kept in the audit log with your name, once for each message." }
-            @if let Some(wrong) = wrong { p.error role="alert" { (wrong) } }
-            textarea #reason name="reason" rows="3" maxlength=(MAX_REASON) required aria-describedby="reason-hint" disabled[found.is_empty()] autofocus {}
+            (reason_field("Kept in the audit log with your name, once for each message.", wrong, !found.is_empty()))
             div.buttons {
                 @let class = if asked.is_replay { "primary" } else { "danger" };
                 button class=(class) disabled[found.is_empty()] { (label) }
@@ -232,13 +228,14 @@ pub(super) async fn carry_out(
     Signed(pairs): Signed,
 ) -> Result<Response, Failure> {
     let asked = Asked::of(queue, &word, &pairs)?;
-    let reason = pairs.get("reason").unwrap_or_default().to_owned();
-    if reason.is_empty() || reason.chars().count() > MAX_REASON {
-        let found = house.coordinator().find_dead_letters(&asked.queue, &asked.which).await?;
-        let wrong = format!("A reason of 1 to {MAX_REASON} characters is needed. Nothing was done.");
-        let page = asking(&house, &visit, &asked, &found, Some(&wrong)).await?;
-        return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
-    }
+    let reason = match reason(&pairs) {
+        Ok(reason) => reason,
+        Err(wrong) => {
+            let found = house.coordinator().find_dead_letters(&asked.queue, &asked.which).await?;
+            let page = asking(&house, &visit, &asked, &found, Some(&wrong)).await?;
+            return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
+        }
+    };
     let Asked { queue, is_replay, which } = asked;
     let here = format!("dead/{}", encode(&queue));
     let change = DeadChange { queue, is_replay, which, actor: visit.name.clone(), reason };

@@ -9,11 +9,11 @@ use maud::{Markup, html};
 use serde_json::Value;
 
 use crate::api::Right;
-use crate::api::operate::{MAX_REASON, MOST_CHANGES};
+use crate::api::operate::MOST_CHANGES;
 use crate::api::redact::secrets_with;
 use crate::console::House;
 use crate::console::failure::Failure;
-use crate::console::form::Signed;
+use crate::console::form::{Signed, reason, reason_field};
 use crate::console::layout::{Page, page};
 use crate::console::query::Pairs;
 use crate::console::saga::Dossier;
@@ -210,10 +210,7 @@ fn comparing(
             input type="hidden" name="confirmed" value="yes";
             @if let Some(step) = step { input type="hidden" name="step" value=(step); }
             input type="hidden" name="input" value=(text);
-            label for="reason" { "Reason" }
-            p.soft #reason-hint { "Kept in the audit log with your name and which command it was; with hashes of both inputs where nothing is marked sensitive." }
-            @if let Some(wrong) = wrong { p.error role="alert" { (wrong) } }
-            textarea #reason name="reason" rows="3" maxlength=(MAX_REASON) required aria-describedby="reason-hint" autofocus {}
+            (reason_field("Kept in the audit log with your name and which command it was; with hashes of both inputs where nothing is marked sensitive.", wrong, true))
             div.buttons {
                 button.primary { "Send it with this input" }
                 a.button.quiet href=(visit.to(&format!("sagas/{id}"))) { "Do nothing" }
@@ -259,12 +256,13 @@ pub(super) async fn carry_out(
     if pairs.get("confirmed").is_none() {
         return Ok(comparing(&visit, &dossier, step, (text, &input), None).into_response());
     }
-    let reason = pairs.get("reason").unwrap_or_default().to_owned();
-    if reason.is_empty() || reason.chars().count() > MAX_REASON {
-        let wrong = format!("A reason of 1 to {MAX_REASON} characters is needed. Nothing was done.");
-        let form = comparing(&visit, &dossier, step, (text, &input), Some(&wrong));
-        return Ok((StatusCode::UNPROCESSABLE_ENTITY, form).into_response());
-    }
+    let reason = match reason(&pairs) {
+        Ok(reason) => reason,
+        Err(wrong) => {
+            let form = comparing(&visit, &dossier, step, (text, &input), Some(&wrong));
+            return Ok((StatusCode::UNPROCESSABLE_ENTITY, form).into_response());
+        }
+    };
     let (actor, expected_revision) = (visit.name.clone(), Some(revision));
     let saga = house.coordinator().operate(Operate { id: saga.id, action, actor, reason, expected_revision }).await?;
     let target = format!("{}sagas/{}?asked=retry&revision={}", visit.root, saga.id, saga.revision);

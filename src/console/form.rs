@@ -3,8 +3,10 @@
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use axum::http::header::CONTENT_TYPE;
+use maud::{Markup, html};
 use subtle::ConstantTimeEq;
 
+use crate::api::operate::MAX_REASON;
 use crate::console::failure::Failure;
 use crate::console::query::Pairs;
 use crate::console::visit::Visit;
@@ -44,5 +46,24 @@ impl<S: Send + Sync> FromRequest<S> for Signed {
             return Err(unreadable("It contains a NUL character."));
         }
         Ok(Self(pairs))
+    }
+}
+
+/// The reason that a form gives; else what to say about it.
+pub(super) fn reason(pairs: &Pairs) -> Result<String, String> {
+    let reason = pairs.get("reason").unwrap_or_default();
+    match (1..=MAX_REASON).contains(&reason.chars().count()) {
+        true => Ok(reason.to_owned()),
+        false => Err(format!("A reason of 1 to {MAX_REASON} characters is needed. Nothing was done.")),
+    }
+}
+
+/// The field for it: what becomes of it, what was wrong the last time, and whether it can be filled in.
+pub(super) fn reason_field(hint: &str, wrong: Option<&str>, is_on: bool) -> Markup {
+    html! {
+        label for="reason" { "Reason" }
+        p.soft #reason-hint { (hint) }
+        @if let Some(wrong) = wrong { p.error role="alert" { (wrong) } }
+        textarea #reason name="reason" rows="3" maxlength=(MAX_REASON) required aria-describedby="reason-hint" disabled[!is_on] autofocus {}
     }
 }

@@ -8,10 +8,9 @@ use axum::response::{IntoResponse, Response};
 use maud::{Markup, html};
 
 use crate::api::Right;
-use crate::api::operate::MAX_REASON;
 use crate::console::House;
 use crate::console::failure::Failure;
-use crate::console::form::Signed;
+use crate::console::form::{Signed, reason, reason_field};
 use crate::console::layout::{Page, empty, page};
 use crate::console::query::{Pairs, encode};
 use crate::console::saga::Dossier;
@@ -97,10 +96,7 @@ async fn asking(
                 input type="hidden" name="csrf" value=(visit.csrf);
                 input type="hidden" name="revision" value=(saga.revision);
                 input type="hidden" name="to" value=(to);
-                label for="reason" { "Reason" }
-                p.soft #reason-hint { "Kept in the audit log with your name: what you know, and where it is written down." }
-                @if let Some(wrong) = wrong { p.error role="alert" { (wrong) } }
-                textarea #reason name="reason" rows="3" maxlength=(MAX_REASON) required aria-describedby="reason-hint" disabled[!may] autofocus {}
+                (reason_field("Kept in the audit log with your name: what you know, and where it is written down.", wrong, may))
                 @if is_stuck { label.choice { input type="checkbox" name="retry" value="yes" checked; "Then retry what it is stuck at" } }
                 div.buttons {
                     button.primary disabled[!may] { "Move to version " (to) }
@@ -123,12 +119,13 @@ pub(super) async fn carry_out(
     Signed(pairs): Signed,
 ) -> Result<Response, Failure> {
     let dossier = house.dossier(&id).await?;
-    let reason = pairs.get("reason").unwrap_or_default().to_owned();
-    if reason.is_empty() || reason.chars().count() > MAX_REASON {
-        let wrong = format!("A reason of 1 to {MAX_REASON} characters is needed. Nothing was done.");
-        let asked = asking(&house, &visit, &dossier, &pairs, Some(&wrong)).await?;
-        return Ok((StatusCode::UNPROCESSABLE_ENTITY, asked).into_response());
-    }
+    let reason = match reason(&pairs) {
+        Ok(reason) => reason,
+        Err(wrong) => {
+            let asked = asking(&house, &visit, &dossier, &pairs, Some(&wrong)).await?;
+            return Ok((StatusCode::UNPROCESSABLE_ENTITY, asked).into_response());
+        }
+    };
     let number = |name: &str| pairs.get(name).and_then(|number| number.parse::<u32>().ok());
     let (Some(to), Some(revision)) = (number("to"), number("revision")) else {
         return Err(Failure::wrong("The form cannot be read", "Version or revision is missing. Nothing was done."));

@@ -7,10 +7,9 @@ use axum::response::{IntoResponse, Response};
 use maud::{Markup, html};
 
 use crate::api::Right;
-use crate::api::operate::MAX_REASON;
 use crate::console::House;
 use crate::console::failure::Failure;
-use crate::console::form::Signed;
+use crate::console::form::{Signed, reason, reason_field};
 use crate::console::layout::{Page, page};
 use crate::console::query::{Pairs, encode};
 use crate::console::visit::Visit;
@@ -137,10 +136,7 @@ fn asking(visit: &Visit, asked: &Asked<'_>, found: &PausePreview, wrong: Option<
             input type="hidden" name="csrf" value=(visit.csrf);
             @if let Some(action) = action { input type="hidden" name="action" value=(action); }
             @if let Some(pause) = &found.now { input type="hidden" name="since" value=(pause.since.to_rfc3339()); }
-            label for="reason" { "Reason" }
-            p.soft #reason-hint { "Kept in the audit log with your name, and shown with every saga that waits for it." }
-            @if let Some(wrong) = wrong { p.error role="alert" { (wrong) } }
-            textarea #reason name="reason" rows="3" maxlength=(MAX_REASON) required aria-describedby="reason-hint" disabled[!may] autofocus {}
+            (reason_field("Kept in the audit log with your name, and shown with every saga that waits for it.", wrong, may))
             div.buttons {
                 button.primary disabled[!may] { (label) }
                 a.button.quiet href=(visit.to(&here)) { "Do nothing" }
@@ -160,12 +156,15 @@ pub(super) async fn carry_out(
     Signed(pairs): Signed,
 ) -> Result<Response, Failure> {
     let asked = Asked::of(&name, &word, &pairs)?;
-    let reason = pairs.get("reason").unwrap_or_default().to_owned();
-    if reason.is_empty() || reason.chars().count() > MAX_REASON {
-        let found = house.coordinator().look_at_pause(&name, asked.action).await.map_err(missing)?;
-        let wrong = format!("A reason of 1 to {MAX_REASON} characters is needed. Nothing was done.");
-        return Ok((StatusCode::UNPROCESSABLE_ENTITY, asking(&visit, &asked, &found, Some(&wrong))?).into_response());
-    }
+    let reason = match reason(&pairs) {
+        Ok(reason) => reason,
+        Err(wrong) => {
+            let found = house.coordinator().look_at_pause(&name, asked.action).await.map_err(missing)?;
+            return Ok(
+                (StatusCode::UNPROCESSABLE_ENTITY, asking(&visit, &asked, &found, Some(&wrong))?).into_response()
+            );
+        }
+    };
     let seen = pairs.get("since").map(str::parse).transpose();
     let seen = seen.map_err(|_| Failure::wrong("The form cannot be read", "`since` is no time. Nothing was done."))?;
     let change = PauseChange {

@@ -15,7 +15,7 @@ use crate::client::views::{BulkPreviewView, PreviewView};
 use crate::console::House;
 use crate::console::actions::WORDS;
 use crate::console::failure::Failure;
-use crate::console::form::Signed;
+use crate::console::form::{self, Signed};
 use crate::console::layout::{Page as Html, empty, page};
 use crate::console::query::Pairs;
 use crate::console::visit::Visit;
@@ -227,8 +227,8 @@ pub(super) async fn start(
     let rate = pairs.get("rate").map_or(Some(RATE), |rate| rate.parse().ok());
     let rate = rate.filter(|rate| (1..=MAX_RATE).contains(rate));
     let expected: Option<u64> = pairs.get("expected").and_then(|expected| expected.parse().ok());
-    let wrong = if reason.is_empty() || reason.chars().count() > MAX_REASON {
-        Some(format!("A reason of 1 to {MAX_REASON} characters is needed. Nothing was done."))
+    let wrong = if let Err(wrong) = form::reason(&pairs) {
+        Some(wrong)
     } else if rate.is_none() {
         Some(format!("Sagas per second are a whole number from 1 to {MAX_RATE}. Nothing was done."))
     } else if expected.is_none() {

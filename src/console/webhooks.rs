@@ -8,12 +8,11 @@ use maud::{Markup, html};
 use uuid::Uuid;
 
 use crate::api::Right;
-use crate::api::operate::MAX_REASON;
 use crate::api::webhooks::change;
 use crate::clock::Timestamp;
 use crate::console::House;
 use crate::console::failure::Failure;
-use crate::console::form::Signed;
+use crate::console::form::{Signed, reason, reason_field};
 use crate::console::layout::{Page as Html, empty, page};
 use crate::console::query::{Pairs, query};
 use crate::console::visit::Visit;
@@ -159,10 +158,7 @@ fn asking(visit: &Visit, delivery: &Delivery, is_retry: bool, now: Timestamp, wr
         }
         form.ask method="post" action=(visit.to(&format!("webhooks/{id}/{word}"))) {
             input type="hidden" name="csrf" value=(visit.csrf);
-            label for="reason" { "Reason" }
-            p.soft #reason-hint { "Kept in the audit log with your name." }
-            @if let Some(wrong) = wrong { p.error role="alert" { (wrong) } }
-            textarea #reason name="reason" rows="3" maxlength=(MAX_REASON) required aria-describedby="reason-hint" disabled[!may] autofocus {}
+            (reason_field("Kept in the audit log with your name.", wrong, may))
             div.buttons {
                 button class=(if is_retry { "primary" } else { "danger" }) disabled[!may] { (label) }
                 a.button.quiet href=(visit.to("webhooks")) { "Do nothing" }
@@ -183,12 +179,13 @@ pub(super) async fn carry_out(
 ) -> Result<Response, Failure> {
     let is_retry = is_retry(&word)?;
     let delivery = house.delivery(&id).await?;
-    let reason = pairs.get("reason").unwrap_or_default().to_owned();
-    if reason.is_empty() || reason.chars().count() > MAX_REASON {
-        let wrong = format!("A reason of 1 to {MAX_REASON} characters is needed. Nothing was done.");
-        let asked = asking(&visit, &delivery, is_retry, house.now(), Some(&wrong));
-        return Ok((StatusCode::UNPROCESSABLE_ENTITY, asked).into_response());
-    }
+    let reason = match reason(&pairs) {
+        Ok(reason) => reason,
+        Err(wrong) => {
+            let asked = asking(&visit, &delivery, is_retry, house.now(), Some(&wrong));
+            return Ok((StatusCode::UNPROCESSABLE_ENTITY, asked).into_response());
+        }
+    };
     let by = (visit.name.clone(), reason);
     change(house.store(), delivery.id, is_retry, by).await?.ok_or_else(|| gone(&id))?;
     Ok((StatusCode::SEE_OTHER, [(LOCATION, visit.to("webhooks"))]).into_response())
