@@ -13,6 +13,7 @@ mod overview;
 mod pauses;
 mod postgres;
 mod reading;
+mod remembered;
 mod rig;
 mod schema;
 mod sealed;

@@ -7,7 +7,9 @@ use amends::clock::{Clock, Timestamp, after};
 use amends::id::{CommandId, DefinitionRef, SagaId, Seq};
 use amends::payload::Payload;
 use amends::saga::{Direction, EventKind, Operation, Outcome, Problem, Saga, SagaState, Settled, StepState, Stuck};
-use amends::store::{AuditRecord, Changes, HistoryRecord, NewCommand, NewSaga, SagaUpdate, SettledCommand, Wants};
+use amends::store::{
+    AuditRecord, Changes, HistoryRecord, Loaded, NewCommand, NewSaga, SagaUpdate, SettledCommand, Wants,
+};
 use serde_json::json;
 
 /// The definition that most sagas here belong to.
@@ -115,6 +117,11 @@ pub fn settled(saga: &Saga, seq: u32, outcome: Outcome, output: Option<&str>) ->
 pub fn next(saga: &Saga) -> SagaUpdate {
     let from_revision = saga.revision;
     SagaUpdate { saga: Saga { revision: from_revision + 1, ..saga.clone() }, from_revision }
+}
+
+/// Every saga that was loaded, one revision on.
+pub fn increment(loaded: &Loaded) -> Changes {
+    updates(loaded.sagas.iter().map(next).collect())
 }
 
 /// Changes that only update.

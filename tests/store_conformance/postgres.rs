@@ -1,13 +1,11 @@
 //! What only PostgreSQL can get wrong: locks, connections that are lost, rights, constraints.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use amends::clock::Timestamp;
-use amends::id::{SagaId, StepIndex};
-use amends::payload::Payload;
-use amends::saga::{Outcome, Saga};
+use amends::id::SagaId;
+use amends::saga::Outcome;
 use amends::store::{Changes, Loaded, Locking, NewSaga, Page, Started, StoreError, Wants, open};
 use rstest::rstest;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
@@ -16,17 +14,16 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
 use crate::make::{
-    audited, bare, before, command, due_at, new, next, pending, saga, settled, starts, stuck, these, told, updates,
-    verified,
+    audited, bare, before, command, due_at, increment, new, next, saga, settled, starts, these, told, updates,
 };
 use crate::rig::Kind::Postgres;
 use crate::rig::{Rig, admin_url, at_fresh_address, eventually, on, sealed};
 
-async fn connect(rig: &Rig) -> PgConnection {
+pub async fn connect(rig: &Rig) -> PgConnection {
     PgConnection::connect(&rig.url).await.expect("a connection")
 }
 
-async fn run(connection: &mut PgConnection, sql: &str) -> Result<(), sqlx::Error> {
+pub async fn run(connection: &mut PgConnection, sql: &str) -> Result<(), sqlx::Error> {
     sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(connection).await.map(|_| ())
 }
 
@@ -37,6 +34,14 @@ async fn sessions(connection: &mut PgConnection, condition: &str) -> i64 {
          where datname = current_database() and application_name = 'amends' and ({condition})"
     );
     sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(connection).await.expect("a count")
+}
+
+/// Ends the store's sessions.
+pub async fn end_sessions(connection: &mut PgConnection) {
+    let end = "select count(pg_terminate_backend(pid)) from pg_stat_activity
+               where datname = current_database() and application_name = 'amends'";
+    let ended: i64 = sqlx::query_scalar(end).fetch_one(connection).await.expect("a count");
+    assert!(ended > 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -251,125 +256,13 @@ async fn of_two_that_only_check_one_writes_and_the_other_is_refused_whole() {
     .await;
 }
 
-/// A saga that has a bit of everything.
-fn reader() -> Saga {
-    let since = "2026-11-30T12:00:00.123456Z".parse().expect("a time");
-    let outputs = BTreeMap::from([(StepIndex(0), Payload::trusted(r#"{"a":1}"#))]);
-    let steps = vec![verified(1), pending(2, 1, since)];
-    Saga { state: stuck(since), deadline: Some(since), steps, outputs, reads_outputs: true, ..saga(Some(KEY)) }
-}
-
-/// Wants a saga as it was written here last.
-fn unread(id: SagaId) -> Wants {
-    Wants { locking: Locking::Trusts, ..these([id]) }
-}
-
-fn increment(loaded: &Loaded) -> Changes {
-    updates(loaded.sagas.iter().map(next).collect())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_saga_that_was_written_here_a_moment_ago_is_not_read_again() {
-    on(Postgres, async |rig| {
-        let one = reader();
-        let commands = vec![command(&one, 1), command(&one, 2)];
-        let settled = vec![settled(&one, 1, Outcome::Success, Some(r#"{"a":1}"#))];
-        rig.write(starts(vec![NewSaga { commands, settled, ..bare(one.clone()) }])).await.expect("a commit");
-        let mut other = connect(&rig).await;
-        // A machine that stops for a second in between has it read.
-        eventually("it is not read", async || {
-            let stored = rig.saga(one.id).await.saga;
-            run(&mut other, "update saga set next_seq = next_seq + 1").await.expect("changed behind its back");
-            let (seen, _) = rig.decide(unread(one.id), increment).await.expect("a commit");
-            let kept = &seen.sagas[0];
-            (kept.next_seq == stored.next_seq).then(|| assert_eq!(*kept, stored, "it is kept as it is stored"))
-        })
-        .await;
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_another_has_changed_meanwhile_is_refused_and_then_read() {
-    on(Postgres, async |rig| {
-        let one = saga(None);
-        rig.write(starts(vec![bare(one.clone())])).await.expect("a commit");
-        let second = Rig { store: open(&rig.url).await.expect("the store opens"), ..rig.clone() };
-        eventually("it was not read", async || {
-            let (seen, _) = second.decide(these([one.id]), increment).await.expect("a commit");
-            let theirs = seen.sagas[0].revision + 1;
-            let outcome = rig.decide(unread(one.id), increment).await;
-            let is_refused = matches!(outcome, Err(StoreError::Conflict(_)));
-            let (seen, _) = rig.decide(unread(one.id), increment).await.expect("it is read now");
-            let mine = if is_refused { theirs } else { theirs + 1 };
-            assert_eq!(seen.sagas[0].revision, mine, "nothing of theirs is lost: {outcome:?}");
-            is_refused.then_some(())
-        })
-        .await;
-        second.store.close().await;
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_saga_that_was_not_read_and_stays_as_it_is_is_checked_too() {
-    on(Postgres, async |rig| {
-        let one = saga(None);
-        rig.write(starts(vec![bare(one.clone())])).await.expect("a commit");
-        let second = Rig { store: open(&rig.url).await.expect("the store opens"), ..rig.clone() };
-        let advise = |_: &Loaded| Changes { audits: vec![audited(None, "by hearsay")], ..Changes::default() };
-        let count = async || rig.store.audit(None, &Page { after: None, limit: 100 }).await.expect("the log").len();
-        eventually("it was not read", async || {
-            rig.decide(unread(one.id), increment).await.expect("a commit");
-            let (before, known) = (count().await, rig.saga(one.id).await.saga.revision);
-            let (seen, _) = rig.decide(unread(one.id), advise).await.expect("it is as it was");
-            assert_eq!((seen.sagas[0].revision, count().await), (known, before + 1));
-
-            rig.decide(unread(one.id), increment).await.expect("a commit");
-            second.decide(these([one.id]), increment).await.expect("a commit");
-            let outcome = rig.decide(unread(one.id), advise).await;
-            let is_refused = matches!(outcome, Err(StoreError::Conflict(_)));
-            assert_eq!(count().await, before + 1 + usize::from(!is_refused), "{outcome:?}");
-            is_refused.then_some(())
-        })
-        .await;
-        second.store.close().await;
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_remembered_over_a_new_connection() {
-    on(Postgres, async |rig| {
-        let one = saga(None);
-        rig.write(starts(vec![bare(one.clone())])).await.expect("a commit");
-        rig.decide(unread(one.id), increment).await.expect("a commit");
-        let mut other = connect(&rig).await;
-        let end = "select count(pg_terminate_backend(pid)) from pg_stat_activity
-                   where datname = current_database() and application_name = 'amends'";
-        let ended: i64 = sqlx::query_scalar(end).fetch_one(&mut other).await.expect("a count");
-        assert!(ended > 0);
-        // A server that has lost a commit, and another one under the same revision.
-        run(&mut other, "update saga set next_seq = 77").await.expect("changed");
-        let seen = eventually("a connection is there again", async || {
-            rig.decide(unread(one.id), increment).await.ok().map(|(seen, _)| seen)
-        })
-        .await;
-        assert_eq!(seen.sagas[0].next_seq.0, 77);
-    })
-    .await;
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_was_ended_while_idle_is_no_error() {
     on(Postgres, async |rig| {
         let one = saga(None);
         rig.write(starts(vec![bare(one.clone())])).await.expect("a commit");
         let mut watcher = connect(&rig).await;
-        let end = "select count(pg_terminate_backend(pid)) from pg_stat_activity
-                   where datname = current_database() and application_name = 'amends'";
-        let ended: i64 = sqlx::query_scalar(end).fetch_one(&mut watcher).await.expect("a count");
-        assert!(ended > 0);
+        end_sessions(&mut watcher).await;
         let wants = Wants { locking: Locking::Checks, ..these([one.id]) };
         rig.decide(wants, increment).await.expect("another connection serves");
         assert_eq!(rig.saga(one.id).await.saga.revision, 2);
