@@ -1,8 +1,12 @@
 //! The pages as text: what they say, where they lead, what filters find.
 
+use std::time::Duration;
+
 use amends::api::{AuthConfig, Role, TokenEntry};
+use amends::console::{Doors, Links, router_among};
 use axum::Router;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use crate::made::{self, ORDER};
 use crate::support::http::House;
@@ -172,4 +176,23 @@ async fn with_tokens_the_console_asks_for_one_and_gives_each_role_what_it_may() 
         let forged = format!("{}x", session);
         assert_eq!(ask(&house.router, get("/console/", Some(&forged))).await.status, 303, "a changed session is none");
     }
+}
+
+#[tokio::test]
+async fn where_sagas_are_archived_one_that_has_ended_says_when() {
+    let (house, samples) = furnished(AuthConfig::default()).await;
+    let page = async |router: &Router, id: &str| ask(router, get(&format!("/console/sagas/{id}"), None)).await.text;
+    let ended = house.get("/v1/sagas?state=COMPLETED&limit=1").await.json()["items"][0]["id"].clone();
+    let (ended, stuck) = (ended.as_str().expect("an id"), samples[0].1.to_string());
+    let kept = |days: u64| {
+        let links = Links { retention: Some(Duration::from_secs(days * 86_400)), ..Links::default() };
+        let more = (links, Doors::default());
+        router_among(house.coordinator.clone(), AuthConfig::default(), CancellationToken::new(), more)
+    };
+    let told = page(&kept(30), ended).await;
+    assert!(told.contains("Archived") && told.contains("in 29 d") && told.contains("at the earliest"), "{told}");
+    let told = page(&kept(0), ended).await;
+    assert!(told.contains("Archived") && told.contains("with the next run"), "{told}");
+    assert!(!page(&kept(30), &stuck).await.contains("Archived"), "it has not ended");
+    assert!(!page(&house.router, ended).await.contains("Archived"), "none are");
 }
