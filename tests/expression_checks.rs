@@ -112,6 +112,9 @@ fn expression() -> impl Strategy<Value = String> {
             1 => inner.clone().prop_map(|inner| format!("double({inner})")),
             1 => (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("{a}.startsWith({b})")),
             1 => (inner.clone(), inner.clone()).prop_map(|(list, each)| format!("{list}.map(e, [e, {each}])")),
+            1 => (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("[{a}, {b}]")),
+            1 => inner.clone().prop_map(|inner| format!("({inner}).sku")),
+            1 => inner.clone().prop_map(|inner| format!("({inner})[0]")),
             1 => inner.clone().prop_map(|list| format!("{list}.exists(e, e.sku == 'x')")),
             1 => inner.prop_map(|list| format!("{list}.filter(e, has(e.count)).map(e, e.count + 1)")),
         ]
@@ -188,6 +191,29 @@ fn evaluate(expression: &str, input: &Value) -> Result<Value, String> {
     let template = Template::compile(&json!(format!("${{ {expression} }}"))).expect("compiles");
     let scope = Scope { input, saga_id: "s", saga_key: None, outputs: &[], item: None };
     template.evaluate(&scope).map_err(|error| error.message)
+}
+
+/// What the checks say of an expression.
+fn said_of(expression: &str) -> Vec<&'static str> {
+    read(&definition("input", expression).to_string()).diagnostics.iter().map(|found| found.code).collect()
+}
+
+#[test]
+fn a_value_that_comes_from_two_places_is_held_against_both() {
+    for (expression, said) in [
+        // The interpreter adds a mapping's keys.
+        ("(input.lines + input.lines[0]).exists(e, e.sku == 'x')", vec!["DEF_EXPRESSION_MIXED"]),
+        ("(input.lines + [1]).exists(e, e.sku == 'x')", vec!["DEF_EXPRESSION_MIXED"]),
+        ("(input.flag ? input.lines : [1]).exists(e, e.sku == 'x')", vec!["DEF_EXPRESSION_MIXED"]),
+        ("(input.flag ? input.lines[0] : 'x').sku", vec!["DEF_EXPRESSION_MIXED"]),
+        ("(input.flag ? input.lines[0] : {'sku': 'x'}).sku", vec![]),
+        ("(has(input.address) ? input.address : input.lines[0]).sku", vec!["DEF_READ_OPTIONAL"]),
+        ("(has(input.address) ? input.address : input.lines[0]).skip", vec!["DEF_READ_UNDECLARED"]),
+        ("(input.lines + input.lines).exists(e, e.sku == 'x')", vec![]),
+        ("[input.lines[0], input.lines[0]].exists(e, e.sku == 'x')", vec![]),
+    ] {
+        assert_eq!(said_of(expression), said, "{expression}");
+    }
 }
 
 #[test]

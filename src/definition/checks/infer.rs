@@ -286,10 +286,7 @@ impl<'a, 's> Infer<'a, 's> {
             );
         }
         match verdict {
-            Verdict::Works(Kinds::LIST) => match (&l.items, &r.items) {
-                (Some(first), Some(second)) => Shape::list_of((**first).clone().join((**second).clone())),
-                _ => Shape::list(None),
-            },
+            Verdict::Works(Kinds::LIST) => Shape::list_of(l.each().join(r.each())),
             Verdict::Works(kinds) | Verdict::Partly(kinds) if kinds != Kinds::BOOL => Shape::of_kinds(kinds),
             Verdict::Fails => Shape::any(),
             _ => Shape::truth(truth).narrowed(l.is_narrowed || r.is_narrowed),
@@ -302,13 +299,7 @@ impl<'a, 's> Infer<'a, 's> {
         let gathered = self.shape(&each.accu_init, facts);
         let gathered = Shape::of_kinds(gathered.kinds);
         let depth = self.bound.len();
-        let item = match range.kinds {
-            kinds if kinds.is_within(Kinds::LIST) => range.item(),
-            // It goes over the keys.
-            kinds if kinds.is_within(Kinds::MAP) => Shape::of_kinds(Kinds::TEXT),
-            _ => Shape::any(),
-        };
-        self.bound.push((each.iter_var.clone(), item));
+        self.bound.push((each.iter_var.clone(), range.each()));
         self.bound.extend(each.iter_var2.clone().map(|name| (name, Shape::any())));
         self.bound.push((each.accu_var.clone(), gathered));
         self.shape(&each.loop_cond, facts);

@@ -54,9 +54,9 @@ impl<'s> Infer<'_, 's> {
         let (mut shape, mut way, rest) = match (root, segments) {
             (Root::Input, rest) => (self.surroundings.input(), Way::new("input"), rest),
             (Root::Item, rest) => (self.surroundings.item(), Way::new("item"), rest),
-            (Root::Index, _) => return Shape::count(Range::COUNT),
+            (Root::Index, rest) => (Shape::count(Range::COUNT), Way::new(Root::Index.name()), rest),
             (Root::Steps, [Segment::Key(name), _, rest @ ..]) => (self.output(name, facts), Way::step(name), rest),
-            (Root::Saga, [Segment::Key(field)]) => {
+            (Root::Saga, [Segment::Key(field), rest @ ..]) => {
                 if field == "key" && !self.surroundings.has_key() && facts.presence_of("saga.key") != Some(true) {
                     self.complain(
                         "DEF_READ_OPTIONAL",
@@ -66,7 +66,7 @@ impl<'s> Infer<'_, 's> {
                         Some("give the definition a `key`, or read `saga.id`, which is always there".to_owned()),
                     );
                 }
-                return Shape::of_kinds(Kinds::TEXT);
+                (Shape::of_kinds(Kinds::TEXT), Way::new(&format!("saga.{field}")), rest)
             }
             _ => return Shape::any(),
         };
@@ -109,6 +109,10 @@ impl<'s> Infer<'_, 's> {
                 return Shape::any();
             }
             None => {}
+        }
+        if base.kinds.is_known() && base.kinds.meets(holds) && !base.kinds.is_within(holds) {
+            let message = format!("`{parent}` may be {}, so it may have no `{segment}`", base.kinds.told());
+            self.complain("DEF_EXPRESSION_MIXED", Severity::Warning, way, message, None);
         }
         match presence {
             Presence::Always | Presence::Unknown => {}

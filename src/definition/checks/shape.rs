@@ -7,6 +7,9 @@ use crate::definition::checks::kind::Kinds;
 /// How long a list of possible values may be before it is no longer followed.
 const MAX_VALUES: usize = 200;
 
+/// How many places a value and its items may come from, in all, before they are no longer followed.
+const MAX_EITHER: usize = 32;
+
 /// Bounds, both inclusive.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Range {
@@ -39,6 +42,8 @@ pub(super) struct Shape<'s> {
     pub size: Range,
     /// What every item is, of a list that is written in the expression.
     pub items: Option<Box<Shape<'s>>>,
+    /// What it is one of, when it comes from more than one place.
+    either: Vec<Shape<'s>>,
     /// The schemas that all apply to it, each with the document that its references are looked up in.
     schemas: Vec<(&'s Value, &'s Value)>,
     /// Whether there are schemas that are not followed (`anyOf`, `if`), so that a field that is not found may exist.
@@ -61,6 +66,20 @@ pub(super) enum Presence {
     Unknown,
 }
 
+impl Presence {
+    /// Of a value that comes from one of two places.
+    fn or(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Always, Self::Always) => Self::Always,
+            (Self::Always | Self::Unknown, Self::Always | Self::Unknown) => Self::Unknown,
+            (Self::Never(known), Self::Never(_)) => Self::Never(known),
+            (Self::Undeclared(known), Self::Undeclared(_) | Self::Never(_))
+            | (Self::Never(_), Self::Undeclared(known)) => Self::Undeclared(known),
+            _ => Self::Optional,
+        }
+    }
+}
+
 impl<'s> Shape<'s> {
     pub fn of_kinds(kinds: Kinds) -> Self {
         Self {
@@ -69,6 +88,7 @@ impl<'s> Shape<'s> {
             number: Range::ALL,
             size: Range::COUNT,
             items: None,
+            either: Vec::new(),
             schemas: Vec::new(),
             is_open: true,
             is_narrowed: false,
@@ -217,6 +237,13 @@ impl<'s> Shape<'s> {
 
     /// The field `name` of a mapping.
     pub fn field(&self, name: &str) -> (Presence, Self) {
+        let mappings = self.either.iter().filter(|one| one.kinds.meets(Kinds::MAP.or(Kinds::OTHER)));
+        if let Some(found) = mappings
+            .map(|one| one.field(name))
+            .reduce(|(presence, field), (other, another)| (presence.or(other), field.join(another)))
+        {
+            return found;
+        }
         let mut field = Self { is_open: false, ..Self::of_kinds(Kinds::JSON) };
         let (mut is_found, mut is_required, mut is_closed, mut is_free) = (false, false, false, self.is_open);
         let mut known: Vec<String> = Vec::new();
@@ -251,8 +278,25 @@ impl<'s> Shape<'s> {
         (presence, if is_found { field } else { Self::any() })
     }
 
+    /// What a loop over it sees, and what adding it to a list adds: items, or the keys of a mapping.
+    pub fn each(&self) -> Self {
+        let many = self.either.iter().filter(|one| one.kinds.meets(Kinds::LIST.or(Kinds::MAP).or(Kinds::OTHER)));
+        if let Some(each) = many.map(Self::each).reduce(Self::join) {
+            return each;
+        }
+        match self.kinds {
+            kinds if kinds.is_within(Kinds::LIST) => self.item(),
+            kinds if kinds.is_within(Kinds::MAP) => Self::of_kinds(Kinds::TEXT),
+            _ => Self::any(),
+        }
+    }
+
     /// Each item of a list.
     pub fn item(&self) -> Self {
+        let lists = self.either.iter().filter(|one| one.kinds.meets(Kinds::LIST.or(Kinds::OTHER)));
+        if let Some(item) = lists.map(Self::item).reduce(Self::join) {
+            return item;
+        }
         if let Some(items) = &self.items {
             return (**items).clone();
         }
@@ -286,15 +330,33 @@ impl<'s> Shape<'s> {
 
     /// Either holds.
     pub fn join(self, other: Self) -> Self {
-        let values = match (self.values, other.values) {
-            (Some(mut values), Some(more)) => {
-                values.extend(more);
+        let values = match (&self.values, &other.values) {
+            (Some(values), Some(more)) => {
+                let mut values = values.clone();
+                values.extend(more.iter().cloned());
                 values.dedup();
                 Some(values).filter(|values| values.len() <= MAX_VALUES)
             }
             _ => None,
         };
-        Self { values, ..Self::of_kinds(self.kinds.or(other.kinds)) }
+        let joined = Self::of_kinds(self.kinds.or(other.kinds));
+        let mut either = self.alternatives();
+        either.extend(other.alternatives());
+        if either.iter().map(Self::places).sum::<usize>() > MAX_EITHER {
+            either.clear();
+        }
+        Self { values, either, ..joined }
+    }
+
+    /// How many places it and its items come from.
+    fn places(&self) -> usize {
+        let items = self.items.as_deref().map_or(0, Self::places);
+        1 + items + self.either.iter().map(Self::places).sum::<usize>()
+    }
+
+    /// What it is one of: itself, unless it comes from more than one place.
+    fn alternatives(self) -> Vec<Self> {
+        if self.either.is_empty() { vec![self] } else { self.either }
     }
 }
 
