@@ -89,15 +89,17 @@ impl ArchivedSaga {
     }
 }
 
-/// What a store says of a saga that is to be removed.
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
-#[derive(Debug, sqlx::FromRow)]
-pub(super) struct Stored {
-    pub(super) id: Uuid,
-    pub(super) revision: i32,
-    pub(super) outbox: i64,
-    pub(super) history: i64,
-    pub(super) audit: i64,
+crate::store::row::columns! {
+    /// What a store says of a saga that is to be removed.
+    #[derive(Debug)]
+    pub(super) struct Stored {
+        pub(super) id: Uuid,
+        pub(super) revision: i32,
+        pub(super) outbox: i64,
+        pub(super) history: i64,
+        pub(super) audit: i64,
+    }
 }
 
 /// Those of `families` whose every saga is stored as it is in the archive, and what became of the others.

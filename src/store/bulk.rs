@@ -267,28 +267,30 @@ pub trait BulkStore: Send + Sync {
     async fn keep_check(&self, id: BulkId, check: &Check, again_in: Option<u32>) -> Result<(), StoreError>;
 }
 
-/// A job's row.
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
-#[derive(Debug, sqlx::FromRow)]
-pub(super) struct JobRow {
-    pub(super) id: Uuid,
-    pub(super) action: String,
-    pub(super) step: Option<String>,
-    pub(super) filter: String,
-    pub(super) reason: String,
-    pub(super) actor: String,
-    pub(super) rate: i32,
-    pub(super) state: String,
-    pub(super) total: i32,
-    pub(super) is_bounded: bool,
-    pub(super) applied: i32,
-    pub(super) refused: i32,
-    pub(super) failed: i32,
-    pub(super) created_at: Timestamp,
-    pub(super) updated_at: Timestamp,
-    pub(super) ended_at: Option<Timestamp>,
-    pub(super) checked: Option<String>,
-    pub(super) check_due: Option<Timestamp>,
+crate::store::row::columns! {
+    /// A job's row.
+    #[derive(Debug)]
+    pub(super) struct JobRow {
+        pub(super) id: Uuid,
+        pub(super) action: String,
+        pub(super) step: Option<String>,
+        pub(super) filter: String,
+        pub(super) reason: String,
+        pub(super) actor: String,
+        pub(super) rate: i32,
+        pub(super) state: String,
+        pub(super) total: i32,
+        pub(super) is_bounded: bool,
+        pub(super) applied: i32,
+        pub(super) refused: i32,
+        pub(super) failed: i32,
+        pub(super) created_at: Timestamp,
+        pub(super) updated_at: Timestamp,
+        pub(super) ended_at: Option<Timestamp>,
+        pub(super) checked: Option<String>,
+        pub(super) check_due: Option<Timestamp>,
+    }
 }
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]

@@ -18,6 +18,30 @@ use crate::store::{
 };
 use crate::trace::TraceContext;
 
+/// Reads rows into a structure whose fields are named as the columns are. Sqlx has a derive for that, with which every build
+/// would compile both databases' drivers a second time, and SQLite with them.
+macro_rules! columns {
+    ($(#[$meta:meta])* $visibility:vis struct $name:ident {
+        $($of:vis $field:ident: $type:ty,)*
+    }) => {
+        $(#[$meta])*
+        $visibility struct $name {
+            $($of $field: $type,)*
+        }
+
+        impl<'r, R: sqlx::Row> sqlx::FromRow<'r, R> for $name
+        where
+            &'static str: sqlx::ColumnIndex<R>,
+            $($type: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,)*
+        {
+            fn from_row(row: &'r R) -> Result<Self, sqlx::Error> {
+                Ok(Self { $($field: row.try_get(stringify!($field))?,)* })
+            }
+        }
+    };
+}
+pub(in crate::store) use columns;
+
 /// A row of `saga`, each column as the database gives it.
 pub(super) struct SagaRow {
     pub(super) id: Uuid,

@@ -13,19 +13,20 @@ use crate::store::tokens::{
 };
 use crate::store::{Page, StoreError, row};
 
-/// A row without its hash.
-#[derive(sqlx::FromRow)]
-struct Kept {
-    id: i64,
-    name: String,
-    role: String,
-    created_at: Timestamp,
-    created_by: String,
-    expires_at: Option<Timestamp>,
-    last_used_at: Option<Timestamp>,
-    revoked_at: Option<Timestamp>,
-    revoked_by: Option<String>,
-    revoke_reason: Option<String>,
+crate::store::row::columns! {
+    /// A row without its hash.
+    struct Kept {
+        id: i64,
+        name: String,
+        role: String,
+        created_at: Timestamp,
+        created_by: String,
+        expires_at: Option<Timestamp>,
+        last_used_at: Option<Timestamp>,
+        revoked_at: Option<Timestamp>,
+        revoked_by: Option<String>,
+        revoke_reason: Option<String>,
+    }
 }
 
 impl Kept {

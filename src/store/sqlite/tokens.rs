@@ -12,19 +12,20 @@ use crate::store::tokens::{
 };
 use crate::store::{Page, StoreError, row};
 
-/// A row without its hash.
-#[derive(sqlx::FromRow)]
-struct Kept {
-    id: i64,
-    name: String,
-    role: String,
-    created_at: i64,
-    created_by: String,
-    expires_at: Option<i64>,
-    last_used_at: Option<i64>,
-    revoked_at: Option<i64>,
-    revoked_by: Option<String>,
-    revoke_reason: Option<String>,
+crate::store::row::columns! {
+    /// A row without its hash.
+    struct Kept {
+        id: i64,
+        name: String,
+        role: String,
+        created_at: i64,
+        created_by: String,
+        expires_at: Option<i64>,
+        last_used_at: Option<i64>,
+        revoked_at: Option<i64>,
+        revoked_by: Option<String>,
+        revoke_reason: Option<String>,
+    }
 }
 
 impl Kept {
