@@ -15,6 +15,7 @@ mod postgres;
 mod reading;
 mod remembered;
 mod rig;
+mod rows_read;
 mod schema;
 mod sealed;
 mod sqlite;
