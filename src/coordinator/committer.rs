@@ -4,12 +4,13 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::{Delivery, DeliveryTag, Settlement, Settler};
+use crate::broker::{Delivery, DeliveryTag, Settlement};
 use crate::clock::Timestamp;
+use crate::coordinator::acknowledgements::Acknowledgements;
 use crate::coordinator::backlog::Backlog;
 use crate::coordinator::confirms;
 use crate::coordinator::latencies::Latencies;
@@ -55,7 +56,7 @@ pub(super) struct Committer {
     pub(super) dead: DeadLetters,
     pub(super) metrics: Metrics,
     pub(super) latencies: Latencies,
-    pub(super) settler: watch::Receiver<Option<Arc<dyn Settler>>>,
+    pub(super) acknowledgements: Acknowledgements,
     pub(super) work: mpsc::Receiver<Work>,
     /// For what a commit makes necessary by itself. Weak, so that the loop ends when everybody else is done.
     pub(super) again: mpsc::WeakSender<Work>,
@@ -72,8 +73,6 @@ pub(super) struct Committer {
     pub(super) wary: u32,
     /// How many would after another conflict.
     pub(super) wariness: u32,
-    /// The acknowledgements that are being sent.
-    pub(super) settling: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl Committer {
@@ -86,11 +85,15 @@ impl Committer {
                     biased;
                     count = self.work.recv_many(&mut received, RECEIVED) => {
                         if count == 0 {
-                            return self.settled().await;
+                            return self.acknowledgements.end().await;
                         }
                         self.timer.wait().is_zero()
                     }
                     () = tokio::time::sleep(self.timer.wait()), if !self.stop.is_cancelled() => true,
+                    () = tokio::time::sleep(self.acknowledgements.wait().unwrap_or_default()), if self.acknowledgements.wait().is_some() => {
+                        self.acknowledgements.send().await;
+                        false
+                    }
                 }
             } else {
                 self.timer.wait().is_zero()
@@ -138,6 +141,8 @@ impl Committer {
                 }
                 Err(error) => error,
             };
+            // This may take long.
+            self.acknowledgements.send().await;
             let was_bare = ripe.is_empty();
             if error.is_transient() {
                 self.sources.confirms.keep(ripe);
@@ -388,7 +393,7 @@ impl Committer {
             }
         }
         self.judge(doubtful, &mut acks, &mut dead).await;
-        self.settle(acks).await;
+        self.acknowledgements.add(acks).await;
         self.bury(dead).await;
         self.sources.gates.observe(&notes);
         self.tell(&notes);
@@ -492,28 +497,8 @@ impl Committer {
         });
     }
 
-    /// Settles while the next batch is committed; one at a time, so that a broker that does not take them holds this up.
-    async fn settle(&mut self, acks: Vec<(DeliveryTag, Settlement)>) {
-        let settler = self.settler.borrow().clone();
-        if let Some(settler) = settler
-            && !acks.is_empty()
-        {
-            self.settled().await;
-            failpoint::reached(Point::CommittedNotAcknowledged);
-            self.settling = Some(tokio::spawn(async move { settler.settle(acks).await }));
-        }
-    }
-
-    async fn settled(&mut self) {
-        if let Some(settling) = self.settling.take() {
-            // What is not acknowledged is delivered again.
-            drop(settling.await);
-        }
-    }
-
     async fn bury(&self, dead: Vec<(Box<Delivery>, &'static str)>) {
-        let settler = self.settler.borrow().clone();
-        if let Some(settler) = settler {
+        if let Some(settler) = self.acknowledgements.settler() {
             self.dead.bury(dead, &settler).await;
         }
     }

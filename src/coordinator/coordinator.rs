@@ -9,6 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::broker::topology::REPLIES_QUEUE;
 use crate::broker::{Broker, Topology};
+use crate::coordinator::acknowledgements::Acknowledgements;
 use crate::coordinator::committer::Committer;
 use crate::coordinator::confirms::Confirms;
 use crate::coordinator::gates::{Gates, Keeper, Limits};
@@ -184,7 +185,7 @@ impl Coordinator {
             dead,
             metrics: metrics.clone(),
             latencies: Latencies::default(),
-            settler: settlers,
+            acknowledgements: Acknowledgements::new(settlers),
             work: receiver,
             again: work.downgrade(),
             stop: stop.clone(),
@@ -195,7 +196,6 @@ impl Coordinator {
             contended: 0,
             wary: 0,
             wariness: 0,
-            settling: None,
         };
         let watch = Watch { store: store.clone(), gates: gates.clone(), metrics: metrics.clone() };
         watch.look().await?;

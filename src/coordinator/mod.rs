@@ -7,6 +7,7 @@
 //!                                     transaction)
 //! ```
 
+mod acknowledgements;
 mod backlog;
 pub mod bulk;
 mod children;

@@ -1,0 +1,137 @@
+//! Acknowledgements of what is committed, which nobody waits for: they go together, a moment later. Sent at once, each
+//! would have the broker write its log ahead of the command that was just decided, and ahead of the answer to that.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::broker::{DeliveryTag, Settlement, Settler};
+use crate::failpoint::{self, Point};
+
+/// How long one waits for others. A coordinator that is killed gets so much more delivered again, which it knows.
+const TOGETHER: Duration = Duration::from_millis(20);
+/// So many wait for no more.
+const MOST: usize = 256;
+
+pub(super) struct Acknowledgements {
+    settler: watch::Receiver<Option<Arc<dyn Settler>>>,
+    open: Vec<(DeliveryTag, Settlement)>,
+    /// When the first of those came.
+    since: Option<Instant>,
+    /// Those that are being sent.
+    sending: Option<JoinHandle<()>>,
+}
+
+impl Acknowledgements {
+    pub(super) fn new(settler: watch::Receiver<Option<Arc<dyn Settler>>>) -> Self {
+        Self { settler, open: Vec::new(), since: None, sending: None }
+    }
+
+    /// Who settles, while there is a consumer.
+    pub(super) fn settler(&self) -> Option<Arc<dyn Settler>> {
+        self.settler.borrow().clone()
+    }
+
+    /// Takes some, whose commits are done, and sends all if it is time.
+    pub(super) async fn add(&mut self, more: Vec<(DeliveryTag, Settlement)>) {
+        if !more.is_empty() {
+            self.since.get_or_insert_with(Instant::now);
+            self.open.extend(more);
+        }
+        if self.open.len() >= MOST || self.wait().is_some_and(|wait| wait.is_zero()) {
+            self.send().await;
+        }
+    }
+
+    /// How long those that are open still wait; `None` when there are none.
+    pub(super) fn wait(&self) -> Option<Duration> {
+        Some(TOGETHER.saturating_sub(self.since?.elapsed()))
+    }
+
+    /// Sends what is open while whoever asks goes on; one batch at a time, so that a broker that does not take them holds
+    /// this up.
+    pub(super) async fn send(&mut self) {
+        self.since = None;
+        let open = std::mem::take(&mut self.open);
+        if let Some(settler) = self.settler()
+            && !open.is_empty()
+        {
+            self.sent().await;
+            failpoint::reached(Point::CommittedNotAcknowledged);
+            self.sending = Some(tokio::spawn(async move { settler.settle(open).await }));
+        }
+    }
+
+    /// Sends what is open, and waits until it is sent.
+    pub(super) async fn end(&mut self) {
+        self.send().await;
+        self.sent().await;
+    }
+
+    async fn sent(&mut self) {
+        if let Some(sending) = self.sending.take() {
+            // What is not acknowledged is delivered again.
+            drop(sending.await);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use async_trait::async_trait;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Heard(Mutex<Vec<Vec<u64>>>);
+
+    #[async_trait]
+    impl Settler for Heard {
+        async fn settle(&self, deliveries: Vec<(DeliveryTag, Settlement)>) {
+            self.0.lock().expect("unlocked").push(deliveries.into_iter().map(|(tag, _)| tag.tag).collect());
+        }
+    }
+
+    fn acks(tags: std::ops::RangeInclusive<u64>) -> Vec<(DeliveryTag, Settlement)> {
+        tags.map(|tag| (DeliveryTag { generation: 1, tag }, Settlement::Ack)).collect()
+    }
+
+    fn begin() -> (Arc<Heard>, Acknowledgements) {
+        let heard = Arc::new(Heard::default());
+        let (_, settler) = watch::channel(Some(heard.clone() as Arc<dyn Settler>));
+        (heard, Acknowledgements::new(settler))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_of_a_moment_go_together_when_it_is_over() {
+        let (heard, mut open) = begin();
+        assert_eq!(open.wait(), None);
+        open.add(acks(1..=2)).await;
+        tokio::time::advance(TOGETHER / 2).await;
+        open.add(acks(3..=3)).await;
+        assert_eq!(open.wait(), Some(TOGETHER / 2), "since the first of them");
+        assert!(heard.0.lock().expect("unlocked").is_empty());
+        tokio::time::advance(TOGETHER / 2).await;
+        open.add(Vec::new()).await;
+        assert_eq!(open.wait(), None);
+        open.end().await;
+        assert_eq!(*heard.0.lock().expect("unlocked"), [vec![1, 2, 3]]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_wait_for_no_more_and_the_end_leaves_none() {
+        let (heard, mut open) = begin();
+        let most = MOST as u64;
+        open.add(acks(1..=most)).await;
+        assert_eq!(open.wait(), None);
+        open.add(acks(most + 1..=most + 1)).await;
+        open.end().await;
+        let heard = heard.0.lock().expect("unlocked");
+        assert_eq!(heard.iter().map(Vec::len).collect::<Vec<_>>(), [MOST, 1]);
+    }
+}
