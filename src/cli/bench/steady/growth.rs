@@ -2,11 +2,14 @@
 
 use std::slice::from_mut;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::store::{Database, failed};
 use super::{rounded, tell};
+use crate::archive::{Options, Progress};
 use crate::cli::Context;
 use crate::cli::bench::drive::{Driver, Starts};
 use crate::cli::bench::measure::Measured;
@@ -169,28 +172,40 @@ async fn beside_archive(
     load: &Load,
 ) -> Result<Value, CliError> {
     let folder = tempfile::tempdir().map_err(|error| CliError::failed(error.to_string()))?;
-    let options = crate::archive::Options::new(std::time::Duration::from_secs(86_400), folder.path());
+    // Small files, so that a round has both parts of a run in it: writing them, and removing what they hold.
+    let options = Options { per_file: 1_000, ..Options::new(Duration::from_secs(86_400), folder.path()) };
     let (mut alone, mut beside) = (Vec::new(), Vec::new());
-    let removed = std::sync::atomic::AtomicU64::new(0);
+    let (written, removed) = (AtomicU64::new(0), AtomicU64::new(0));
     for round in 1..=args.rounds {
         tell(format!("round {round} of {}: beside an archive run", args.rounds));
         alone.push(self::round(driver, database, load).await?.1);
-        let counted = |progress| {
-            if let crate::archive::Progress::Removed(sagas, _) = progress {
-                removed.store(sagas, std::sync::atomic::Ordering::Relaxed);
+        // Of the file at hand; a file is done when as many are removed as it holds.
+        let of_file = (AtomicU64::new(0), AtomicU64::new(0));
+        let counted = |progress| match progress {
+            Progress::Written(sagas) => {
+                let before = of_file.0.swap(sagas, Relaxed);
+                written.fetch_add(if sagas > before { sagas - before } else { sagas }, Relaxed);
+            }
+            Progress::Removed(sagas, of) => {
+                let before = of_file.1.swap(if sagas == of { 0 } else { sagas }, Relaxed);
+                removed.fetch_add(sagas.saturating_sub(before), Relaxed);
             }
         };
-        let part = crate::archive::Options { per_file: 20_000, ..options.clone() };
         tokio::select! {
             measured = self::round(driver, database, load) => beside.push(measured?.1),
             // It ends only when everything is archived.
-            archived = crate::archive::run(store, &part, &counted) => { archived?; break }
+            archived = crate::archive::run(store, &options, &counted) => { archived?; break }
         }
         // The run was cut off: its lease is given back, as after a minute.
         sqlx::query("delete from archive_lease").execute(&database.pool).await.map_err(failed)?;
     }
-    let left = database.count("select count(*) from archived_key").await?;
-    Ok(json!({ "ratios": ratios(&beside, &alone), "alone": alone, "beside": beside, "archived": left }))
+    Ok(json!({
+        "ratios": ratios(&beside, &alone),
+        "alone": alone,
+        "beside": beside,
+        "written": written.into_inner(),
+        "removed": removed.into_inner(),
+    }))
 }
 
 pub(super) async fn bloat(args: &BloatArgs, context: &Context) -> Result<Value, CliError> {

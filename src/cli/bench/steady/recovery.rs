@@ -14,6 +14,8 @@ use crate::clock::Stopwatch;
 
 /// Nothing moves for so long only when something is wrong.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// All sagas are counted so often: more often, it would be a part of the load.
+const BETWEEN_COUNTS: Duration = Duration::from_secs(1);
 
 /// Arguments of `amends bench recovery`.
 #[derive(Debug, clap::Args)]
@@ -73,7 +75,7 @@ pub(super) async fn run(args: &Args, site: &mut Site) -> Result<Value, CliError>
         if started.elapsed() > PATIENCE {
             return Err(CliError::failed("not all sagas go on after the restart"));
         }
-        tokio::time::sleep(Duration::from_millis(250)).await;
+        tokio::time::sleep(BETWEEN_COUNTS).await;
     };
     tell(format!("every saga went on within {:.1} s", evaluated.as_secs_f64()));
     let live = "select count(*) from saga where state in ('RUNNING', 'COMPENSATING', 'STUCK')";
@@ -84,7 +86,7 @@ pub(super) async fn run(args: &Args, site: &mut Site) -> Result<Value, CliError>
         if started.elapsed() > PATIENCE {
             return Err(CliError::failed("not all sagas end after the restart"));
         }
-        tokio::time::sleep(Duration::from_millis(250)).await;
+        tokio::time::sleep(BETWEEN_COUNTS).await;
     };
     let (all, twice) = answering.commands();
     let most = answering.most_per_second(at);
