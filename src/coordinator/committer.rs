@@ -1,7 +1,7 @@
 //! The commit rule: whatever has arrived becomes one transaction; what it decided is published straight from memory;
 //! only then are replies acknowledged and callers answered.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -11,14 +11,13 @@ use tokio_util::sync::CancellationToken;
 use crate::broker::{Delivery, DeliveryTag, Settlement};
 use crate::clock::Timestamp;
 use crate::coordinator::acknowledgements::Acknowledgements;
+use crate::coordinator::attempt::{Ahead, Begun, Try};
 use crate::coordinator::backlog::Backlog;
-use crate::coordinator::confirms;
 use crate::coordinator::latencies::Latencies;
 use crate::coordinator::listeners::Listeners;
 use crate::coordinator::metrics::Metrics;
-use crate::coordinator::milestones::Milestones;
 use crate::coordinator::outbound::{self, Outbound};
-use crate::coordinator::plan::{Plan, Sources, Verdict, plan};
+use crate::coordinator::plan::{Plan, Sources, Verdict};
 use crate::coordinator::publisher::Publisher;
 use crate::coordinator::replies::DeadLetters;
 use crate::coordinator::telling::tell;
@@ -26,11 +25,10 @@ use crate::coordinator::timer::Timer;
 use crate::coordinator::traces::{self, Given};
 use crate::coordinator::work::{Item, ReplyItem, TellItem, Waiting, Work};
 use crate::coordinator::{CoordinatorError, Ended, StartOutcome, relatives};
-use crate::failpoint::{self, Point};
 use crate::id::{CommandId, SagaId};
 use crate::message::Envelope;
 use crate::saga::{Note, Outcome, Parent, ReplyOutcome};
-use crate::store::{Committed, Locking, OutboxEntry, Started, Store, StoreError, Wants};
+use crate::store::{Committed, Locking, OutboxEntry, Started, Store, StoreError};
 
 /// What is taken out of the channel at once.
 const RECEIVED: usize = 1_024;
@@ -57,6 +55,11 @@ pub(super) struct Committer {
     pub(super) metrics: Metrics,
     pub(super) latencies: Latencies,
     pub(super) acknowledgements: Acknowledgements,
+    /// What has arrived, and waits.
+    pub(super) received: Vec<Work>,
+    pub(super) backlog: Backlog,
+    /// The batch after the one that is being written.
+    pub(super) ahead: Option<Ahead>,
     pub(super) work: mpsc::Receiver<Work>,
     /// For what a commit makes necessary by itself. Weak, so that the loop ends when everybody else is done.
     pub(super) again: mpsc::WeakSender<Work>,
@@ -78,19 +81,23 @@ pub(super) struct Committer {
 impl Committer {
     /// Commits until the last sender of work is gone.
     pub(super) async fn run(mut self) {
-        let (mut received, mut backlog) = (Vec::new(), Backlog::default());
         loop {
-            let is_due = if backlog.is_empty() {
+            if let Some(ahead) = self.ahead.take() {
+                self.see_through(ahead.turn()).await;
+                continue;
+            }
+            let is_due = if self.backlog.is_empty() {
+                let wait = self.acknowledgements.wait();
                 tokio::select! {
                     biased;
-                    count = self.work.recv_many(&mut received, RECEIVED) => {
+                    count = self.work.recv_many(&mut self.received, RECEIVED) => {
                         if count == 0 {
                             return self.acknowledgements.end().await;
                         }
                         self.timer.wait().is_zero()
                     }
                     () = tokio::time::sleep(self.timer.wait()), if !self.stop.is_cancelled() => true,
-                    () = tokio::time::sleep(self.acknowledgements.wait().unwrap_or_default()), if self.acknowledgements.wait().is_some() => {
+                    () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {
                         self.acknowledgements.send().await;
                         false
                     }
@@ -98,40 +105,84 @@ impl Committer {
             } else {
                 self.timer.wait().is_zero()
             };
-            received.drain(..).for_each(|work| backlog.push(work));
-            while backlog.len() < MAX_BACKLOG
-                && let Ok(work) = self.work.try_recv()
-            {
-                backlog.push(work);
-            }
-            self.sources.gates.intake().backlogged(self.publisher.is_backlogged());
             // While the broker does not keep up, more commands from timers would only be postponed again.
             let due = if is_due && !self.publisher.is_backlogged() { MAX_DUE } else { 0 };
             if is_due {
                 self.timer.looked();
             }
-            let batch = backlog.take();
+            let batch = self.next();
             if due > 0 || !batch.is_empty() {
                 self.commit(batch, due).await;
             }
         }
     }
 
+    /// What is to be committed next, of all that has arrived.
+    fn next(&mut self) -> Vec<Work> {
+        self.received.drain(..).for_each(|work| self.backlog.push(work));
+        while self.backlog.len() < MAX_BACKLOG
+            && let Ok(work) = self.work.try_recv()
+        {
+            self.backlog.push(work);
+        }
+        self.sources.gates.intake().backlogged(self.publisher.is_backlogged());
+        self.backlog.take()
+    }
+
+    async fn commit(&mut self, batch: Vec<Work>, due: u32) {
+        let (items, waiting) = batch.into_iter().map(|work| (work.item, work.waiting)).unzip();
+        let begun = self.begin(items, waiting, due);
+        self.see_through(begun).await;
+    }
+
+    /// The next try of a batch.
+    fn begin(&mut self, items: Vec<Item>, waiting: Vec<Waiting>, due: u32) -> Begun {
+        let locking = self.locking();
+        let ripe = self.sources.confirms.ripe(MAX_RIPE);
+        Begun::new(
+            self.store.clone(),
+            self.sources.clone(),
+            Try { items: Arc::new(items), ripe, due, locking },
+            waiting,
+        )
+    }
+
+    /// Waits for what comes of a try. Meanwhile the next batch is begun, where the store decides it while it writes this
+    /// one: as soon as there is enough for it, since many small commits cost more than a few large ones.
+    async fn outcome(&mut self, begun: &mut Begun) -> Result<(Committed, Plan), StoreError> {
+        let may_begin = begun.of.due == 0 && begun.of.locking == Locking::Trusts;
+        let enough = self.store.decides_ahead().filter(|_| may_begin).unwrap_or(usize::MAX);
+        loop {
+            let is_open = enough < usize::MAX && self.ahead.is_none();
+            if is_open && self.backlog.len() >= enough && !self.timer.wait().is_zero() && self.wary == 0 {
+                let (items, waiting) = self.next().into_iter().map(|work| (work.item, work.waiting)).unzip();
+                let of = Try { items: Arc::new(items), ripe: Vec::new(), due: 0, locking: Locking::Trusts };
+                self.ahead = Some(Begun::new(self.store.clone(), self.sources.clone(), of, waiting).on_its_own());
+                continue;
+            }
+            tokio::select! {
+                biased;
+                outcome = &mut begun.outcome => return outcome,
+                count = self.work.recv_many(&mut self.received, RECEIVED), if is_open && self.backlog.len() < enough => {
+                    if count == 0 {
+                        return (&mut begun.outcome).await;
+                    }
+                    self.received.drain(..).for_each(|work| self.backlog.push(work));
+                }
+            }
+        }
+    }
+
     /// Commits a batch, however often it takes. A batch that the store refuses is cut up, so that one bad item does not
     /// hold up the others.
-    async fn commit(&mut self, batch: Vec<Work>, due: u32) {
-        let (mut items, mut waiting): (Vec<Item>, Vec<Waiting>) =
-            batch.into_iter().map(|work| (work.item, work.waiting)).unzip();
+    async fn see_through(&mut self, mut begun: Begun) {
         let mut pause = Duration::from_millis(20);
         loop {
-            let shared = Arc::new(items);
-            let began = Instant::now();
-            let locking = self.locking();
-            let ripe = self.sources.confirms.ripe(MAX_RIPE);
-            let attempt = self.attempt(&shared, &ripe, due, locking).await;
+            let outcome = self.outcome(&mut begun).await;
+            let Begun { of: Try { items, ripe, due, locking }, mut waiting, began, .. } = begun;
             // The store has dropped its half by now; should it not have, a copy does as well.
-            items = Arc::unwrap_or_clone(shared);
-            let error = match attempt {
+            let mut items = Arc::unwrap_or_clone(items);
+            let error = match outcome {
                 Ok((committed, plan)) => {
                     self.metrics.commit("committed", items.len(), began.elapsed());
                     if locking == Locking::Trusts {
@@ -151,12 +202,10 @@ impl Committer {
                 // others a command is published once more at worst.
                 self.sources.confirms.forget(&ripe);
             }
-            if locking == Locking::Trusts && matches!(error, StoreError::Conflict(_)) {
-                self.metrics.commit("stale", items.len(), began.elapsed());
-                tracing::debug!(%error, batch = items.len(), "another coordinator has changed what was written here");
-            } else {
-                self.metrics.commit(kind(&error), items.len(), began.elapsed());
-                tracing::warn!(%error, batch = items.len(), "commit failed");
+            self.told(&error, locking, items.len(), began);
+            if let Some((more, waiting_more)) = self.take_in().await {
+                items.extend(more);
+                waiting.extend(waiting_more);
             }
             if items.is_empty() {
                 // Only timers: they will be due again.
@@ -165,21 +214,22 @@ impl Committer {
             if !error.is_transient() {
                 if !was_bare {
                     // Perhaps no item of the batch is the culprit.
+                    begun = self.begin(items, waiting, due);
                     continue;
                 }
                 return self.commit_each(items, waiting, error).await;
             }
+            let mut is_at_once = false;
             if matches!(error, StoreError::Conflict(_)) {
                 if locking == Locking::Trusts {
                     self.wariness = (self.wariness * 2).clamp(1, MAX_WARY);
                     // The next try is one of them.
                     self.wary = self.wariness + 1;
-                    continue;
-                }
-                // Somebody else was quicker: with locks, the next try waits for them and not for a pause.
-                self.contended = CONTENDED;
-                if locking == Locking::Checks {
-                    continue;
+                    is_at_once = true;
+                } else {
+                    // Somebody else was quicker: with locks, the next try waits for them and not for a pause.
+                    self.contended = CONTENDED;
+                    is_at_once = locking == Locking::Checks;
                 }
             } else {
                 (items, waiting) = self.answer_callers(items, waiting, error).await;
@@ -187,11 +237,43 @@ impl Committer {
                     return;
                 }
             }
-            tokio::select! {
-                biased;
-                // Unacknowledged replies are delivered again, to whoever is left.
-                () = self.stop.cancelled() => return,
-                () = tokio::time::sleep(pause) => pause = (pause * 2).min(MAX_PAUSE),
+            if !is_at_once {
+                tokio::select! {
+                    biased;
+                    // Unacknowledged replies are delivered again, to whoever is left.
+                    () = self.stop.cancelled() => return,
+                    () = tokio::time::sleep(pause) => pause = (pause * 2).min(MAX_PAUSE),
+                }
+            }
+            begun = self.begin(items, waiting, due);
+        }
+    }
+
+    /// Counts a try that came to nothing, and says so.
+    fn told(&self, error: &StoreError, locking: Locking, batch: usize, began: Instant) {
+        if locking == Locking::Trusts && matches!(error, StoreError::Conflict(_)) {
+            self.metrics.commit("stale", batch, began.elapsed());
+            tracing::debug!(%error, batch, "another coordinator has changed what was written here");
+        } else {
+            self.metrics.commit(kind(error), batch, began.elapsed());
+            tracing::warn!(%error, batch, "commit failed");
+        }
+    }
+
+    /// What was begun ahead need not wait until the batch before it succeeds: it is finished, or goes with that batch.
+    async fn take_in(&mut self) -> Option<(Vec<Item>, Vec<Waiting>)> {
+        let Begun { of, waiting, began, outcome } = self.ahead.take()?.turn();
+        let outcome = outcome.await;
+        let items = Arc::unwrap_or_clone(of.items);
+        match outcome {
+            Ok((committed, plan)) => {
+                self.metrics.commit("committed", items.len(), began.elapsed());
+                Box::pin(self.finish(items, waiting, committed, plan)).await;
+                None
+            }
+            Err(error) => {
+                self.told(&error, of.locking, items.len(), began);
+                Some((items, waiting))
             }
         }
     }
@@ -207,40 +289,6 @@ impl Committer {
             return Locking::Checks;
         }
         Locking::Trusts
-    }
-
-    async fn attempt(
-        &self,
-        items: &Arc<Vec<Item>>,
-        ripe: &[(CommandId, u32)],
-        due: u32,
-        locking: Locking,
-    ) -> Result<(Committed, Plan), StoreError> {
-        let mut sagas: Vec<SagaId> = items.iter().filter_map(Item::saga).chain(confirms::sagas(ripe)).collect();
-        sagas.sort_unstable();
-        sagas.dedup();
-        let planned = Arc::new(Mutex::new(None));
-        let (items, sources, slot) = (items.clone(), self.sources.clone(), planned.clone());
-        let passed = Arc::new(Mutex::new(Milestones::default()));
-        let milestones = passed.clone();
-        let decide = Box::new(move |loaded| {
-            let (changes, plan) = plan(&items, loaded, &sources);
-            failpoint::reached_if(plan.claimed > 0, Point::TimerFired);
-            if let Ok(mut slot) = milestones.lock() {
-                *slot = Milestones::of(&changes);
-            }
-            if let Ok(mut slot) = slot.lock() {
-                *slot = Some(plan);
-            }
-            changes
-        });
-        let committed = self.store.commit(Wants { sagas, due, locking }, decide).await?;
-        if let Ok(passed) = passed.lock() {
-            passed.reached();
-        }
-        self.sources.confirms.forget(ripe);
-        let plan = planned.lock().ok().and_then(|mut slot| slot.take());
-        plan.map(|plan| (committed, plan)).ok_or_else(|| StoreError::Conflict("the store did not decide".to_owned()))
     }
 
     /// The store refused the batch for good: one by one, so that only the culprit fails.

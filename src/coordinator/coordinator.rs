@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 use crate::broker::topology::REPLIES_QUEUE;
 use crate::broker::{Broker, Topology};
 use crate::coordinator::acknowledgements::Acknowledgements;
+use crate::coordinator::backlog::Backlog;
 use crate::coordinator::committer::Committer;
 use crate::coordinator::confirms::Confirms;
 use crate::coordinator::gates::{Gates, Keeper, Limits};
@@ -187,6 +188,9 @@ impl Coordinator {
             latencies: Latencies::default(),
             acknowledgements: Acknowledgements::new(settlers),
             work: receiver,
+            received: Vec::new(),
+            backlog: Backlog::default(),
+            ahead: None,
             again: work.downgrade(),
             stop: stop.clone(),
             listeners: options.events.then_some(listeners),

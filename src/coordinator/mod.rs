@@ -8,6 +8,7 @@
 //! ```
 
 mod acknowledgements;
+mod attempt;
 mod backlog;
 pub mod bulk;
 mod children;

@@ -63,6 +63,12 @@ pub trait Store: Send + Sync + 'static {
     /// Any other error: nothing was written.
     async fn commit(&self, wants: Wants, decide: Decide) -> Result<Committed, StoreError>;
 
+    /// How many items make it worth while to ask for a unit of work while another is under way, since it is decided
+    /// meanwhile; many small ones cost more than a few large ones. `None` where each had better wait for its turn.
+    fn decides_ahead(&self) -> Option<usize> {
+        None
+    }
+
     /// One saga with its outbox entries, in the order of their places.
     async fn saga(&self, id: SagaId) -> Result<Option<SagaRecord>, StoreError>;
 

@@ -2,6 +2,7 @@
 //! whatever is written from it names the revisions that it was made from.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
@@ -20,6 +21,8 @@ const VALUE: usize = 16;
 
 pub(super) struct Recent {
     sagas: Cache<SagaId, Saga, Weight>,
+    /// How often all were forgotten.
+    forgotten: AtomicU64,
 }
 
 #[derive(Clone)]
@@ -39,7 +42,7 @@ impl Weighter<SagaId, Saga> for Weight {
 impl Recent {
     pub(super) fn new() -> Self {
         let most = usize::try_from(MOST).unwrap_or_default() / BARE;
-        Self { sagas: Cache::with_weighter(most, MOST, Weight) }
+        Self { sagas: Cache::with_weighter(most, MOST, Weight), forgotten: AtomicU64::new(0) }
     }
 
     /// Takes out those of `wanted` that are here; whoever writes them puts them back.
@@ -53,6 +56,21 @@ impl Recent {
             }
         }
         (found, others)
+    }
+
+    /// Takes out the `wanted`, if all are here.
+    pub(super) fn take_all(&self, wanted: &[SagaId]) -> Option<Vec<Saga>> {
+        if !wanted.iter().all(|id| self.sagas.peek(id).is_some()) {
+            return None;
+        }
+        // Those that somebody else was quicker to take are read again, and these with them.
+        let (found, others) = self.take(wanted);
+        others.is_empty().then_some(found)
+    }
+
+    /// How often all were forgotten: when that is another number, what was taken before holds no longer.
+    pub(super) fn forgotten(&self) -> u64 {
+        self.forgotten.load(Ordering::SeqCst)
     }
 
     /// What was written is committed.
@@ -86,6 +104,7 @@ impl Recent {
 
     /// Others have written, or nobody knows what was.
     pub(super) fn forget(&self) {
+        self.forgotten.fetch_add(1, Ordering::SeqCst);
         self.sagas.clear();
     }
 }

@@ -2,6 +2,8 @@
 
 use std::future::Future;
 
+use tokio::task::JoinError;
+
 use crate::store::StoreError;
 
 /// Runs `work` on a task of its own, to its end even when the caller no longer waits: dropping a database driver's
@@ -9,10 +11,14 @@ use crate::store::StoreError;
 pub(super) async fn to_the_end<T: Send + 'static>(
     work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
 ) -> Result<T, StoreError> {
-    match tokio::spawn(work).await {
-        Ok(outcome) => outcome,
+    tokio::spawn(work).await.unwrap_or_else(|error| Err(ended(&error)))
+}
+
+/// What it means when such a task did not come to its end.
+pub(super) fn ended(error: &JoinError) -> StoreError {
+    if error.is_cancelled() {
         // The process is going down, and the commit may have been under way.
-        Err(error) if error.is_cancelled() => Err(StoreError::Unknown(error.to_string())),
-        Err(error) => Err(StoreError::Refused(error.to_string())),
+        return StoreError::Unknown(error.to_string());
     }
+    StoreError::Refused(error.to_string())
 }

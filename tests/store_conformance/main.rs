@@ -1,6 +1,7 @@
 //! One suite for every store: what a caller may rely on holds in memory, on SQLite and on PostgreSQL alike. What only
 //! one of them can get wrong is in the module of its name.
 
+mod ahead;
 mod archive;
 mod bulk;
 mod commits;

@@ -1,4 +1,4 @@
-//! What PostgreSQL need not be asked for again, and what becomes of it when another has written meanwhile.
+//! What a store need not be asked for again, and what becomes of it when another has written meanwhile.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +7,12 @@ use amends::payload::Payload;
 use amends::saga::{Outcome, Saga};
 use amends::store::{Changes, Loaded, Locking, NewSaga, Page, StoreError, Wants, open};
 
+use rstest::rstest;
+
 use crate::make::{audited, bare, command, increment, pending, saga, settled, starts, stuck, these, verified};
 use crate::postgres::{connect, end_sessions, run};
-use crate::rig::Kind::Postgres;
-use crate::rig::{Rig, eventually, on};
+use crate::rig::Kind::{Postgres, Sqlite};
+use crate::rig::{Kind, Rig, eventually, on};
 
 /// Wants a saga as it was written here last.
 fn unread(id: SagaId) -> Wants {
@@ -48,9 +50,12 @@ async fn a_saga_that_was_written_here_is_not_read_again() {
     .await;
 }
 
+#[rstest]
+#[case(Postgres)]
+#[case(Sqlite)]
 #[tokio::test(flavor = "multi_thread")]
-async fn what_another_has_changed_meanwhile_is_refused_and_then_read() {
-    on(Postgres, async |rig| {
+async fn what_another_has_changed_meanwhile_is_refused_and_then_read(#[case] kind: Kind) {
+    on(kind, async |rig| {
         let (id, second) = written(&rig).await;
         second.decide(these([id]), increment).await.expect("a commit");
         let outcome = rig.decide(unread(id), increment).await;

@@ -171,6 +171,10 @@ impl Store for EncryptedStore {
         Err(StoreError::Conflict("data keys come faster than they can be opened".to_owned()))
     }
 
+    fn decides_ahead(&self) -> Option<usize> {
+        self.inner.decides_ahead()
+    }
+
     async fn saga(&self, id: SagaId) -> Result<Option<SagaRecord>, StoreError> {
         match self.inner.saga(id).await? {
             Some(record) => self.one(record).await.map(Some),

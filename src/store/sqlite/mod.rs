@@ -1,10 +1,11 @@
-//! State in SQLite: the embedded mode. One writer, whose batches are one statement per table over `json_each`; readers
-//! beside it see the last commit.
+//! State in SQLite: the embedded mode. One writer, whose batches are a few statements per table; the next batch is decided
+//! and bound while it writes. Readers beside it see the last commit.
 
 mod archive;
 mod bulk;
 mod data_keys;
 mod figures;
+mod hand;
 mod overview;
 mod pauses;
 mod read;
@@ -22,8 +23,10 @@ use async_trait::async_trait;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{Connection, Row};
+use sqlx::{Connection, Row, Sqlite, Transaction};
 
+use self::hand::Hand;
+use self::write::Statements;
 use self::writer::{Lent, Writer};
 use crate::clock::{Clock, Timestamp};
 use crate::failpoint::{self, Point};
@@ -35,9 +38,9 @@ use crate::store::overview::{Lifetime, Service, StateCount, StuckGroup};
 use crate::store::recent::Recent;
 use crate::store::task::to_the_end;
 use crate::store::{
-    AuditFilter, AuditRecord, Committed, Decide, DefinitionRecord, HistoryRecord, Loaded, Migration, OutboxEntry,
-    OutboxFilter, Page, Registration, SagaCount, SagaFilter, SagaRecord, SagaSummary, Store, StoreError, StoreHealth,
-    Wants,
+    AuditFilter, AuditRecord, Changes, Committed, Decide, DefinitionRecord, HistoryRecord, Loaded, Locking, Migration,
+    OutboxEntry, OutboxFilter, Page, Registration, SagaCount, SagaFilter, SagaRecord, SagaSummary, Store, StoreError,
+    StoreHealth, Wants,
 };
 
 const MIGRATIONS: &[Known] = &[
@@ -66,6 +69,8 @@ const BUSY: Duration = Duration::from_secs(5);
 /// How long to wait before asking again where SQLite does not wait by itself.
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
 const READERS: u32 = 4;
+/// What a batch has at least to be decided ahead of its turn.
+const WORTH_WHILE: usize = 256;
 
 /// A store in one file.
 #[derive(Clone)]
@@ -75,8 +80,18 @@ struct Inner {
     address: String,
     clock: Clock,
     writer: Writer,
+    hand: Hand,
     readers: SqlitePool,
     recent: Recent,
+}
+
+/// A unit of work that is decided and bound, before the one in front of it is committed.
+struct Ahead {
+    changes: Changes,
+    statements: Statements,
+    /// Whether it goes by sagas that were remembered, and how often all had been forgotten before.
+    has_sagas: bool,
+    forgotten: u64,
 }
 
 impl SqliteStore {
@@ -108,7 +123,8 @@ impl SqliteStore {
             .busy_timeout(BUSY);
         let unavailable = |error: sqlx::Error| StoreError::Unavailable(format!("{url}: {error}"));
         let (writer, readers) = open(&options).await.map_err(unavailable)?;
-        Ok(Self(Arc::new(Inner { address: url.to_owned(), clock, writer, readers, recent: Recent::new() })))
+        let hand = Hand::new().map_err(|error| StoreError::Unavailable(format!("{url}: a thread: {error}")))?;
+        Ok(Self(Arc::new(Inner { address: url.to_owned(), clock, writer, hand, readers, recent: Recent::new() })))
     }
 
     async fn unit(
@@ -130,7 +146,47 @@ impl SqliteStore {
             sagas.sort_by_key(|saga| saga.id);
         }
         let changes = decide(Loaded { now, sagas });
-        let committed = write::write(&mut transaction, &changes).await?;
+        let statements = Statements::of(&changes);
+        self.write_down(transaction, changes, statements).await
+    }
+
+    /// Decides and binds before it is this unit's turn to write, if all that is wanted was written here last.
+    fn ahead(&self, wants: &Wants, decide: Decide) -> Result<Ahead, Decide> {
+        let forgotten = self.0.recent.forgotten();
+        if wants.locking != Locking::Trusts || wants.due > 0 {
+            return Err(decide);
+        }
+        let Some(mut sagas) = self.0.recent.take_all(&wants.sagas) else { return Err(decide) };
+        sagas.sort_by_key(|saga| saga.id);
+        let changes = decide(Loaded { now: self.0.clock.now(), sagas });
+        let statements = Statements::of(&changes);
+        Ok(Ahead { changes, statements, has_sagas: !wants.sagas.is_empty(), forgotten })
+    }
+
+    /// Writes what was decided before, unless others have written meanwhile.
+    async fn follow(
+        &self,
+        Lent { connection, seen, .. }: &mut Lent<'_>,
+        Ahead { changes, statements, has_sagas, forgotten }: Ahead,
+    ) -> Result<Committed, StoreError> {
+        let mut transaction = connection.begin_with("begin immediate").await.map_err(refused)?;
+        let version = sqlx::query_scalar("pragma data_version").fetch_one(&mut *transaction).await.map_err(refused)?;
+        if seen.replace(version) != Some(version) {
+            self.0.recent.forget();
+        }
+        if has_sagas && self.0.recent.forgotten() != forgotten {
+            return Err(StoreError::Conflict("another process has written meanwhile".to_owned()));
+        }
+        self.write_down(transaction, changes, statements).await
+    }
+
+    async fn write_down(
+        &self,
+        mut transaction: Transaction<'_, Sqlite>,
+        changes: Changes,
+        statements: Statements,
+    ) -> Result<Committed, StoreError> {
+        let committed = write::write(&mut transaction, &changes, statements).await?;
         let touches_sagas = !changes.updates.is_empty() || !changes.starts.is_empty();
         failpoint::reached_if(touches_sagas, Point::BeforeCommit);
         transaction.commit().await.map_err(|error| match refused(error) {
@@ -302,14 +358,26 @@ impl Store for SqliteStore {
     async fn commit(&self, wants: Wants, decide: Decide) -> Result<Committed, StoreError> {
         let store = self.clone();
         to_the_end(async move {
-            let mut lent = store.0.writer.lend().await?;
-            let outcome = store.unit(&mut lent, wants, decide).await;
-            if outcome.is_err() {
-                store.0.recent.forget();
-            }
-            lent.give_back(outcome).await
+            let ahead = store.ahead(&wants, decide);
+            let writing = store.clone();
+            let work = async move {
+                let mut lent = store.0.writer.lend().await?;
+                let outcome = match ahead {
+                    Ok(ahead) => store.follow(&mut lent, ahead).await,
+                    Err(decide) => store.unit(&mut lent, wants, decide).await,
+                };
+                if outcome.is_err() {
+                    store.0.recent.forget();
+                }
+                lent.give_back(outcome).await
+            };
+            writing.0.hand.run(work).await
         })
         .await
+    }
+
+    fn decides_ahead(&self) -> Option<usize> {
+        Some(WORTH_WHILE)
     }
 
     async fn saga(&self, id: SagaId) -> Result<Option<SagaRecord>, StoreError> {

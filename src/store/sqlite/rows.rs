@@ -11,7 +11,7 @@ use crate::store::StoreError;
 
 /// How many rows one execution may have, so that a batch of any size uses few different statements, each prepared once.
 /// Placeholders are bounded too: 32,766 per statement.
-const PORTIONS: [usize; 5] = [256, 64, 16, 4, 1];
+const PORTIONS: [usize; 10] = [512, 256, 128, 64, 32, 16, 8, 4, 2, 1];
 /// What stands for the rows in a statement's text.
 const MARK: &str = ":rows";
 
@@ -27,34 +27,18 @@ impl Rows {
         Self(LazyLock::new(texts))
     }
 
-    /// Executes it over all `items`; returns how many rows it touched.
-    pub(super) async fn execute<T>(
+    /// Bound to all `items`, in portions.
+    pub(super) fn over<T>(
         &self,
-        connection: &mut SqliteConnection,
         items: &[T],
         bind: impl for<'q> Fn(Bound<'q>, &T) -> Bound<'q>,
-    ) -> Result<u64, StoreError> {
-        let (mut touched, mut rest) = (0, items);
+    ) -> Vec<Bound<'static>> {
+        let (mut portions, mut rest) = (Vec::new(), items);
         while let Some((query, later)) = self.portion(rest, &bind) {
-            touched += query.execute(&mut *connection).await.map_err(refused)?.rows_affected();
+            portions.push(query);
             rest = later;
         }
-        Ok(touched)
-    }
-
-    /// Executes it over all `items`; returns the rows that it gives.
-    pub(super) async fn fetch<T>(
-        &self,
-        connection: &mut SqliteConnection,
-        items: &[T],
-        bind: impl for<'q> Fn(Bound<'q>, &T) -> Bound<'q>,
-    ) -> Result<Vec<SqliteRow>, StoreError> {
-        let (mut found, mut rest) = (Vec::with_capacity(items.len()), items);
-        while let Some((query, later)) = self.portion(rest, &bind) {
-            found.extend(query.fetch_all(&mut *connection).await.map_err(refused)?);
-            rest = later;
-        }
-        Ok(found)
+        portions
     }
 
     fn portion<'t, T>(
@@ -67,6 +51,30 @@ impl Rows {
         let query = sqlx::query(AssertSqlSafe(self.0.get(at)?.clone()));
         Some((now.iter().fold(query, bind), later))
     }
+}
+
+/// Executes all portions; returns how many rows they touched.
+pub(super) async fn execute(
+    connection: &mut SqliteConnection,
+    portions: Vec<Bound<'static>>,
+) -> Result<u64, StoreError> {
+    let mut touched = 0;
+    for query in portions {
+        touched += query.execute(&mut *connection).await.map_err(refused)?.rows_affected();
+    }
+    Ok(touched)
+}
+
+/// Executes all portions; returns the rows that they give.
+pub(super) async fn fetch(
+    connection: &mut SqliteConnection,
+    portions: Vec<Bound<'static>>,
+) -> Result<Vec<SqliteRow>, StoreError> {
+    let mut found = Vec::new();
+    for query in portions {
+        found.extend(query.fetch_all(&mut *connection).await.map_err(refused)?);
+    }
+    Ok(found)
 }
 
 /// The texts of a statement whose rows have so many columns.
@@ -90,7 +98,7 @@ mod tests {
     #[test]
     fn a_text_has_a_row_of_placeholders_per_item() {
         let texts = texts("select * from (values :rows)", 2);
-        assert_eq!(&*texts[4], "select * from (values (?,?))");
-        assert_eq!(&*texts[3], "select * from (values (?,?),(?,?),(?,?),(?,?))");
+        assert_eq!(&*texts[9], "select * from (values (?,?))");
+        assert_eq!(&*texts[7], "select * from (values (?,?),(?,?),(?,?),(?,?))");
     }
 }

@@ -7,7 +7,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 use uuid::Uuid;
 
-use super::rows::{Bound, Rows, rows};
+use super::rows::{Bound, Rows, execute, fetch, rows};
 use super::{refused, time};
 use crate::clock::Timestamp;
 use crate::id::SagaId;
@@ -97,13 +97,52 @@ impl<'r> Columns<'r> {
     }
 }
 
-pub(super) async fn write(connection: &mut SqliteConnection, changes: &Changes) -> Result<Committed, StoreError> {
-    let (starts, new) = start(connection, changes).await?;
-    let written = || changes.starts.iter().filter(|start| new.contains(&start.saga.id));
-    let commands: Vec<&NewCommand> = written().flat_map(|start| &start.commands).chain(&changes.commands).collect();
-    INSERT_COMMANDS.execute(connection, &commands, bind_command).await?;
+/// What most changes consist of, bound: all that needs no connection.
+pub(super) struct Statements {
+    starts: Vec<Bound<'static>>,
+    commands: Vec<Bound<'static>>,
+    updates: Vec<Bound<'static>>,
+    settled: Vec<Bound<'static>>,
+    /// How many commands those settle.
+    settles: u64,
+    history: Vec<Bound<'static>>,
+}
 
-    let updated = UPDATE_SAGAS.execute(connection, &changes.updates, bind_update).await?;
+impl Statements {
+    /// Those of the changes if all sagas are new that are to be started.
+    pub(super) fn of(changes: &Changes) -> Self {
+        Self::with(changes, |_| true)
+    }
+
+    /// Those of the changes if only these sagas are new.
+    fn with(changes: &Changes, is_new: impl Fn(SagaId) -> bool) -> Self {
+        let written = || changes.starts.iter().filter(|start| is_new(start.saga.id));
+        let commands: Vec<&NewCommand> = written().flat_map(|start| &start.commands).chain(&changes.commands).collect();
+        let settled = latest(written().flat_map(|start| &start.settled).chain(&changes.settled));
+        let history: Vec<&HistoryRecord> = written().flat_map(|start| &start.history).chain(&changes.history).collect();
+        Self {
+            starts: INSERT_SAGAS.over(&changes.starts, bind_start),
+            commands: INSERT_COMMANDS.over(&commands, bind_command),
+            updates: UPDATE_SAGAS.over(&changes.updates, bind_update),
+            settles: settled.len() as u64,
+            settled: SETTLE_COMMANDS.over(&settled, bind_settled),
+            history: INSERT_HISTORY.over(&history, bind_history),
+        }
+    }
+}
+
+pub(super) async fn write(
+    connection: &mut SqliteConnection,
+    changes: &Changes,
+    mut statements: Statements,
+) -> Result<Committed, StoreError> {
+    let (starts, new) = start(connection, changes, std::mem::take(&mut statements.starts)).await?;
+    if new.len() != changes.starts.len() {
+        statements = Statements::with(changes, |saga| new.contains(&saga));
+    }
+    execute(connection, statements.commands).await?;
+
+    let updated = execute(connection, statements.updates).await?;
     if updated != changes.updates.len() as u64 {
         return Err(StoreError::Conflict(format!(
             "{updated} of {} sagas were as they were read",
@@ -111,14 +150,11 @@ pub(super) async fn write(connection: &mut SqliteConnection, changes: &Changes) 
         )));
     }
 
-    let settled = latest(written().flat_map(|start| &start.settled).chain(&changes.settled));
-    let touched = SETTLE_COMMANDS.execute(connection, &settled, bind_settled).await?;
-    if touched != settled.len() as u64 {
+    if execute(connection, statements.settled).await? != statements.settles {
         return Err(StoreError::Conflict("a command to be settled is not there".to_owned()));
     }
 
-    let history: Vec<&HistoryRecord> = written().flat_map(|start| &start.history).chain(&changes.history).collect();
-    INSERT_HISTORY.execute(connection, &history, bind_history).await?;
+    execute(connection, statements.history).await?;
     audit(connection, &changes.audits).await?;
     migrate(connection, &changes.migrations).await?;
     deprecate(connection, &changes.deprecations).await?;
@@ -171,11 +207,12 @@ static INSERT_HISTORY: Rows = rows!("sql/insert_history.sql", 4);
 async fn start(
     connection: &mut SqliteConnection,
     changes: &Changes,
+    statements: Vec<Bound<'static>>,
 ) -> Result<(Vec<Started>, HashSet<SagaId>), StoreError> {
     if changes.starts.is_empty() {
         return Ok(Default::default());
     }
-    let inserted = INSERT_SAGAS.fetch(connection, &changes.starts, bind_start).await?;
+    let inserted = fetch(connection, statements).await?;
     let id = |row: &SqliteRow| row.try_get::<Uuid, _>(0).map(SagaId).map_err(refused);
     let new: HashSet<SagaId> = inserted.iter().map(id).collect::<Result<_, _>>()?;
     if new.len() == changes.starts.len() {

@@ -492,6 +492,10 @@ impl Store for Connection {
         Ok(committed)
     }
 
+    fn decides_ahead(&self) -> Option<usize> {
+        Some(1) // Each is carried out as a whole, in any order: as with a store that others share.
+    }
+
     async fn saga(&self, id: SagaId) -> Result<Option<SagaRecord>, StoreError> {
         self.memory().await?.saga(id).await
     }

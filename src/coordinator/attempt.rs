@@ -1,0 +1,104 @@
+//! One try to commit a batch.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+
+use tokio::task::{JoinError, JoinHandle};
+use tokio::time::Instant;
+
+use crate::coordinator::confirms;
+use crate::coordinator::milestones::Milestones;
+use crate::coordinator::plan::{Plan, Sources, plan};
+use crate::coordinator::work::{Item, Waiting};
+use crate::failpoint::{self, Point};
+use crate::id::{CommandId, SagaId};
+use crate::store::{Committed, Locking, Store, StoreError, Wants};
+
+/// What is to be committed, and how.
+pub(super) struct Try {
+    pub(super) items: Arc<Vec<Item>>,
+    /// Confirms to write down with it.
+    pub(super) ripe: Vec<(CommandId, u32)>,
+    /// How many due sagas it claims at most.
+    pub(super) due: u32,
+    pub(super) locking: Locking,
+}
+
+type Outcome = Pin<Box<dyn Future<Output = Result<(Committed, Plan), StoreError>> + Send>>;
+
+/// A try that is under way.
+pub(super) struct Begun {
+    pub(super) of: Try,
+    /// Who waits for each item.
+    pub(super) waiting: Vec<Waiting>,
+    pub(super) began: Instant,
+    /// Goes on only while it is waited for.
+    pub(super) outcome: Outcome,
+}
+
+impl Begun {
+    pub(super) fn new(store: Arc<dyn Store>, sources: Arc<Sources>, of: Try, waiting: Vec<Waiting>) -> Self {
+        let (items, ripe) = (of.items.clone(), of.ripe.clone());
+        let outcome = Box::pin(attempt(store, sources, items, ripe, of.due, of.locking));
+        Self { of, waiting, began: Instant::now(), outcome }
+    }
+
+    /// The same, going on also while nobody waits for it.
+    pub(super) fn on_its_own(self) -> Ahead {
+        let Self { of, waiting, began, outcome } = self;
+        Ahead { of, waiting, began, task: tokio::spawn(outcome) }
+    }
+}
+
+/// A try that goes on by itself, ahead of its turn.
+pub(super) struct Ahead {
+    of: Try,
+    waiting: Vec<Waiting>,
+    began: Instant,
+    task: JoinHandle<Result<(Committed, Plan), StoreError>>,
+}
+
+impl Ahead {
+    /// Now it is waited for.
+    pub(super) fn turn(self) -> Begun {
+        let Self { of, waiting, began, task } = self;
+        let unknown = |error: JoinError| Err(StoreError::Unknown(error.to_string()));
+        let outcome = Box::pin(async move { task.await.unwrap_or_else(unknown) });
+        Begun { of, waiting, began, outcome }
+    }
+}
+
+async fn attempt(
+    store: Arc<dyn Store>,
+    sources: Arc<Sources>,
+    items: Arc<Vec<Item>>,
+    ripe: Vec<(CommandId, u32)>,
+    due: u32,
+    locking: Locking,
+) -> Result<(Committed, Plan), StoreError> {
+    let mut sagas: Vec<SagaId> = items.iter().filter_map(Item::saga).chain(confirms::sagas(&ripe)).collect();
+    sagas.sort_unstable();
+    sagas.dedup();
+    let planned = Arc::new(Mutex::new(None));
+    let (of_plan, slot) = (sources.clone(), planned.clone());
+    let passed = Arc::new(Mutex::new(Milestones::default()));
+    let milestones = passed.clone();
+    let decide = Box::new(move |loaded| {
+        let (changes, plan) = plan(&items, loaded, &of_plan);
+        failpoint::reached_if(plan.claimed > 0, Point::TimerFired);
+        if let Ok(mut slot) = milestones.lock() {
+            *slot = Milestones::of(&changes);
+        }
+        if let Ok(mut slot) = slot.lock() {
+            *slot = Some(plan);
+        }
+        changes
+    });
+    let committed = store.commit(Wants { sagas, due, locking }, decide).await?;
+    if let Ok(passed) = passed.lock() {
+        passed.reached();
+    }
+    sources.confirms.forget(&ripe);
+    let plan = planned.lock().ok().and_then(|mut slot| slot.take());
+    plan.map(|plan| (committed, plan)).ok_or_else(|| StoreError::Conflict("the store did not decide".to_owned()))
+}
