@@ -9,6 +9,10 @@ use crate::coordinator::work::{Item, Work};
 /// that whatever comes next waits for.
 const MOST: usize = 384;
 const MOST_STARTS: usize = 128;
+/// As long as there are fewer of those, no more starts than these: a saga or two beside a flood of starts wait for a commit
+/// of them at each step, and would mostly wait.
+const FEW: usize = 8;
+const FEW_STARTS: usize = 32;
 
 #[derive(Default)]
 pub(super) struct Backlog {
@@ -40,7 +44,7 @@ impl Backlog {
     /// What is to be committed next.
     pub(super) fn take(&mut self) -> Vec<Work> {
         let mut batch: Vec<Work> = self.under_way.drain(..self.under_way.len().min(MOST)).collect();
-        let most = batch.len() + MOST_STARTS;
+        let most = batch.len() + if batch.len() < FEW { FEW_STARTS } else { MOST_STARTS };
         while batch.len() < most
             && let Some((name, mut starts)) = self.starts.pop_front()
         {
@@ -102,11 +106,21 @@ mod tests {
         backlog.push(start("other"));
         backlog.push(told());
         let batch = backlog.take();
-        assert_eq!(batch.len(), 1 + MOST_STARTS);
+        assert_eq!(batch.len(), 1 + FEW_STARTS);
         assert_eq!(names(&batch)[..3], ["under way", "flood", "other"]);
         assert_eq!(backlog.len(), 1_002 - batch.len());
         let rest = std::iter::from_fn(|| Some(backlog.take()).filter(|batch| !batch.is_empty()));
         assert_eq!(rest.map(|batch| batch.len()).sum::<usize>(), 1_002 - batch.len());
         assert!(backlog.is_empty());
+    }
+
+    #[test]
+    fn while_much_is_under_way_more_is_started() {
+        let mut backlog = Backlog::default();
+        (0..1_000).for_each(|_| backlog.push(start("flood")));
+        (0..1_000).for_each(|_| backlog.push(told()));
+        let batch = backlog.take();
+        let starts = batch.iter().filter(|work| matches!(work.item, Item::Start(_))).count();
+        assert_eq!((batch.len() - starts, starts), (MOST, MOST_STARTS));
     }
 }
