@@ -273,7 +273,9 @@ impl Committer {
             }
             Err(error) => {
                 self.told(&error, of.locking, items.len(), began);
-                Some((items, waiting))
+                // What nobody knows of this one is no matter of the other.
+                let is_unknown = matches!(error, StoreError::Unknown(_));
+                Some(if is_unknown { self.answer_callers(items, waiting, error).await } else { (items, waiting) })
             }
         }
     }
