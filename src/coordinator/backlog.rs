@@ -9,9 +9,9 @@ use crate::coordinator::work::{Item, Work};
 /// that whatever comes next waits for.
 const MOST: usize = 384;
 const MOST_STARTS: usize = 128;
-/// As long as there are fewer of those, no more starts than these: a saga or two beside a flood of starts wait for a commit
-/// of them at each step, and would mostly wait.
-const FEW: usize = 8;
+/// With so few of those, no more starts than these: a saga or two beside a flood of starts wait for a commit of them at each
+/// step, and would mostly wait. With none nobody does, and many small batches would only fill the line to the broker.
+const FEW: std::ops::Range<usize> = 1..8;
 const FEW_STARTS: usize = 32;
 
 #[derive(Default)]
@@ -44,7 +44,7 @@ impl Backlog {
     /// What is to be committed next.
     pub(super) fn take(&mut self) -> Vec<Work> {
         let mut batch: Vec<Work> = self.under_way.drain(..self.under_way.len().min(MOST)).collect();
-        let most = batch.len() + if batch.len() < FEW { FEW_STARTS } else { MOST_STARTS };
+        let most = batch.len() + if FEW.contains(&batch.len()) { FEW_STARTS } else { MOST_STARTS };
         while batch.len() < most
             && let Some((name, mut starts)) = self.starts.pop_front()
         {
@@ -115,9 +115,10 @@ mod tests {
     }
 
     #[test]
-    fn while_much_is_under_way_more_is_started() {
+    fn while_much_is_under_way_or_nothing_is_more_is_started() {
         let mut backlog = Backlog::default();
         (0..1_000).for_each(|_| backlog.push(start("flood")));
+        assert_eq!(backlog.take().len(), MOST_STARTS);
         (0..1_000).for_each(|_| backlog.push(told()));
         let batch = backlog.take();
         let starts = batch.iter().filter(|work| matches!(work.item, Item::Start(_))).count();
