@@ -210,6 +210,9 @@ fn a_value_that_comes_from_two_places_is_held_against_both() {
         ("(has(input.address) ? input.address : input.lines[0]).sku", vec!["DEF_READ_OPTIONAL"]),
         ("(has(input.address) ? input.address : input.lines[0]).skip", vec!["DEF_READ_UNDECLARED"]),
         ("(input.lines + input.lines).exists(e, e.sku == 'x')", vec![]),
+        ("[input.lines[0], null].exists(e, e.sku == 'x')", vec!["DEF_EXPRESSION_MIXED"]),
+        ("[input.lines[0], null].exists(e, e != null && e.sku == 'x')", vec![]),
+        ("[input.lines[0], null].filter(e, e != null).map(e, e.sku)", vec![]),
         ("[input.lines[0], input.lines[0]].exists(e, e.sku == 'x')", vec![]),
     ] {
         assert_eq!(said_of(expression), said, "{expression}");

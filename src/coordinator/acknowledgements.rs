@@ -11,7 +11,8 @@ use tokio::time::Instant;
 use crate::broker::{DeliveryTag, Settlement, Settler};
 use crate::failpoint::{self, Point};
 
-/// How long one waits for others. A coordinator that is killed gets so much more delivered again, which it knows.
+/// How long one waits for others. After the end of a coordinator so much more is delivered again, which the next one knows
+/// to be settled; in good order too, since it no longer consumes by then.
 const TOGETHER: Duration = Duration::from_millis(20);
 /// So many wait for no more.
 const MOST: usize = 256;

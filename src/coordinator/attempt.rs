@@ -32,7 +32,7 @@ pub(super) struct Begun {
     /// Who waits for each item.
     pub(super) waiting: Vec<Waiting>,
     pub(super) began: Instant,
-    /// Goes on only while it is waited for.
+    /// Begins when it is first polled. What the store was asked for then comes to its end in any case.
     pub(super) outcome: Outcome,
 }
 
@@ -45,8 +45,7 @@ impl Begun {
 
     /// The same, going on also while nobody waits for it.
     pub(super) fn on_its_own(self) -> Ahead {
-        let Self { of, waiting, began, outcome } = self;
-        Ahead { of, waiting, began, task: tokio::spawn(outcome) }
+        Ahead { of: self.of, waiting: self.waiting, task: tokio::spawn(self.outcome) }
     }
 }
 
@@ -54,14 +53,15 @@ impl Begun {
 pub(super) struct Ahead {
     of: Try,
     waiting: Vec<Waiting>,
-    began: Instant,
     task: JoinHandle<Result<(Committed, Plan), StoreError>>,
 }
 
 impl Ahead {
     /// Now it is waited for.
     pub(super) fn turn(self) -> Begun {
-        let Self { of, waiting, began, task } = self;
+        // What it waited for its turn is no time of its own.
+        let Self { of, waiting, task } = self;
+        let began = Instant::now();
         let unknown = |error: JoinError| Err(StoreError::Unknown(error.to_string()));
         let outcome = Box::pin(async move { task.await.unwrap_or_else(unknown) });
         Begun { of, waiting, began, outcome }

@@ -41,10 +41,32 @@ impl Backlog {
         }
     }
 
+    /// These come before all others; of each definition, and of what is under way, in their order.
+    pub(super) fn put_back(&mut self, batch: impl DoubleEndedIterator<Item = Work>) {
+        for work in batch.rev() {
+            self.len += 1;
+            let Item::Start(start) = &work.item else {
+                self.under_way.push_front(work);
+                continue;
+            };
+            let name = &start.definition.reference.name;
+            match self.starts.iter_mut().find(|(of, _)| of == name) {
+                Some((_, starts)) => starts.push_front(work),
+                None => self.starts.push_front((name.clone(), VecDeque::from([work]))),
+            }
+        }
+    }
+
+    /// How many would be committed next.
+    pub(super) fn next(&self) -> usize {
+        let under_way = self.under_way.len().min(MOST);
+        under_way + (self.len - self.under_way.len()).min(most_starts(under_way))
+    }
+
     /// What is to be committed next.
     pub(super) fn take(&mut self) -> Vec<Work> {
         let mut batch: Vec<Work> = self.under_way.drain(..self.under_way.len().min(MOST)).collect();
-        let most = batch.len() + if FEW.contains(&batch.len()) { FEW_STARTS } else { MOST_STARTS };
+        let most = batch.len() + most_starts(batch.len());
         while batch.len() < most
             && let Some((name, mut starts)) = self.starts.pop_front()
         {
@@ -56,6 +78,11 @@ impl Backlog {
         self.len -= batch.len();
         batch
     }
+}
+
+/// How many starts go with so many others.
+fn most_starts(under_way: usize) -> usize {
+    if FEW.contains(&under_way) { FEW_STARTS } else { MOST_STARTS }
 }
 
 #[cfg(test)]
@@ -112,6 +139,26 @@ mod tests {
         let rest = std::iter::from_fn(|| Some(backlog.take()).filter(|batch| !batch.is_empty()));
         assert_eq!(rest.map(|batch| batch.len()).sum::<usize>(), 1_002 - batch.len());
         assert!(backlog.is_empty());
+    }
+
+    #[test]
+    fn what_is_put_back_comes_first_and_in_its_order() {
+        let mut backlog = Backlog::default();
+        for saga in ["a", "b", "a"] {
+            backlog.push(start(saga));
+        }
+        backlog.push(told());
+        let batch = backlog.take();
+        let ids = |batch: &[Work]| batch.iter().filter_map(|work| work.item.saga()).collect::<Vec<_>>();
+        let first = ids(&batch);
+        backlog.push(start("c"));
+        backlog.push(told());
+        backlog.put_back(batch.into_iter());
+        assert_eq!((backlog.len(), backlog.next()), (6, 6));
+        let batch = backlog.take();
+        assert_eq!(names(&batch), ["under way", "under way", "b", "a", "c", "a"]);
+        assert_eq!(ids(&batch)[..1], first);
+        assert_eq!(backlog.next(), 0);
     }
 
     #[test]

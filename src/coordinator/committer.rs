@@ -2,8 +2,10 @@
 //! only then are replies acknowledged and callers answered.
 
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::poll;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -130,13 +132,17 @@ impl Committer {
     }
 
     async fn commit(&mut self, batch: Vec<Work>, due: u32) {
-        let (items, waiting) = batch.into_iter().map(|work| (work.item, work.waiting)).unzip();
-        let begun = self.begin(items, waiting, due);
+        let begun = self.begin(batch, due);
         self.see_through(begun).await;
     }
 
+    fn begin(&mut self, batch: Vec<Work>, due: u32) -> Begun {
+        let (items, waiting) = batch.into_iter().map(|work| (work.item, work.waiting)).unzip();
+        self.try_again(items, waiting, due)
+    }
+
     /// The next try of a batch.
-    fn begin(&mut self, items: Vec<Item>, waiting: Vec<Waiting>, due: u32) -> Begun {
+    fn try_again(&mut self, items: Vec<Item>, waiting: Vec<Waiting>, due: u32) -> Begun {
         let locking = self.locking();
         let ripe = self.sources.confirms.ripe(MAX_RIPE);
         Begun::new(
@@ -152,18 +158,21 @@ impl Committer {
     async fn outcome(&mut self, begun: &mut Begun) -> Result<(Committed, Plan), StoreError> {
         let may_begin = begun.of.due == 0 && begun.of.locking == Locking::Trusts;
         let enough = self.store.decides_ahead().filter(|_| may_begin).unwrap_or(usize::MAX);
+        // The store is asked for this one first.
+        if let Poll::Ready(outcome) = poll!(&mut begun.outcome) {
+            return outcome;
+        }
         loop {
             let is_open = enough < usize::MAX && self.ahead.is_none();
-            if is_open && self.backlog.len() >= enough && !self.timer.wait().is_zero() && self.wary == 0 {
-                let (items, waiting) = self.next().into_iter().map(|work| (work.item, work.waiting)).unzip();
-                let of = Try { items: Arc::new(items), ripe: Vec::new(), due: 0, locking: Locking::Trusts };
-                self.ahead = Some(Begun::new(self.store.clone(), self.sources.clone(), of, waiting).on_its_own());
+            if is_open && self.backlog.next() >= enough && !self.timer.wait().is_zero() {
+                let batch = self.next();
+                self.ahead = Some(self.begin(batch, 0).on_its_own());
                 continue;
             }
             tokio::select! {
                 biased;
                 outcome = &mut begun.outcome => return outcome,
-                count = self.work.recv_many(&mut self.received, RECEIVED), if is_open && self.backlog.len() < enough => {
+                count = self.work.recv_many(&mut self.received, RECEIVED), if is_open && self.backlog.next() < enough => {
                     if count == 0 {
                         return (&mut begun.outcome).await;
                     }
@@ -203,10 +212,7 @@ impl Committer {
                 self.sources.confirms.forget(&ripe);
             }
             self.told(&error, locking, items.len(), began);
-            if let Some((more, waiting_more)) = self.take_in().await {
-                items.extend(more);
-                waiting.extend(waiting_more);
-            }
+            self.take_in().await;
             if items.is_empty() {
                 // Only timers: they will be due again.
                 return tokio::time::sleep(pause).await;
@@ -214,7 +220,7 @@ impl Committer {
             if !error.is_transient() {
                 if !was_bare {
                     // Perhaps no item of the batch is the culprit.
-                    begun = self.begin(items, waiting, due);
+                    begun = self.try_again(items, waiting, due);
                     continue;
                 }
                 return self.commit_each(items, waiting, error).await;
@@ -245,7 +251,7 @@ impl Committer {
                     () = tokio::time::sleep(pause) => pause = (pause * 2).min(MAX_PAUSE),
                 }
             }
-            begun = self.begin(items, waiting, due);
+            begun = self.try_again(items, waiting, due);
         }
     }
 
@@ -253,29 +259,32 @@ impl Committer {
     fn told(&self, error: &StoreError, locking: Locking, batch: usize, began: Instant) {
         if locking == Locking::Trusts && matches!(error, StoreError::Conflict(_)) {
             self.metrics.commit("stale", batch, began.elapsed());
-            tracing::debug!(%error, batch, "another coordinator has changed what was written here");
+            tracing::debug!(%error, batch, "what was remembered of the sagas held no longer");
         } else {
             self.metrics.commit(kind(error), batch, began.elapsed());
             tracing::warn!(%error, batch, "commit failed");
         }
     }
 
-    /// What was begun ahead need not wait until the batch before it succeeds: it is finished, or goes with that batch.
-    async fn take_in(&mut self) -> Option<(Vec<Item>, Vec<Waiting>)> {
-        let Begun { of, waiting, began, outcome } = self.ahead.take()?.turn();
+    /// What was begun ahead need not wait until the batch before it succeeds: it is finished, or comes after that batch.
+    async fn take_in(&mut self) {
+        let Some(ahead) = self.ahead.take() else { return };
+        let Begun { of, mut waiting, began, outcome } = ahead.turn();
         let outcome = outcome.await;
-        let items = Arc::unwrap_or_clone(of.items);
+        let mut items = Arc::unwrap_or_clone(of.items);
         match outcome {
             Ok((committed, plan)) => {
                 self.metrics.commit("committed", items.len(), began.elapsed());
                 Box::pin(self.finish(items, waiting, committed, plan)).await;
-                None
             }
             Err(error) => {
+                self.sources.confirms.keep(of.ripe);
                 self.told(&error, of.locking, items.len(), began);
-                // What nobody knows of this one is no matter of the other.
-                let is_unknown = matches!(error, StoreError::Unknown(_));
-                Some(if is_unknown { self.answer_callers(items, waiting, error).await } else { (items, waiting) })
+                if matches!(error, StoreError::Unknown(_) | StoreError::Unavailable(_)) {
+                    (items, waiting) = self.answer_callers(items, waiting, error).await;
+                }
+                let batch = items.into_iter().zip(waiting).map(|(item, waiting)| Work { item, waiting });
+                self.backlog.put_back(batch);
             }
         }
     }

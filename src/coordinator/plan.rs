@@ -1,5 +1,5 @@
-//! From locked sagas and what waits for them to what is written and what is done after the commit. Pure: the store runs
-//! it inside the transaction, tests run it alone.
+//! From sagas and what waits for them to what is written and what is done after the commit. The store runs it inside the
+//! transaction or ahead of it, tests run it alone; besides what it gives it takes confirms and places at gates.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -49,7 +49,8 @@ pub use overview::{OutboxFilter, SagaCount};
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 use row::latest;
 
-/// Decides, given the locked sagas, what to write. Runs inside the transaction; pure and quick.
+/// Decides, given the sagas, what to write. Quick. Mostly it runs inside the transaction; ahead of it where they are remembered,
+/// and then perhaps for nothing.
 pub type Decide = Box<dyn FnOnce(Loaded) -> Changes + Send>;
 
 /// The one place that keeps sagas.
@@ -64,7 +65,8 @@ pub trait Store: Send + Sync + 'static {
     async fn commit(&self, wants: Wants, decide: Decide) -> Result<Committed, StoreError>;
 
     /// How many items make it worth while to ask for a unit of work while another is under way, since it is decided
-    /// meanwhile; many small ones cost more than a few large ones. `None` where each had better wait for its turn.
+    /// meanwhile; many small ones cost more than a few large ones. `None` where each had better wait for its turn. Units
+    /// are written in the order in which they were asked for.
     fn decides_ahead(&self) -> Option<usize> {
         None
     }

@@ -60,7 +60,7 @@ impl Recent {
 
     /// Takes out the `wanted`, if all are here.
     pub(super) fn take_all(&self, wanted: &[SagaId]) -> Option<Vec<Saga>> {
-        if !wanted.iter().all(|id| self.sagas.peek(id).is_some()) {
+        if !wanted.iter().all(|id| self.sagas.contains_key(id)) {
             return None;
         }
         // Those that somebody else was quicker to take are read again, and these with them.
@@ -104,7 +104,8 @@ impl Recent {
 
     /// Others have written, or nobody knows what was.
     pub(super) fn forget(&self) {
-        self.forgotten.fetch_add(1, Ordering::SeqCst);
         self.sagas.clear();
+        // After it: who has taken what is cleared now has read the number of before.
+        self.forgotten.fetch_add(1, Ordering::SeqCst);
     }
 }

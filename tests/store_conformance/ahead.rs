@@ -1,6 +1,7 @@
 //! What SQLite decides before it is its turn to write.
 
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use amends::store::{Changes, Committed, Loaded, Locking, Started, StoreError, Wants};
 use sqlx::{Connection, SqliteConnection};
@@ -47,7 +48,7 @@ async fn unit(rig: &Rig, wants: Wants, decide: impl FnOnce(&Loaded) -> Changes +
         decide(loaded)
     };
     let task = tokio::spawn(async move { rig.decide(wants, decide).await });
-    told.notified().await;
+    tokio::time::timeout(Duration::from_secs(30), told.notified()).await.expect("it is decided");
     task
 }
 

@@ -128,7 +128,7 @@ impl<'p> Facts<'p> {
         for (operator, value, bound) in [(operator, left, right), (mirrored, right, left)] {
             let Some(bound) = literal(bound) else { continue };
             let is_size = matches!(&value.expr, Expr::Call(call) if call.func_name == "size");
-            if !is_size && path_of(&value.expr).is_none() {
+            if !is_size && !is_place(&value.expr) {
                 continue;
             }
             let entry = self.narrowed.entry(canonical(value)).or_insert(Narrow {
@@ -181,6 +181,15 @@ impl<'p> Facts<'p> {
             self.known.insert(format!("has({})", path.get(..at).unwrap_or_default()), true);
         }
         self.known.insert(format!("has({path})"), true);
+    }
+}
+
+/// Whether it is a path, from a loop's variable on perhaps.
+fn is_place(expr: &Expr) -> bool {
+    match expr {
+        Expr::Ident(_) => true,
+        Expr::Select(select) => !select.test && is_place(&select.operand.expr),
+        _ => path_of(expr).is_some(),
     }
 }
 

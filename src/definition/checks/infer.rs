@@ -84,7 +84,7 @@ impl<'a, 's> Infer<'a, 's> {
             return self.follow(root, &segments, facts);
         }
         match &node.expr {
-            Expr::Ident(name) => self.variable(name),
+            Expr::Ident(name) => facts.narrow(name, self.variable(name)),
             Expr::Select(select) if select.test => match self.path(&select.operand.expr) {
                 Some((root, segments)) => self.is_there(root, &segments, &select.field, facts),
                 None => {

@@ -20,10 +20,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::maybe_done;
+use futures_util::poll;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 use sqlx::{Connection, Row, Sqlite, Transaction};
+use tokio::sync::Mutex;
 
 use self::hand::Hand;
 use self::write::Statements;
@@ -32,7 +35,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::failpoint::{self, Point};
 use crate::id::{CommandId, DefinitionRef, SagaId};
 use crate::message::TokenKey;
-use crate::saga::Figures;
+use crate::saga::{Figures, Saga};
 use crate::store::migrations::{self, Known};
 use crate::store::overview::{Lifetime, Service, StateCount, StuckGroup};
 use crate::store::recent::Recent;
@@ -79,17 +82,26 @@ pub struct SqliteStore(Arc<Inner>);
 struct Inner {
     address: String,
     clock: Clock,
+    /// The order of units of work.
+    turns: Arc<Mutex<()>>,
     writer: Writer,
     hand: Hand,
     readers: SqlitePool,
     recent: Recent,
 }
 
+/// Sagas as they were written here last.
+struct Taken {
+    sagas: Vec<Saga>,
+    /// How often all that is remembered had been forgotten before.
+    forgotten: u64,
+}
+
 /// A unit of work that is decided and bound, before the one in front of it is committed.
 struct Ahead {
     changes: Changes,
     statements: Statements,
-    /// Whether it goes by sagas that were remembered, and how often all had been forgotten before.
+    /// Whether it goes by sagas that were remembered, and see [`Taken`].
     has_sagas: bool,
     forgotten: u64,
 }
@@ -124,7 +136,8 @@ impl SqliteStore {
         let unavailable = |error: sqlx::Error| StoreError::Unavailable(format!("{url}: {error}"));
         let (writer, readers) = open(&options).await.map_err(unavailable)?;
         let hand = Hand::new().map_err(|error| StoreError::Unavailable(format!("{url}: a thread: {error}")))?;
-        Ok(Self(Arc::new(Inner { address: url.to_owned(), clock, writer, hand, readers, recent: Recent::new() })))
+        let (address, turns, recent) = (url.to_owned(), Arc::default(), Recent::new());
+        Ok(Self(Arc::new(Inner { address, clock, turns, writer, hand, readers, recent })))
     }
 
     async fn unit(
@@ -150,32 +163,41 @@ impl SqliteStore {
         self.write_down(transaction, changes, statements).await
     }
 
-    /// Decides and binds before it is this unit's turn to write, if all that is wanted was written here last.
-    fn ahead(&self, wants: &Wants, decide: Decide) -> Result<Ahead, Decide> {
+    /// What a unit can be decided by before it is its turn: all that is wanted, if it was written here last.
+    fn taken(&self, wants: &Wants) -> Option<Taken> {
         let forgotten = self.0.recent.forgotten();
-        if wants.locking != Locking::Trusts || wants.due > 0 {
-            return Err(decide);
-        }
-        let Some(mut sagas) = self.0.recent.take_all(&wants.sagas) else { return Err(decide) };
+        let may_be_ahead = wants.locking == Locking::Trusts && wants.due == 0;
+        let mut sagas = self.0.recent.take_all(&wants.sagas).filter(|_| may_be_ahead)?;
         sagas.sort_by_key(|saga| saga.id);
-        let changes = decide(Loaded { now: self.0.clock.now(), sagas });
-        let statements = Statements::of(&changes);
-        Ok(Ahead { changes, statements, has_sagas: !wants.sagas.is_empty(), forgotten })
+        Some(Taken { sagas, forgotten })
     }
 
-    /// Writes what was decided before, unless others have written meanwhile.
+    fn ahead(&self, Taken { sagas, forgotten }: Taken, decide: Decide) -> Ahead {
+        let has_sagas = !sagas.is_empty();
+        let changes = decide(Loaded { now: self.0.clock.now(), sagas });
+        let statements = Statements::of(&changes);
+        Ahead { changes, statements, has_sagas, forgotten }
+    }
+
+    /// Writes what was decided before, unless what it was decided by holds no longer.
     async fn follow(
         &self,
         Lent { connection, seen, .. }: &mut Lent<'_>,
         Ahead { changes, statements, has_sagas, forgotten }: Ahead,
     ) -> Result<Committed, StoreError> {
+        let is_stale = || has_sagas && self.0.recent.forgotten() != forgotten;
+        let stale = || StoreError::Conflict("a unit of work failed before this one, or others have written".to_owned());
+        if is_stale() {
+            // There is nothing to wait for.
+            return Err(stale());
+        }
         let mut transaction = connection.begin_with("begin immediate").await.map_err(refused)?;
         let version = sqlx::query_scalar("pragma data_version").fetch_one(&mut *transaction).await.map_err(refused)?;
         if seen.replace(version) != Some(version) {
             self.0.recent.forget();
         }
-        if has_sagas && self.0.recent.forgotten() != forgotten {
-            return Err(StoreError::Conflict("another process has written meanwhile".to_owned()));
+        if is_stale() {
+            return Err(stale());
         }
         self.write_down(transaction, changes, statements).await
     }
@@ -357,10 +379,20 @@ impl Store for SqliteStore {
 
     async fn commit(&self, wants: Wants, decide: Decide) -> Result<Committed, StoreError> {
         let store = self.clone();
+        // Its place in the order of units, and its sagas, are taken before anything else is done: whoever comes later finds
+        // them gone, and waits until this one has written.
+        let mut turn = Box::pin(maybe_done(self.0.turns.clone().lock_owned()));
+        let _ = poll!(&mut turn);
+        let taken = self.taken(&wants);
         to_the_end(async move {
-            let ahead = store.ahead(&wants, decide);
+            let ahead = match taken {
+                Some(taken) => Ok(store.ahead(taken, decide)),
+                None => Err(decide),
+            };
             let writing = store.clone();
             let work = async move {
+                (&mut turn).await;
+                let _turn = turn.as_mut().take_output();
                 let mut lent = store.0.writer.lend().await?;
                 let outcome = match ahead {
                     Ok(ahead) => store.follow(&mut lent, ahead).await,

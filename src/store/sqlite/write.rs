@@ -111,17 +111,17 @@ pub(super) struct Statements {
 impl Statements {
     /// Those of the changes if all sagas are new that are to be started.
     pub(super) fn of(changes: &Changes) -> Self {
-        Self::with(changes, |_| true)
+        Self { starts: INSERT_SAGAS.over(&changes.starts, bind_start), ..Self::with(changes, |_| true) }
     }
 
-    /// Those of the changes if only these sagas are new.
+    /// Those that come after the starts, if only these sagas are new.
     fn with(changes: &Changes, is_new: impl Fn(SagaId) -> bool) -> Self {
         let written = || changes.starts.iter().filter(|start| is_new(start.saga.id));
         let commands: Vec<&NewCommand> = written().flat_map(|start| &start.commands).chain(&changes.commands).collect();
         let settled = latest(written().flat_map(|start| &start.settled).chain(&changes.settled));
         let history: Vec<&HistoryRecord> = written().flat_map(|start| &start.history).chain(&changes.history).collect();
         Self {
-            starts: INSERT_SAGAS.over(&changes.starts, bind_start),
+            starts: Vec::new(),
             commands: INSERT_COMMANDS.over(&commands, bind_command),
             updates: UPDATE_SAGAS.over(&changes.updates, bind_update),
             settles: settled.len() as u64,

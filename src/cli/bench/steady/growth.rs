@@ -184,7 +184,7 @@ async fn beside_archive(
         let counted = |progress| match progress {
             Progress::Written(sagas) => {
                 let before = of_file.0.swap(sagas, Relaxed);
-                written.fetch_add(if sagas > before { sagas - before } else { sagas }, Relaxed);
+                written.fetch_add(if sagas >= before { sagas - before } else { sagas }, Relaxed);
             }
             Progress::Removed(sagas, of) => {
                 let before = of_file.1.swap(if sagas == of { 0 } else { sagas }, Relaxed);
