@@ -39,6 +39,7 @@ impl Acknowledgements {
     /// Takes some, whose commits are done, and sends all if it is time.
     pub(super) async fn add(&mut self, more: Vec<(DeliveryTag, Settlement)>) {
         if !more.is_empty() {
+            failpoint::reached(Point::CommittedNotAcknowledged);
             self.since.get_or_insert_with(Instant::now);
             self.open.extend(more);
         }
@@ -61,7 +62,6 @@ impl Acknowledgements {
             && !open.is_empty()
         {
             self.sent().await;
-            failpoint::reached(Point::CommittedNotAcknowledged);
             self.sending = Some(tokio::spawn(async move { settler.settle(open).await }));
         }
     }
