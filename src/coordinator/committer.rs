@@ -164,7 +164,8 @@ impl Committer {
         }
         loop {
             let is_open = enough < usize::MAX && self.ahead.is_none();
-            if is_open && self.backlog.next() >= enough && !self.timer.wait().is_zero() {
+            let is_enough = self.backlog.next() >= enough;
+            if is_open && is_enough && !self.timer.wait().is_zero() {
                 let batch = self.next();
                 self.ahead = Some(self.begin(batch, 0).on_its_own());
                 continue;
@@ -172,7 +173,7 @@ impl Committer {
             tokio::select! {
                 biased;
                 outcome = &mut begun.outcome => return outcome,
-                count = self.work.recv_many(&mut self.received, RECEIVED), if is_open && self.backlog.next() < enough => {
+                count = self.work.recv_many(&mut self.received, RECEIVED), if is_open && !is_enough && self.backlog.len() < MAX_BACKLOG => {
                     if count == 0 {
                         return (&mut begun.outcome).await;
                     }
