@@ -58,7 +58,7 @@ impl Backlog {
     }
 
     /// How many would be committed next.
-    pub(super) fn next(&self) -> usize {
+    pub(super) fn ready(&self) -> usize {
         let under_way = self.under_way.len().min(MOST);
         under_way + (self.len - self.under_way.len()).min(most_starts(under_way))
     }
@@ -154,11 +154,11 @@ mod tests {
         backlog.push(start("c"));
         backlog.push(told());
         backlog.put_back(batch.into_iter());
-        assert_eq!((backlog.len(), backlog.next()), (6, 6));
+        assert_eq!((backlog.len(), backlog.ready()), (6, 6));
         let batch = backlog.take();
         assert_eq!(names(&batch), ["under way", "under way", "b", "a", "c", "a"]);
         assert_eq!(ids(&batch)[..1], first);
-        assert_eq!(backlog.next(), 0);
+        assert_eq!(backlog.ready(), 0);
     }
 
     #[test]

@@ -164,7 +164,7 @@ impl Committer {
         }
         loop {
             let is_open = enough < usize::MAX && self.ahead.is_none();
-            let is_enough = self.backlog.next() >= enough;
+            let is_enough = self.backlog.ready() >= enough;
             if is_open && is_enough && !self.timer.wait().is_zero() {
                 let batch = self.next();
                 self.ahead = Some(self.begin(batch, 0).on_its_own());

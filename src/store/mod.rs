@@ -65,8 +65,8 @@ pub trait Store: Send + Sync + 'static {
     async fn commit(&self, wants: Wants, decide: Decide) -> Result<Committed, StoreError>;
 
     /// How many items make it worth while to ask for a unit of work while another is under way, since it is decided
-    /// meanwhile; many small ones cost more than a few large ones. `None` where each had better wait for its turn. Units
-    /// are written in the order in which they were asked for.
+    /// meanwhile; many small ones cost more than a few large ones. `None` where each had better wait for its turn. They may be
+    /// written in any order; in that in which they were asked for, fewer are refused.
     fn decides_ahead(&self) -> Option<usize> {
         None
     }

@@ -13,14 +13,10 @@ use crate::store::StoreError;
 /// Plans for any parameters: planning for those at hand would take longer than the statement. Such a plan is kept, and it may
 /// have been made when the tables were empty, where reading all of a table seems as good as any way. So there is only one way
 /// for it to be: each row by its id.
-const PLANS: [(&str, &str); 6] = [
-    ("plan_cache_mode", "force_generic_plan"),
-    ("enable_seqscan", "off"),
-    ("enable_bitmapscan", "off"),
-    ("enable_hashjoin", "off"),
-    ("enable_mergejoin", "off"),
-    ("jit", "off"),
-];
+const PLANS: [(&str, &str); 2] = [("plan_cache_mode", "force_generic_plan"), ("jit", "off")];
+
+/// The planner's ways to read that are no index's: switched off where there is to be no other way.
+pub(super) const OTHER_WAYS: [&str; 4] = ["enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin"];
 
 /// Units of work at once: more would wait for each other's locks, and for the disk.
 const LINES: usize = 4;
@@ -42,7 +38,7 @@ pub(super) struct Line<'a> {
 
 impl Lines {
     pub(super) fn new(options: PgConnectOptions) -> Self {
-        let options = options.options(PLANS);
+        let options = options.options(PLANS).options(OTHER_WAYS.map(|way| (way, "off")));
         Self { options, free: Mutex::new(Some(Vec::new())), slots: Semaphore::new(LINES) }
     }
 

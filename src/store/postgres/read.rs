@@ -1,9 +1,10 @@
 //! The read side.
 
 use sqlx::postgres::{PgPool, PgRow};
-use sqlx::{Postgres, Row, Transaction};
+use sqlx::{AssertSqlSafe, Postgres, Row, Transaction};
 use uuid::Uuid;
 
+use super::lines::OTHER_WAYS;
 use super::refused;
 use super::write::saga as read_saga;
 use crate::clock::Timestamp;
@@ -35,9 +36,9 @@ pub(super) async fn saga(pool: &PgPool, id: SagaId) -> Result<Option<SagaRecord>
 /// A transaction that reads in the order of an index, whatever the planner takes the tables to hold. While they grow fast
 /// its figures are old: what it believes to be a handful it would gather and sort, which is all of them, for every page.
 async fn in_order(pool: &PgPool) -> Result<Transaction<'static, Postgres>, StoreError> {
-    const BEGIN: &str = "begin read only; set local enable_seqscan = off; set local enable_bitmapscan = off;
-        set local enable_sort = off; set local enable_hashjoin = off; set local enable_mergejoin = off";
-    pool.begin_with(BEGIN).await.map_err(refused)
+    let off = OTHER_WAYS.iter().chain(&["enable_sort"]).map(|way| format!("; set local {way} = off"));
+    let begin = format!("begin read only{}", off.collect::<String>());
+    pool.begin_with(AssertSqlSafe(begin)).await.map_err(refused)
 }
 
 pub(super) async fn sagas(

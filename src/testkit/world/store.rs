@@ -493,7 +493,7 @@ impl Store for Connection {
     }
 
     fn decides_ahead(&self) -> Option<usize> {
-        Some(1) // Each is carried out as a whole, in any order: as with a store that others share.
+        Some(1) // Each is carried out as a whole, in any order.
     }
 
     async fn saga(&self, id: SagaId) -> Result<Option<SagaRecord>, StoreError> {
