@@ -3,7 +3,7 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use amends::broker::topology::REPLIES_QUEUE;
 use amends::coordinator::Coordinator;
@@ -13,6 +13,7 @@ use amends::payload::Payload;
 use amends::saga::Phase;
 use serde_json::json;
 use support::processes::Process;
+use support::proxy::Proxy;
 use support::rig::{Rig, start};
 use support::scripted::{Scripted, done, refusal};
 use support::{eventually, eventually_within};
@@ -134,6 +135,73 @@ async fn two_coordinators_share_the_work_and_killing_one_stops_nothing() {
     assert!(one.metrics().commits() > 0 && two.metrics().commits() > 0, "both took part");
     assert_eq!(rig.pending().await, 0);
     two.stop().await;
+}
+
+/// The sum of a counter over all its labels, or over those with these.
+fn counted(coordinator: &Coordinator, name: &str, labels: &str) -> u64 {
+    let text = coordinator.metrics().render();
+    let of_it = text.lines().filter(|line| line.starts_with(&format!("{name}{{")) && line.contains(labels));
+    of_it.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_coordinator_that_has_run_longest_hears_the_replies_and_after_it_the_next() {
+    let rig = Rig::new(&["alpha", "beta"]).await;
+    let _alpha = Scripted::start(&rig.broker, "alpha", |_| vec![done()]).await;
+    let _beta = Scripted::start(&rig.broker, "beta", |_| vec![done()]).await;
+    let one = rig.coordinator().await;
+    one.register(TWO_STEPS, "test").await.expect("registered");
+    rig.becomes(start(&one, "two-steps", json!({ "n": 0 })).await, "COMPLETED").await;
+
+    let two = rig.coordinator().await;
+    let began = Instant::now();
+    let mut sagas = 1;
+    // Until what the broker has confirmed to the second has waited long enough to be written down there.
+    while began.elapsed() < Duration::from_millis(1_500) {
+        let id = start(&two, "two-steps", json!({ "n": sagas })).await;
+        rig.becomes(id, "COMPLETED").await;
+        sagas += 1;
+    }
+    let heard = |coordinator| counted(coordinator, "amends_replies_total", "");
+    assert_eq!((heard(&one), heard(&two)), (2 * sagas, 0));
+    assert_eq!(counted(&two, "amends_commits_total", "stale"), 0, "it takes nothing up that the first has settled");
+
+    one.stop().await;
+    rig.becomes(start(&two, "two-steps", json!({ "n": sagas })).await, "COMPLETED").await;
+    assert_eq!(heard(&two), 2, "and none that the first had not acknowledged");
+    two.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coordinator_that_has_lost_the_store_leaves_the_replies_to_those_that_have_it() {
+    let rig = Rig::new(&["alpha", "beta"]).await;
+    let _alpha = Scripted::start(&rig.broker, "alpha", |_| vec![done()]).await;
+    let _beta = Scripted::start(&rig.broker, "beta", |_| vec![done()]).await;
+    let proxy = Proxy::before(&rig.store_url).await;
+    let one = rig.coordinator_at(&proxy.url(&rig.store_url)).await;
+    one.register(TWO_STEPS, "test").await.expect("registered");
+    rig.becomes(start(&one, "two-steps", json!({ "n": 0 })).await, "COMPLETED").await;
+    let two = rig.coordinator().await;
+
+    // All replies come to the first, which cannot record them.
+    proxy.refuse();
+    proxy.cut();
+    for n in 1..=5 {
+        rig.becomes(start(&two, "two-steps", json!({ "n": n })).await, "COMPLETED").await;
+    }
+    let heard = |coordinator| counted(coordinator, "amends_replies_total", "");
+    assert_eq!((heard(&one), heard(&two)), (2, 10));
+
+    // Once it has the store again it takes them again. What it had held meanwhile is no dead letter.
+    proxy.pass();
+    eventually("the first takes replies again", async || {
+        rig.becomes(start(&two, "two-steps", json!({ "n": 6 })).await, "COMPLETED").await;
+        (counted(&one, "amends_replies_total", "applied") > 2).then_some(())
+    })
+    .await;
+    assert_eq!(rig.depth("amends.replies.dead").await, 0);
+    two.stop().await;
+    one.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,7 +10,9 @@ use std::time::Duration;
 use amends::broker::amqp::LapinBroker;
 use amends::broker::in_process::InProcessBroker;
 use amends::broker::topology::{DELIVERY_LIMIT, commands_queue};
-use amends::broker::{Broker, BrokerError, Consumer, Delivery, Published, Queue, QueueStatus, Settlement, Topology};
+use amends::broker::{
+    Broker, BrokerError, Consumer, Consuming, Delivery, Published, Queue, QueueStatus, Settlement, Topology,
+};
 use amends::message::{Envelope, HeaderValue, Properties};
 use support::eventually;
 
@@ -314,6 +316,57 @@ async fn consumers_of_one_queue_share_it(subject: Subject) {
     });
 }
 
+/// On RabbitMQ alone: elsewhere no two processes share a queue.
+async fn what_the_consumer_of_the_highest_priority_does_not_take_goes_to_the_next(subject: Subject) {
+    let consume = async |priority| {
+        let how = Consuming { prefetch: 5, priority };
+        subject.broker.consume_by(&subject.queue(), how).await.expect("the queue is consumed")
+    };
+    let (mut next, mut first) = (consume(-1_800_000_000_001).await, consume(-1_800_000_000_000).await);
+    subject.publish_numbers(0..3).await;
+    assert_eq!(numbers(&take(&mut first, 3).await), [0, 1, 2]);
+    subject.publish_numbers(3..8).await;
+    let (ours, theirs) = tokio::join!(take(&mut first, 2), take(&mut next, 3));
+    assert_eq!((numbers(&ours), numbers(&theirs)), (vec![3, 4], vec![5, 6, 7]));
+    drop(first);
+    let mut rest = numbers(&take(&mut next, 2).await);
+    settle(&*next, &theirs, Settlement::Ack).await;
+    rest.extend(numbers(&take(&mut next, 3).await));
+    rest.sort_unstable();
+    assert_eq!(rest, [0, 1, 2, 3, 4]);
+}
+
+/// Over our own frames alone: coordinators need it, which have no others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_that_takes_no_more_gives_back_what_it_holds_until_it_takes_more() {
+    let broker = amends::broker::open(&support::broker_url()).await.expect("an address");
+    on_rabbitmq(broker, async |subject| {
+        let consume = async |priority| {
+            let how = Consuming { prefetch: 10, priority };
+            subject.broker.consume_by(&subject.queue(), how).await.expect("the queue is consumed")
+        };
+        let (mut first, mut next) = (consume(2).await, consume(1).await);
+        subject.publish_numbers(0..4).await;
+        let held = take(&mut first, 4).await;
+        let settler = first.settler();
+        assert!(held.iter().all(|delivery| settler.holds(delivery.tag)));
+
+        settler.take_more(false);
+        assert!(!held.iter().any(|delivery| settler.holds(delivery.tag)));
+        settle(&*first, &held, Settlement::Ack).await;
+        let given = take(&mut next, 4).await;
+        assert!(given.iter().all(|delivery| delivery.redelivered), "nothing was acknowledged");
+        subject.publish_numbers(4..6).await;
+        take(&mut next, 2).await;
+
+        settler.take_more(true);
+        drop(next);
+        let again = take(&mut first, 6).await;
+        assert!(again.iter().all(|delivery| settler.holds(delivery.tag)));
+    })
+    .await;
+}
+
 async fn a_waiting_consumer_is_woken(subject: Subject) {
     let mut consumer = subject.consume(10).await;
     // A call that was given up must not take a message with it.
@@ -415,9 +468,19 @@ async fn on_rabbitmq<F: Future<Output = ()>>(broker: Arc<dyn Broker>, claim: imp
     support::delete_queues(&support::broker_url(), &queues).await;
 }
 
-/// Runs every claim on every broker.
+/// A claim on the module's own `broker()`.
+macro_rules! claim_on_rabbitmq {
+    ($claim:ident) => {
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $claim() {
+            super::on_rabbitmq(broker().await, super::$claim).await;
+        }
+    };
+}
+
+/// Runs every claim on every broker, and those of RabbitMQ on it alone.
 macro_rules! on_every_broker {
-    ($($claim:ident)*) => {
+    ($($claim:ident)*; $($of_rabbitmq:ident)*) => {
         mod in_process {
             use super::*;
 
@@ -430,21 +493,23 @@ macro_rules! on_every_broker {
         mod rabbitmq {
             use super::*;
 
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $claim() {
-                let broker = amends::broker::open(&support::broker_url()).await.expect("an address");
-                super::on_rabbitmq(broker, super::$claim).await;
-            })*
+            $(claim_on_rabbitmq! { $claim })*
+            $(claim_on_rabbitmq! { $of_rabbitmq })*
+
+            async fn broker() -> Arc<dyn Broker> {
+                amends::broker::open(&support::broker_url()).await.expect("an address")
+            }
         }
 
         mod rabbitmq_through_lapin {
             use super::*;
 
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $claim() {
-                let broker = LapinBroker::connect_lazily(&support::broker_url()).expect("an address");
-                super::on_rabbitmq(Arc::new(broker), super::$claim).await;
-            })*
+            $(claim_on_rabbitmq! { $claim })*
+            $(claim_on_rabbitmq! { $of_rabbitmq })*
+
+            async fn broker() -> Arc<dyn Broker> {
+                Arc::new(LapinBroker::connect_lazily(&support::broker_url()).expect("an address"))
+            }
         }
     };
 }
@@ -468,5 +533,6 @@ on_every_broker! {
     a_queue_that_is_not_there_is_told
     a_queue_with_other_arguments_is_a_mismatch
     an_exchange_that_is_not_there_spoils_no_later_batch
-    closing_ends_consumers_and_publishing
+    closing_ends_consumers_and_publishing;
+    what_the_consumer_of_the_highest_priority_does_not_take_goes_to_the_next
 }

@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 use crate::broker::browse::{Browsed, Browser, Death};
 use crate::broker::topology::{DELIVERY_LIMIT, ExchangeKind, exchange_kind};
 use crate::broker::{
-    Broker, BrokerError, Consumer, Delivery, DeliveryTag, Published, QueueStatus, Settlement, Settler, Topology,
+    Broker, BrokerError, Consumer, Consuming, Delivery, DeliveryTag, Published, QueueStatus, Settlement, Settler,
+    Topology,
 };
 use crate::message::Envelope;
 
@@ -194,7 +195,7 @@ impl Broker for InProcessBroker {
         messages.into_iter().map(|envelope| state.publish(envelope)).collect()
     }
 
-    async fn consume(&self, queue: &str, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
+    async fn consume_by(&self, queue: &str, how: Consuming) -> Result<Box<dyn Consumer>, BrokerError> {
         let mut state = self.state();
         let Some(found) = state.queues.get_mut(queue) else {
             return Err(BrokerError::Refused(format!("there is no queue `{queue}`")));
@@ -203,7 +204,7 @@ impl Broker for InProcessBroker {
         let arrived = found.arrived.clone();
         let held =
             Held { broker: self.clone(), queue: queue.to_owned(), unsettled: Mutex::default(), freed: Notify::new() };
-        Ok(Box::new(InProcessConsumer { held: Arc::new(held), arrived, prefetch: usize::from(prefetch.max(1)) }))
+        Ok(Box::new(InProcessConsumer { held: Arc::new(held), arrived, prefetch: usize::from(how.prefetch.max(1)) }))
     }
 
     async fn queue(&self, queue: &str) -> Result<Option<QueueStatus>, BrokerError> {

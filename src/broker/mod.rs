@@ -47,11 +47,19 @@ pub trait Broker: Send + Sync + 'static {
     /// Never fails as a whole; while there is no connection it waits for one, up to a limit, then says [`Published::Unknown`].
     async fn publish(&self, messages: Vec<Envelope>) -> Vec<Published>;
 
-    /// Starts consuming `queue`, with at most `prefetch` unsettled messages. The consumer outlives reconnections.
+    /// Starts consuming `queue`. The consumer outlives reconnections.
     ///
     /// # Errors
     /// When the broker cannot be reached in time or the queue is not there.
-    async fn consume(&self, queue: &str, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError>;
+    async fn consume_by(&self, queue: &str, how: Consuming) -> Result<Box<dyn Consumer>, BrokerError>;
+
+    /// Starts consuming `queue`, with at most `prefetch` unsettled messages, on a par with others that do.
+    ///
+    /// # Errors
+    /// As [`Broker::consume_by`].
+    async fn consume(&self, queue: &str, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
+        self.consume_by(queue, Consuming::on_a_par(prefetch)).await
+    }
 
     /// What the broker knows of a queue; `None` when there is no such queue.
     ///
@@ -83,6 +91,23 @@ pub trait Broker: Send + Sync + 'static {
     async fn close(&self);
 }
 
+/// How a queue is consumed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Consuming {
+    /// How many messages may be unsettled at once; 1 at least.
+    pub prefetch: u16,
+    /// What arrives goes to the consumer of the highest priority as long as it takes more, then to the next; to those of the
+    /// same in turns. 0 is what other clients have. A broker inside a process takes no notice.
+    pub priority: i64,
+}
+
+impl Consuming {
+    /// With the priority that everybody has by default.
+    pub fn on_a_par(prefetch: u16) -> Self {
+        Self { prefetch, priority: 0 }
+    }
+}
+
 /// What became of a published message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Published {
@@ -111,6 +136,16 @@ pub trait Consumer: Send {
 pub trait Settler: Send + Sync {
     /// Settles a batch. Tags from before a reconnection are ignored: the broker delivers those messages again.
     async fn settle(&self, deliveries: Vec<(DeliveryTag, Settlement)>);
+
+    /// Whether a delivery is still to be settled here. It is not once the connection that it came over is gone: the broker
+    /// delivers the message again, perhaps to somebody else.
+    fn holds(&self, _: DeliveryTag) -> bool {
+        true
+    }
+
+    /// With `false` gives the broker back whatever is not settled, for others that consume the queue, and takes nothing more
+    /// until asked with `true`. Who has the queue to itself need take no notice.
+    fn take_more(&self, _: bool) {}
 }
 
 /// A message that arrived.

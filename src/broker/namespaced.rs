@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::broker::browse::{Browsed, Browser};
-use crate::broker::{Broker, BrokerError, Consumer, Delivery, Published, QueueStatus, Settler, Topology};
+use crate::broker::{Broker, BrokerError, Consumer, Consuming, Delivery, Published, QueueStatus, Settler, Topology};
 use crate::id::Namespace;
 use crate::message::Envelope;
 
@@ -96,8 +96,8 @@ impl Broker for NamespacedBroker {
         foreign.into_iter().map(|why| why.map_or_else(&mut outcome, Published::Returned)).collect()
     }
 
-    async fn consume(&self, queue: &str, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
-        let consumer = self.broker.consume(&self.namespace.prefix(queue), prefetch).await?;
+    async fn consume_by(&self, queue: &str, how: Consuming) -> Result<Box<dyn Consumer>, BrokerError> {
+        let consumer = self.broker.consume_by(&self.namespace.prefix(queue), how).await?;
         Ok(Box::new(NamespacedConsumer { consumer, prefix: self.prefix.clone() }))
     }
 

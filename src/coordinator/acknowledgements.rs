@@ -10,12 +10,15 @@ use tokio::time::Instant;
 
 use crate::broker::{DeliveryTag, Settlement, Settler};
 use crate::failpoint::{self, Point};
+use crate::store::StoreError;
 
-/// How long one waits for others. After the end of a coordinator so much more is delivered again, which the next one knows
-/// to be settled; in good order too, since it no longer consumes by then.
+/// How long one waits for others. After a coordinator was killed so much more is delivered again, which the next one knows
+/// to be settled.
 const TOGETHER: Duration = Duration::from_millis(20);
 /// So many wait for no more.
 const MOST: usize = 256;
+/// How long the store may be away until what waits for it is given back to the broker.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(super) struct Acknowledgements {
     settler: watch::Receiver<Option<Arc<dyn Settler>>>,
@@ -24,11 +27,15 @@ pub(super) struct Acknowledgements {
     since: Option<Instant>,
     /// Those that are being sent.
     sending: Option<JoinHandle<()>>,
+    /// Since when the store has been away.
+    away: Option<Instant>,
+    /// Whether everything was given back.
+    gave_back: bool,
 }
 
 impl Acknowledgements {
     pub(super) fn new(settler: watch::Receiver<Option<Arc<dyn Settler>>>) -> Self {
-        Self { settler, open: Vec::new(), since: None, sending: None }
+        Self { settler, open: Vec::new(), since: None, sending: None, away: None, gave_back: false }
     }
 
     /// Who settles, while there is a consumer.
@@ -36,8 +43,15 @@ impl Acknowledgements {
         self.settler.borrow().clone()
     }
 
-    /// Takes some, whose commits are done, and sends all if it is time.
+    /// Takes those of a commit, and sends all if it is time.
     pub(super) async fn add(&mut self, more: Vec<(DeliveryTag, Settlement)>) {
+        self.away = None;
+        if std::mem::take(&mut self.gave_back)
+            && let Some(settler) = self.settler()
+        {
+            tracing::info!("the store is back: replies are taken again");
+            settler.take_more(true);
+        }
         if !more.is_empty() {
             failpoint::reached(Point::CommittedNotAcknowledged);
             self.since.get_or_insert_with(Instant::now);
@@ -45,6 +59,24 @@ impl Acknowledgements {
         }
         if self.open.len() >= MOST || self.wait().is_some_and(|wait| wait.is_zero()) {
             self.send().await;
+        }
+    }
+
+    /// A commit has failed: sends all, since the next may take long. When the store stays away other coordinators may have it,
+    /// and are left what this one would keep from them, which is nearly all: it may be the one that comes first.
+    pub(super) async fn failed(&mut self, error: &StoreError) {
+        self.send().await;
+        if !matches!(error, StoreError::Unavailable(_) | StoreError::Unknown(_)) {
+            return;
+        }
+        let is_long = self.away.get_or_insert_with(Instant::now).elapsed() >= PATIENCE;
+        if is_long
+            && !self.gave_back
+            && let Some(settler) = self.settler()
+        {
+            self.gave_back = true;
+            tracing::warn!("the store stays away: replies are left to other coordinators, or in the queue");
+            settler.take_more(false);
         }
     }
 
@@ -89,12 +121,16 @@ mod tests {
     use super::*;
 
     #[derive(Default)]
-    struct Heard(Mutex<Vec<Vec<u64>>>);
+    struct Heard(Mutex<Vec<Vec<u64>>>, Mutex<Vec<bool>>);
 
     #[async_trait]
     impl Settler for Heard {
         async fn settle(&self, deliveries: Vec<(DeliveryTag, Settlement)>) {
             self.0.lock().expect("unlocked").push(deliveries.into_iter().map(|(tag, _)| tag.tag).collect());
+        }
+
+        fn take_more(&self, more: bool) {
+            self.1.lock().expect("unlocked").push(more);
         }
     }
 
@@ -134,5 +170,28 @@ mod tests {
         open.end().await;
         let heard = heard.0.lock().expect("unlocked");
         assert_eq!(heard.iter().map(Vec::len).collect::<Vec<_>>(), [MOST, 1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_the_store_stays_away_what_waits_for_it_is_given_back() {
+        let (heard, mut open) = begin();
+        let said = || std::mem::take(&mut *heard.1.lock().expect("unlocked"));
+        let away = StoreError::Unavailable("away".to_owned());
+        for wait in [PATIENCE / 2, Duration::ZERO] {
+            open.failed(&away).await;
+            tokio::time::advance(wait).await;
+        }
+        assert_eq!(said(), [false; 0], "it may be back in a moment");
+        open.add(Vec::new()).await;
+        open.failed(&away).await;
+        tokio::time::advance(PATIENCE).await;
+        open.failed(&StoreError::Conflict("quicker".to_owned())).await;
+        assert_eq!(said(), [false; 0], "it is there");
+        open.failed(&away).await;
+        open.failed(&away).await;
+        assert_eq!(said(), [false]);
+        open.add(Vec::new()).await;
+        open.add(Vec::new()).await;
+        assert_eq!(said(), [true]);
     }
 }

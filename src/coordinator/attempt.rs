@@ -1,12 +1,12 @@
 //! One try to commit a batch.
 
+use std::collections::HashSet;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 
-use crate::coordinator::confirms;
 use crate::coordinator::milestones::Milestones;
 use crate::coordinator::plan::{Plan, Sources, plan};
 use crate::coordinator::work::{Item, Waiting};
@@ -76,7 +76,14 @@ async fn attempt(
     due: u32,
     locking: Locking,
 ) -> Result<(Committed, Plan), StoreError> {
-    let mut sagas: Vec<SagaId> = items.iter().filter_map(Item::saga).chain(confirms::sagas(&ripe)).collect();
+    let mut sagas: Vec<SagaId> = items.iter().filter_map(Item::saga).collect();
+    if !ripe.is_empty() {
+        let ids: Vec<CommandId> = ripe.iter().map(|(command, _)| *command).collect();
+        // Another coordinator may have heard the replies: then there is nothing to write down, and what is remembered of the
+        // sagas here no longer holds.
+        let settled: HashSet<CommandId> = store.settled(&ids).await?.into_iter().collect();
+        sagas.extend(ids.iter().filter(|id| !settled.contains(id)).map(|id| id.saga));
+    }
     sagas.sort_unstable();
     sagas.dedup();
     let planned = Arc::new(Mutex::new(None));

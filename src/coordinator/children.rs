@@ -11,7 +11,7 @@ use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::topology::{COORDINATOR, commands_queue};
-use crate::broker::{Delivery, Settlement};
+use crate::broker::{Consuming, Delivery, Settlement};
 use crate::coordinator::outbound::answer;
 use crate::coordinator::replies::consume;
 use crate::coordinator::{Coordinator, CoordinatorError, Start, StartOutcome};
@@ -54,7 +54,8 @@ enum Done {
 /// Serves sub-sagas until stopped.
 pub(super) async fn run(coordinator: Coordinator, keys: TokenKeys, stop: CancellationToken) {
     let broker = coordinator.broker().clone();
-    let Some(mut consumer) = consume(&*broker, &commands_queue(COORDINATOR), PREFETCH, &stop).await else { return };
+    let how = Consuming::on_a_par(PREFETCH);
+    let Some(mut consumer) = consume(&*broker, &commands_queue(COORDINATOR), how, &stop).await else { return };
     let settler = consumer.settler();
     loop {
         let deliveries = tokio::select! {

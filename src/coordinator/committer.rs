@@ -202,8 +202,7 @@ impl Committer {
                 }
                 Err(error) => error,
             };
-            // This may take long.
-            self.acknowledgements.send().await;
+            self.acknowledgements.failed(&error).await;
             let was_bare = ripe.is_empty();
             if error.is_transient() {
                 self.sources.confirms.keep(ripe);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::id::{CommandId, SagaId};
+use crate::id::CommandId;
 
 /// A confirm this old is written down with the next commit; most commands are settled before.
 const SETTLED_BY_THEN: Duration = Duration::from_secs(1);
@@ -89,17 +89,12 @@ impl State {
     }
 }
 
-/// The sagas that confirms are of.
-pub(super) fn sagas(ripe: &[(CommandId, u32)]) -> impl Iterator<Item = SagaId> + '_ {
-    ripe.iter().map(|(command, _)| command.saga)
-}
-
 #[cfg(test)]
 mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::id::Seq;
+    use crate::id::{SagaId, Seq};
 
     fn command(seq: u32) -> CommandId {
         CommandId { saga: SagaId(Uuid::from_u128(1)), seq: Seq(seq) }

@@ -166,7 +166,7 @@ mod tests {
     use tokio::sync::Mutex;
 
     use super::*;
-    use crate::broker::{BrokerError, Consumer, QueueStatus};
+    use crate::broker::{BrokerError, Consumer, Consuming, QueueStatus};
     use crate::coordinator::Limits;
     use crate::id::{CommandId, SagaId, Seq};
     use crate::message::{Envelope, Properties};
@@ -189,7 +189,7 @@ mod tests {
             vec![answer; messages.len()]
         }
 
-        async fn consume(&self, _: &str, _: u16) -> Result<Box<dyn Consumer>, BrokerError> {
+        async fn consume_by(&self, _: &str, _: Consuming) -> Result<Box<dyn Consumer>, BrokerError> {
             Err(BrokerError::Refused("not here".to_owned()))
         }
 

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::topology::DEAD_EXCHANGE;
-use crate::broker::{Broker, Consumer, Delivery, Published, Settlement, Settler};
+use crate::broker::{Broker, Consumer, Consuming, Delivery, Published, Settlement, Settler};
+use crate::clock::Clock;
 use crate::coordinator::metrics::Metrics;
 use crate::coordinator::work::{Item, ReplyItem, Waiting, Work};
 use crate::failpoint::{self, Point};
@@ -30,10 +31,22 @@ pub(super) struct Replies {
 }
 
 impl Replies {
-    /// Hands on one reply after another. `settler` is told as soon as there is a consumer.
-    pub(super) async fn run(self, settler: tokio::sync::watch::Sender<Option<Arc<dyn Settler>>>) {
-        let Some(mut consumer) = consume(&*self.broker, &self.dead.queue, PREFETCH, &self.stop).await else { return };
+    /// Hands on one reply after another. `settler` is told as soon as there is a consumer, which lasts until nobody wants to
+    /// settle any more.
+    pub(super) async fn run(self, settler: watch::Sender<Option<Arc<dyn Settler>>>) {
+        // Of several coordinators the one that has run longest comes first, and the others take what it does not: who hears of
+        // a saga last need not read it when it hears of it next, and one large batch costs less than two small ones.
+        let priority = -Clock::System.now().timestamp_millis();
+        let how = Consuming { prefetch: PREFETCH, priority };
+        let Some(mut consumer) = consume(&*self.broker, &self.dead.queue, how, &self.stop).await else { return };
         settler.send_replace(Some(consumer.settler()));
+        self.hand_on(&mut *consumer).await;
+        // What was handed on is still being committed, and is acknowledged after that.
+        drop(self);
+        settler.closed().await;
+    }
+
+    async fn hand_on(&self, consumer: &mut dyn Consumer) {
         loop {
             let deliveries = tokio::select! {
                 biased;
@@ -75,7 +88,7 @@ impl Replies {
 pub(super) async fn consume(
     broker: &dyn Broker,
     queue: &str,
-    prefetch: u16,
+    how: Consuming,
     stop: &CancellationToken,
 ) -> Option<Box<dyn Consumer>> {
     let mut pause = Duration::from_millis(100);
@@ -83,7 +96,7 @@ pub(super) async fn consume(
         let consuming = tokio::select! {
             biased;
             () = stop.cancelled() => return None,
-            consuming = broker.consume(queue, prefetch) => consuming,
+            consuming = broker.consume_by(queue, how) => consuming,
         };
         match consuming {
             Ok(consumer) => return Some(consumer),
@@ -118,7 +131,10 @@ pub(super) struct DeadLetters {
 
 impl DeadLetters {
     /// Publishes the messages there, then settles them.
-    pub(super) async fn bury(&self, rejected: Vec<(Box<Delivery>, &'static str)>, settler: &Arc<dyn Settler>) {
+    pub(super) async fn bury(&self, mut rejected: Vec<(Box<Delivery>, &'static str)>, settler: &Arc<dyn Settler>) {
+        // What was given back meanwhile is judged when it comes again: somebody else may have taken it, and it is settled
+        // for that reason.
+        rejected.retain(|(delivery, _)| settler.holds(delivery.tag));
         if rejected.is_empty() {
             return;
         }

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::topology::REQUESTS_QUEUE;
-use crate::broker::{Broker, Delivery, DeliveryTag, Published, Settlement};
+use crate::broker::{Broker, Consuming, Delivery, DeliveryTag, Published, Settlement};
 use crate::coordinator::replies::consume;
 use crate::coordinator::{Coordinator, CoordinatorError, Signal, Start, StartOutcome, Target};
 use crate::id::SagaId;
@@ -23,7 +23,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Answers requests until stopped.
 pub(super) async fn run(coordinator: Coordinator, stop: CancellationToken) {
     let broker = coordinator.broker().clone();
-    let Some(mut consumer) = consume(&*broker, REQUESTS_QUEUE, PREFETCH, &stop).await else { return };
+    let how = Consuming::on_a_par(PREFETCH);
+    let Some(mut consumer) = consume(&*broker, REQUESTS_QUEUE, how, &stop).await else { return };
     let settler = consumer.settler();
     loop {
         let deliveries = tokio::select! {

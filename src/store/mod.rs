@@ -86,6 +86,12 @@ pub trait Store: Send + Sync + 'static {
     /// The commands with these ids, with their bodies: to publish them again.
     async fn commands(&self, ids: &[CommandId]) -> Result<Vec<OutboxEntry>, StoreError>;
 
+    /// Which of these commands are VERIFIED, as far as that is quickly told: those that it does not name may be too. Where
+    /// one coordinator has the store to itself there is nothing to ask for, since it knows what it has settled.
+    async fn settled(&self, _: &[CommandId]) -> Result<Vec<CommandId>, StoreError> {
+        Ok(Vec::new())
+    }
+
     /// Every command that is PENDING, after `after`, in order of id: what a volatile broker has lost.
     async fn pending(&self, after: Option<CommandId>, limit: u32) -> Result<Vec<OutboxEntry>, StoreError>;
 

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use amends::broker::{
-    Broker, BrokerError, Consumer, Delivery, DeliveryTag, Published, QueueStatus, Settlement, Settler, Topology,
+    Broker, BrokerError, Consumer, Consuming, Delivery, DeliveryTag, Published, QueueStatus, Settlement, Settler,
+    Topology,
 };
 use amends::message::{Envelope, Reply, ReplyBody};
 use async_trait::async_trait;
@@ -148,7 +149,7 @@ impl Broker for Shared {
         published
     }
 
-    async fn consume(&self, _: &str, _: u16) -> Result<Box<dyn Consumer>, BrokerError> {
+    async fn consume_by(&self, _: &str, _: Consuming) -> Result<Box<dyn Consumer>, BrokerError> {
         let deliveries = self.0.outgoing.lock().expect("outgoing").take().expect("one consumer");
         Ok(Box::new(ScriptedConsumer { broker: Arc::clone(&self.0), deliveries }))
     }

@@ -215,6 +215,19 @@ async fn commands_are_found_by_id_with_their_bodies(#[values(Memory, Sqlite, Pos
     .await;
 }
 
+/// SQLite names none, as a store may.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn of_some_commands_it_is_told_which_are_settled(#[values(Memory, Postgres)] kind: Kind) {
+    on(kind, async |rig| {
+        let (one, two, _) = entries(&rig).await;
+        let wanted = [id(&one, 1), id(&one, 2), id(&two, 1), id(&one, 99)];
+        assert_eq!(rig.store.settled(&wanted).await.expect("an answer"), [id(&one, 1)]);
+        assert_eq!(rig.store.settled(&[]).await.expect("an answer"), []);
+    })
+    .await;
+}
+
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
 async fn sagas_are_counted_by_definition_and_state(#[values(Memory, Sqlite, Postgres, Sealed)] kind: Kind) {

@@ -42,7 +42,12 @@ impl Rig {
 
     /// A coordinator with connections of its own.
     pub async fn coordinator(&self) -> Coordinator {
-        let store = amends::store::open(&self.store_url).await.expect("the store opens");
+        self.coordinator_at(&self.store_url).await
+    }
+
+    /// The same by another way to the store.
+    pub async fn coordinator_at(&self, store_url: &str) -> Coordinator {
+        let store = amends::store::open(store_url).await.expect("the store opens");
         let broker = amends::broker::open(&self.broker_url).await.expect("the broker is reached");
         Coordinator::launch(store, broker, CoordinatorOptions::default()).await.expect("it launches")
     }

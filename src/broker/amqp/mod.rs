@@ -16,6 +16,9 @@ pub mod converted {
     pub use super::lapin_client::{from_lapin, to_lapin};
 }
 
+/// The argument that says whose turn it is among a queue's consumers.
+const PRIORITY: &str = "x-priority";
+
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -25,7 +28,7 @@ pub use crate::broker::amqp::lapin_client::LapinBroker;
 use crate::broker::amqp::frames::Publisher;
 use crate::broker::amqp::lapin_client::Link;
 use crate::broker::browse::Browser;
-use crate::broker::{Broker, BrokerError, Consumer, Published, QueueStatus, Topology};
+use crate::broker::{Broker, BrokerError, Consumer, Consuming, Published, QueueStatus, Topology};
 use crate::message::Envelope;
 
 /// A RabbitMQ broker. Dropping it ends its connections and consumers as [`Broker::close`] does, without waiting.
@@ -84,9 +87,9 @@ impl Broker for AmqpBroker {
         self.publisher.publish(messages).await
     }
 
-    async fn consume(&self, queue: &str, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
+    async fn consume_by(&self, queue: &str, how: Consuming) -> Result<Box<dyn Consumer>, BrokerError> {
         let ends = (&self.closed, &self.tasks);
-        Ok(Box::new(frames::consume(self.link.clone(), queue, prefetch, ends).await?))
+        Ok(Box::new(frames::consume(self.link.clone(), queue, how, ends).await?))
     }
 
     async fn queue(&self, queue: &str) -> Result<Option<QueueStatus>, BrokerError> {

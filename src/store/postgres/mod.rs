@@ -338,6 +338,11 @@ impl Store for PostgresStore {
         read::commands(&self.0.pool, ids).await
     }
 
+    async fn settled(&self, ids: &[CommandId]) -> Result<Vec<CommandId>, StoreError> {
+        let (store, ids) = (self.clone(), ids.to_vec());
+        to_the_end(async move { store.settled_of(&ids).await }).await
+    }
+
     async fn pending(&self, after: Option<CommandId>, limit: u32) -> Result<Vec<OutboxEntry>, StoreError> {
         let filter = OutboxFilter { pending: Some(true), ..OutboxFilter::default() };
         read::outbox(&self.0.pool, &filter, &Page { after, limit }).await

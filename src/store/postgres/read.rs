@@ -1,14 +1,14 @@
 //! The read side.
 
 use sqlx::postgres::{PgPool, PgRow};
-use sqlx::{AssertSqlSafe, Postgres, Row, Transaction};
+use sqlx::{AssertSqlSafe, PgConnection, Postgres, Row, Transaction};
 use uuid::Uuid;
 
 use super::lines::OTHER_WAYS;
 use super::refused;
 use super::write::saga as read_saga;
 use crate::clock::Timestamp;
-use crate::id::{CommandId, DefinitionRef, SagaId};
+use crate::id::{CommandId, DefinitionRef, SagaId, Seq};
 use crate::payload::Payload;
 use crate::saga::Saga;
 use crate::store::overview::SEARCHED;
@@ -119,6 +119,16 @@ pub(super) async fn commands(pool: &PgPool, ids: &[CommandId]) -> Result<Vec<Out
         .await
         .map_err(refused)?;
     rows.iter().map(entry).collect()
+}
+
+pub(super) async fn settled(connection: &mut PgConnection, ids: &[CommandId]) -> Result<Vec<CommandId>, StoreError> {
+    let rows: Vec<(Uuid, i32)> = sqlx::query_as(include_str!("sql/settled.sql"))
+        .bind(ids.iter().map(|id| id.saga.0).collect::<Vec<_>>())
+        .bind(ids.iter().map(|id| int(id.seq.0)).collect::<Vec<_>>())
+        .fetch_all(connection)
+        .await
+        .map_err(refused)?;
+    rows.into_iter().map(|(saga, seq)| Ok(CommandId { saga: SagaId(saga), seq: Seq(row::number(seq)?) })).collect()
 }
 
 fn entry(row: &PgRow) -> Result<OutboxEntry, StoreError> {

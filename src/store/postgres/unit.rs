@@ -4,9 +4,9 @@ use sqlx::Executor;
 use sqlx::postgres::PgConnection;
 
 use super::lines::Line;
-use super::{PostgresStore, at_once, refused, write};
+use super::{PostgresStore, at_once, read, refused, write};
 use crate::failpoint::{self, Point};
-use crate::id::SagaId;
+use crate::id::{CommandId, SagaId};
 use crate::store::{Changes, Committed, Decide, Loaded, Locking, Started, StoreError, Wants};
 
 impl PostgresStore {
@@ -76,6 +76,23 @@ impl PostgresStore {
         loaded.sagas.extend(known);
         loaded.sagas.sort_by_key(|saga| saga.id);
         Ok((loaded, unread))
+    }
+
+    /// Those of these commands that are VERIFIED, by their ids on a connection that knows no other way.
+    pub(super) async fn settled_of(&self, ids: &[CommandId]) -> Result<Vec<CommandId>, StoreError> {
+        let mut line = self.0.lines.take().await?;
+        let mut settled = read::settled(&mut line.connection, ids).await;
+        if let Err(StoreError::Unavailable(_)) = settled {
+            self.0.recent.forget();
+            if line.was_idle {
+                // It was ended while nobody used it.
+                line.renew().await?;
+                settled = read::settled(&mut line.connection, ids).await;
+            }
+        }
+        let settled = settled?;
+        line.give_back();
+        Ok(settled)
     }
 
     async fn unit_with_locks(&self, wants: Wants, decide: Decide) -> Result<Committed, StoreError> {

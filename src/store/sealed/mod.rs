@@ -202,6 +202,10 @@ impl Store for EncryptedStore {
         self.readable(self.inner.commands(ids).await?).await
     }
 
+    async fn settled(&self, ids: &[CommandId]) -> Result<Vec<CommandId>, StoreError> {
+        self.inner.settled(ids).await
+    }
+
     async fn pending(&self, mut after: Option<CommandId>, limit: u32) -> Result<Vec<OutboxEntry>, StoreError> {
         loop {
             let page = self.inner.pending(after, limit).await?;

@@ -14,7 +14,8 @@ use super::sky::{Life, Place, Sky};
 use crate::broker::in_process::InProcessBroker;
 use crate::broker::topology::{COORDINATOR, REPLIES_QUEUE, REQUESTS_QUEUE, commands_queue};
 use crate::broker::{
-    Broker, BrokerError, Consumer, Delivery, DeliveryTag, Published, QueueStatus, Settlement, Settler, Topology,
+    Broker, BrokerError, Consumer, Consuming, Delivery, DeliveryTag, Published, QueueStatus, Settlement, Settler,
+    Topology,
 };
 use crate::message::command::COMMANDS_EXCHANGE;
 use crate::message::reply::ReplyProblem;
@@ -288,11 +289,11 @@ impl Broker for Channel {
         outcomes
     }
 
-    async fn consume(&self, queue: &str, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
+    async fn consume_by(&self, queue: &str, how: Consuming) -> Result<Box<dyn Consumer>, BrokerError> {
         if !self.reach(Duration::ZERO).await {
             return Err(unreachable());
         }
-        let consumer = self.exchange.queues.consume(queue, prefetch).await?;
+        let consumer = self.exchange.queues.consume_by(queue, how).await?;
         let link = Link {
             life: self.life.clone(),
             consumer: Arc::new(Mutex::new(Some(consumer))),
@@ -303,7 +304,7 @@ impl Broker for Channel {
         let (queue, exchange) = (queue.to_owned(), self.exchange.clone());
         let settler =
             Arc::new(LinkSettler { link: link.clone(), sky: exchange.sky.clone(), current: Mutex::default() });
-        Ok(Box::new(LinkConsumer { exchange, link, queue, prefetch, settler }))
+        Ok(Box::new(LinkConsumer { exchange, link, queue, how, settler }))
     }
 
     async fn queue(&self, queue: &str) -> Result<Option<QueueStatus>, BrokerError> {
@@ -332,7 +333,7 @@ struct LinkConsumer {
     exchange: Exchange,
     link: Link,
     queue: String,
-    prefetch: u16,
+    how: Consuming,
     settler: Arc<LinkSettler>,
 }
 
@@ -349,7 +350,7 @@ impl LinkConsumer {
                 self.exchange.sky.change().await;
             }
             self.exchange.sky.travel().await;
-            if let Ok(consumer) = self.exchange.queues.consume(&self.queue, self.prefetch).await {
+            if let Ok(consumer) = self.exchange.queues.consume_by(&self.queue, self.how).await {
                 return consumer;
             }
             self.exchange.sky.sleep(100, 500).await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use backon::{BackoffBuilder, ExponentialBuilder};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
@@ -14,7 +14,7 @@ use super::handshake::Problem;
 use super::session::{Arrived, OPEN_TIMEOUT, Purpose, Session};
 use crate::broker::amqp::lapin_client::Link;
 use crate::broker::amqp::settling::{Plan, plan};
-use crate::broker::{BrokerError, Consumer, Delivery, DeliveryTag, Settlement, Settler};
+use crate::broker::{BrokerError, Consumer, Consuming, Delivery, DeliveryTag, Settlement, Settler};
 
 /// After so long without a message the broker is asked whether it still knows the consumer.
 const SILENCE: Duration = Duration::from_secs(3);
@@ -31,6 +31,8 @@ pub(in crate::broker::amqp) struct FrameConsumer {
 
 struct FrameSettler {
     current: Mutex<Option<Current>>,
+    /// Whether more messages are wanted.
+    takes_more: watch::Sender<bool>,
 }
 
 /// The connection that deliveries come from at the moment.
@@ -45,16 +47,13 @@ struct Current {
 pub(in crate::broker::amqp) async fn consume(
     link: Link,
     queue: &str,
-    prefetch: u16,
+    how: Consuming,
     (closed, tasks): (&CancellationToken, &TaskTracker),
 ) -> Result<FrameConsumer, BrokerError> {
-    // AMQP's 0 is "no limit": there always is one here.
-    let prefetch = prefetch.max(1);
     let (sender, arrived) = mpsc::unbounded_channel();
-    let settler = Arc::new(FrameSettler { current: Mutex::new(None) });
+    let settler = Arc::new(FrameSettler { current: Mutex::new(None), takes_more: watch::Sender::new(true) });
     let end = closed.child_token();
-    let task =
-        Task { link, queue: queue.to_owned(), prefetch, settler: settler.clone(), sender, end, tasks: tasks.clone() };
+    let task = Task { link, queue: queue.to_owned(), how, settler: settler.clone(), sender, end, tasks: tasks.clone() };
     let first = task.open().await?;
     let end = task.end.clone();
     tasks.spawn(async move {
@@ -70,7 +69,7 @@ pub(in crate::broker::amqp) async fn consume(
 struct Task {
     link: Link,
     queue: String,
-    prefetch: u16,
+    how: Consuming,
     settler: Arc<FrameSettler>,
     sender: mpsc::UnboundedSender<(u64, Vec<Arrived>)>,
     end: CancellationToken,
@@ -87,7 +86,7 @@ impl Task {
         // Whatever keeps the broker away keeps it away from both; and its queues are declared again first.
         self.link.live(OPEN_TIMEOUT).await?;
         let (to, arrived) = mpsc::unbounded_channel();
-        let purpose = Purpose::Consume { queue: &self.queue, prefetch: self.prefetch, to };
+        let purpose = Purpose::Consume { queue: &self.queue, how: self.how, to };
         match Session::open(self.link.address(), purpose, (&self.end, &self.tasks)).await {
             Ok(session) => Ok(Opened { session, arrived }),
             Err(Problem::Refused(why)) => Err(BrokerError::Refused(format!("consuming `{}`: {why}", self.queue))),
@@ -103,6 +102,7 @@ impl Task {
             .without_max_times();
         let (mut generation, mut opened, mut backoff) = (0, Some(first), pauses.build());
         loop {
+            self.settler.is(true).await;
             let next = match opened.take() {
                 Some(first) => Ok(first),
                 None => self.open().await,
@@ -135,7 +135,13 @@ impl Task {
         self.settler.begin(generation, session.clone());
         let mut doubts = 0;
         loop {
-            match tokio::time::timeout(SILENCE, arrived.recv()).await {
+            let next = tokio::select! {
+                biased;
+                // With the session the connection goes, and what is not settled is for others.
+                () = self.settler.is(false) => return Ok(()),
+                next = tokio::time::timeout(SILENCE, arrived.recv()) => next,
+            };
+            match next {
                 Ok(Some(batch)) => {
                     doubts = 0;
                     self.settler.delivered(batch.iter().map(|arrived| arrived.tag));
@@ -218,6 +224,12 @@ impl FrameSettler {
         self.with(|current| current.as_ref().map(|current| current.generation))
     }
 
+    /// Waits until more messages are wanted, or none.
+    async fn is(&self, taking_more: bool) {
+        // Cannot end: the sender is at hand.
+        let _ = self.takes_more.subscribe().wait_for(|takes| *takes == taking_more).await;
+    }
+
     /// Whether everything that was delivered is settled.
     fn is_idle(&self) -> bool {
         self.with(|current| current.as_ref().is_some_and(|current| current.unsettled.is_empty()))
@@ -248,5 +260,16 @@ impl Settler for FrameSettler {
                 single.into_iter().for_each(|tag| encoder.ack(tag, false));
             });
         });
+    }
+
+    fn holds(&self, tag: DeliveryTag) -> bool {
+        self.generation() == Some(tag.generation)
+    }
+
+    fn take_more(&self, more: bool) {
+        self.takes_more.send_replace(more);
+        if !more {
+            self.with(Option::take);
+        }
     }
 }

@@ -105,6 +105,22 @@ impl Encoder {
         self.measured(write)
     }
 
+    /// A field of a table.
+    pub(super) fn field(&mut self, name: &str, value: &HeaderValue) -> Result<(), String> {
+        self.short("header's name", name)?;
+        match value {
+            HeaderValue::Text(text) => {
+                self.u8(b'S');
+                self.long(text.as_bytes());
+            }
+            HeaderValue::Int(int) => {
+                self.u8(b'l');
+                self.0.extend_from_slice(&int.to_be_bytes());
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn frame(
         &mut self,
         kind: u8,
@@ -214,17 +230,7 @@ impl Encoder {
         }
         self.table(|table| {
             for (name, value) in headers {
-                table.short("header's name", name)?;
-                match value {
-                    HeaderValue::Text(text) => {
-                        table.u8(b'S');
-                        table.long(text.as_bytes());
-                    }
-                    HeaderValue::Int(int) => {
-                        table.u8(b'l');
-                        table.0.extend_from_slice(&int.to_be_bytes());
-                    }
-                }
+                table.field(name, value)?;
             }
             Ok(())
         })?;

@@ -15,9 +15,10 @@ use super::encode::{BODY, CHANNEL, Encoder, HEADER, HEARTBEAT, METHOD, OVERHEAD,
 use super::handshake::{Agreed, Opening, Problem};
 use super::stream::{self, Stream};
 use super::unconfirmed::Unconfirmed;
-use crate::broker::Published;
+use crate::broker::amqp::PRIORITY;
 use crate::broker::amqp::address::Address;
-use crate::message::Envelope;
+use crate::broker::{Consuming, Published};
+use crate::message::{Envelope, HeaderValue};
 
 /// How long connecting may take, and everything that is asked for before messages flow.
 pub(super) const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -64,7 +65,7 @@ struct Out {
 /// What a session is for.
 pub(super) enum Purpose<'a> {
     Publish,
-    Consume { queue: &'a str, prefetch: u16, to: mpsc::UnboundedSender<Vec<Arrived>> },
+    Consume { queue: &'a str, how: Consuming, to: mpsc::UnboundedSender<Vec<Arrived>> },
 }
 
 impl Session {
@@ -205,10 +206,11 @@ async fn begin(
             opening.answer(method::SELECT_OK, |_| Ok(())).await?;
             Ok(None)
         }
-        Purpose::Consume { queue, prefetch, to } => {
+        Purpose::Consume { queue, how, to } => {
             let qos = |ask: &mut Encoder| {
                 ask.u32(0);
-                ask.u16(prefetch);
+                // AMQP's 0 is "no limit": there always is one here.
+                ask.u16(how.prefetch.max(1));
                 ask.u8(0);
                 Ok(())
             };
@@ -219,7 +221,10 @@ async fn begin(
                 ask.short("queue name", queue)?;
                 ask.short("consumer tag", "")?;
                 ask.u8(0);
-                ask.table(|_| Ok(()))
+                ask.table(|arguments| match how.priority {
+                    0 => Ok(()),
+                    priority => arguments.field(PRIORITY, &HeaderValue::Int(priority)),
+                })
             };
             opening.ask(CHANNEL, method::CONSUME, consume).await?;
             opening.answer(method::CONSUME_OK, |_| Ok(())).await?;

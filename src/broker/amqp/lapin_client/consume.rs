@@ -9,17 +9,18 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use futures_util::StreamExt;
 use lapin::Channel;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions};
-use lapin::types::FieldTable;
+use lapin::types::{AMQPValue, FieldTable};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use crate::broker::amqp::PRIORITY;
 use crate::broker::amqp::lapin_client::begun::Begun;
 use crate::broker::amqp::lapin_client::convert::{from_lapin, short};
 use crate::broker::amqp::lapin_client::declare::said;
 use crate::broker::amqp::lapin_client::link::{Link, REQUEST_TIMEOUT};
 use crate::broker::amqp::settling::{Plan, plan};
-use crate::broker::{BrokerError, Consumer, Delivery, DeliveryTag, Settlement, Settler};
+use crate::broker::{BrokerError, Consumer, Consuming, Delivery, DeliveryTag, Settlement, Settler};
 
 pub(super) struct AmqpConsumer {
     arrived: mpsc::Receiver<Delivery>,
@@ -45,16 +46,16 @@ struct Current {
 pub(super) async fn consume(
     link: Link,
     queue: &str,
-    prefetch: u16,
+    how: Consuming,
     (closed, tasks): (&CancellationToken, &TaskTracker),
 ) -> Result<AmqpConsumer, BrokerError> {
     // AMQP's 0 is "no limit": there always is one here.
-    let prefetch = prefetch.max(1);
-    let (sender, arrived) = mpsc::channel(usize::from(prefetch));
+    let how = Consuming { prefetch: how.prefetch.max(1), ..how };
+    let (sender, arrived) = mpsc::channel(usize::from(how.prefetch));
     let settler = Arc::new(AmqpSettler { queue: queue.to_owned(), current: Mutex::new(None) });
-    let first = open(&link, queue, prefetch).await?;
+    let first = open(&link, queue, how).await?;
     let end = closed.child_token();
-    let task = Task { link, prefetch, settler: settler.clone(), sender };
+    let task = Task { link, how, settler: settler.clone(), sender };
     let ended = end.clone();
     tasks.spawn(async move {
         tokio::select! {
@@ -71,14 +72,18 @@ struct Opened {
     consumer: lapin::Consumer,
 }
 
-async fn open(link: &Link, queue: &str, prefetch: u16) -> Result<Opened, BrokerError> {
+async fn open(link: &Link, queue: &str, how: Consuming) -> Result<Opened, BrokerError> {
     let name = short("queue name", queue).map_err(BrokerError::Refused)?;
     let live = link.live(REQUEST_TIMEOUT).await?;
     let opening = async {
         let channel = live.connection.create_channel().await?;
-        channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
+        channel.basic_qos(how.prefetch, BasicQosOptions::default()).await?;
         let options = BasicConsumeOptions::default();
-        let consumer = channel.basic_consume(name, "".into(), options, FieldTable::default()).await?;
+        let mut arguments = FieldTable::default();
+        if how.priority != 0 {
+            arguments.insert(PRIORITY.into(), AMQPValue::LongLongInt(how.priority));
+        }
+        let consumer = channel.basic_consume(name, "".into(), options, arguments).await?;
         Ok::<_, lapin::Error>(Opened { channel, consumer })
     };
     match tokio::time::timeout(REQUEST_TIMEOUT, opening).await {
@@ -92,7 +97,7 @@ async fn open(link: &Link, queue: &str, prefetch: u16) -> Result<Opened, BrokerE
 
 struct Task {
     link: Link,
-    prefetch: u16,
+    how: Consuming,
     settler: Arc<AmqpSettler>,
     sender: mpsc::Sender<Delivery>,
 }
@@ -108,7 +113,7 @@ impl Task {
         loop {
             let next = match opened.take() {
                 Some(first) => Ok(first),
-                None => open(&self.link, &self.settler.queue, self.prefetch).await,
+                None => open(&self.link, &self.settler.queue, self.how).await,
             };
             match next {
                 Ok(opened) => {

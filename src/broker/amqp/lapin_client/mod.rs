@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::broker::amqp::address::Address;
 use crate::broker::amqp::lapin_client::publish::Publisher;
 use crate::broker::browse::Browser;
-use crate::broker::{Broker, BrokerError, Consumer, Published, QueueStatus, Topology};
+use crate::broker::{Broker, BrokerError, Consumer, Consuming, Published, QueueStatus, Topology};
 use crate::message::Envelope;
 
 /// How long `describe` waits for a connection: who asks wants to know how things stand now.
@@ -105,11 +105,11 @@ impl Broker for LapinBroker {
         self.publisher.publish(messages).await
     }
 
-    async fn consume(&self, queue: &str, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
+    async fn consume_by(&self, queue: &str, how: Consuming) -> Result<Box<dyn Consumer>, BrokerError> {
         let ends = (self.closed.clone(), &self.tasks);
         let consuming =
             self.consuming.get_or_init(|| Link::new("consume", self.address().clone(), self.declared.clone(), ends));
-        let consumer = consume::consume(consuming.clone(), queue, prefetch, (&self.closed, &self.tasks)).await?;
+        let consumer = consume::consume(consuming.clone(), queue, how, (&self.closed, &self.tasks)).await?;
         Ok(Box::new(consumer))
     }
 
