@@ -5,7 +5,7 @@ mod support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use amends::broker::{Broker, BrokerError, Consumer, Published, QueueStatus, Settlement, Topology, browse};
+use amends::broker::{Broker, BrokerError, Consumer, Consuming, Published, QueueStatus, Settlement, Topology, browse};
 use amends::coordinator::dead::{DeadChange, Which};
 use amends::coordinator::{Coordinator, CoordinatorError, CoordinatorOptions};
 use amends::id::SagaId;
@@ -225,8 +225,8 @@ impl Broker for Cut {
         outcomes
     }
 
-    async fn consume(&self, queue: &str, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
-        self.inner.consume(queue, prefetch).await
+    async fn consume_by(&self, queue: &str, how: Consuming) -> Result<Box<dyn Consumer>, BrokerError> {
+        self.inner.consume_by(queue, how).await
     }
 
     async fn queue(&self, queue: &str) -> Result<Option<QueueStatus>, BrokerError> {

@@ -2,7 +2,7 @@
 //! the outbox and comes back when its publish grace ends.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
@@ -16,8 +16,10 @@ use crate::coordinator::on_the_way::OnTheWay;
 use crate::coordinator::outbound::Outbound;
 use crate::failpoint::{self, Point};
 
-/// Batches that may wait to be published.
-const WAITING_BATCHES: usize = 64;
+/// How much may wait to be published, in messages and in bytes of their bodies; at half of either no more is taken in. Not how
+/// many batches: they are small when few sagas are under way, and a pause of the broker, as it has when it turns over its log,
+/// would refuse starts.
+const MOST: Load = Load { messages: 8_192, bytes: 64 * 1024 * 1024 };
 /// Batches whose confirms may be awaited at once, so that one round trip to the broker's disk does not hold up the next.
 const BATCHES_IN_FLIGHT: usize = 8;
 
@@ -32,18 +34,42 @@ pub(super) struct Sinks {
 /// Where batches to publish are put.
 #[derive(Clone)]
 pub(super) struct Publisher {
-    batches: mpsc::Sender<Vec<Outbound>>,
+    batches: mpsc::UnboundedSender<Vec<Outbound>>,
+    waiting: Arc<Mutex<Load>>,
     on_the_way: OnTheWay,
     metrics: Metrics,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Load {
+    messages: usize,
+    bytes: usize,
+}
+
+impl Load {
+    fn of(batch: &[Outbound]) -> Self {
+        Self { messages: batch.len(), bytes: batch.iter().map(|outbound| outbound.envelope.body.len()).sum() }
+    }
+
+    fn fills(self, part: usize) -> bool {
+        self.messages >= MOST.messages / part || self.bytes >= MOST.bytes / part
+    }
 }
 
 impl Publisher {
     /// Starts the loop, which ends when the last clone of the publisher is gone and everything is published.
     pub(super) fn launch(broker: Arc<dyn Broker>, sinks: Sinks, metrics: Metrics, tasks: &TaskTracker) -> Self {
-        let (batches, receiver) = mpsc::channel(WAITING_BATCHES);
-        let on_the_way = OnTheWay::default();
-        tasks.spawn(run(receiver, broker, sinks, on_the_way.clone(), metrics.clone()));
-        Self { batches, on_the_way, metrics }
+        let (batches, receiver) = mpsc::unbounded_channel();
+        let (on_the_way, waiting) = (OnTheWay::default(), Arc::default());
+        let publisher = Self { batches, waiting, on_the_way, metrics };
+        tasks.spawn(run(
+            Line { batches: receiver, waiting: publisher.waiting.clone() },
+            broker,
+            sinks,
+            publisher.on_the_way.clone(),
+            publisher.metrics.clone(),
+        ));
+        publisher
     }
 
     /// Puts a batch in line, but for attempts that are on their way already. When the line is full the batch is left to
@@ -56,8 +82,18 @@ impl Publisher {
         if batch.is_empty() {
             return;
         }
-        if let Err(error) = self.batches.try_send(batch) {
-            let (mpsc::error::TrySendError::Full(batch) | mpsc::error::TrySendError::Closed(batch)) = error;
+        let load = Load::of(&batch);
+        let is_full = {
+            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_full = waiting.fills(1);
+            if !is_full {
+                waiting.messages += load.messages;
+                waiting.bytes += load.bytes;
+            }
+            is_full
+        };
+        let left = if is_full { Some(batch) } else { self.batches.send(batch).err().map(|error| error.0) };
+        if let Some(batch) = left {
             self.metrics.published_many("postponed", batch.len());
             drop(self.on_the_way.during(&batch));
             tracing::warn!(messages = batch.len(), "the broker does not keep up: publishing later");
@@ -66,25 +102,37 @@ impl Publisher {
 
     /// Whether the line is so long that more would only be postponed.
     pub(super) fn is_backlogged(&self) -> bool {
-        self.batches.capacity() < WAITING_BATCHES / 2
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).fills(2)
     }
 }
 
-async fn run(
-    mut batches: mpsc::Receiver<Vec<Outbound>>,
-    broker: Arc<dyn Broker>,
-    sinks: Sinks,
-    on_the_way: OnTheWay,
-    metrics: Metrics,
-) {
-    let slots = Arc::new(Semaphore::new(BATCHES_IN_FLIGHT));
-    let tasks = TaskTracker::new();
-    while let Some(mut batch) = batches.recv().await {
-        let Ok(slot) = slots.clone().acquire_owned().await else { break };
-        // What has arrived while waiting for the slot goes out together.
-        while let Ok(more) = batches.try_recv() {
+/// The other end of the line.
+struct Line {
+    batches: mpsc::UnboundedReceiver<Vec<Outbound>>,
+    waiting: Arc<Mutex<Load>>,
+}
+
+impl Line {
+    /// What has arrived since this batch, together with it; it waits no more.
+    fn with_more(&mut self, mut batch: Vec<Outbound>) -> Vec<Outbound> {
+        while let Ok(more) = self.batches.try_recv() {
             batch.extend(more);
         }
+        let load = Load::of(&batch);
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.messages -= load.messages;
+        waiting.bytes -= load.bytes;
+        batch
+    }
+}
+
+async fn run(mut line: Line, broker: Arc<dyn Broker>, sinks: Sinks, on_the_way: OnTheWay, metrics: Metrics) {
+    let slots = Arc::new(Semaphore::new(BATCHES_IN_FLIGHT));
+    let tasks = TaskTracker::new();
+    while let Some(batch) = line.batches.recv().await {
+        let Ok(slot) = slots.clone().acquire_owned().await else { break };
+        // What has arrived while waiting for the slot goes out together.
+        let batch = line.with_more(batch);
         let (broker, sinks, metrics) = (broker.clone(), sinks.clone(), metrics.clone());
         let journey = on_the_way.during(&batch);
         tasks.spawn(async move {
@@ -163,7 +211,6 @@ mod tests {
     use std::time::Duration;
 
     use async_trait::async_trait;
-    use tokio::sync::Mutex;
 
     use super::*;
     use crate::broker::{BrokerError, Consumer, Consuming, QueueStatus};
@@ -174,7 +221,7 @@ mod tests {
     /// Says what the test says, when the test says it.
     struct Slow {
         asked: mpsc::UnboundedSender<usize>,
-        answers: Mutex<mpsc::UnboundedReceiver<Published>>,
+        answers: tokio::sync::Mutex<mpsc::UnboundedReceiver<Published>>,
     }
 
     #[async_trait]
@@ -224,7 +271,7 @@ mod tests {
     async fn an_attempt_on_its_way_is_not_put_in_line_again_until_the_broker_has_answered() {
         let (asked, mut asks) = mpsc::unbounded_channel();
         let (answer, answers) = mpsc::unbounded_channel();
-        let broker = Arc::new(Slow { asked, answers: Mutex::new(answers) });
+        let broker = Arc::new(Slow { asked, answers: tokio::sync::Mutex::new(answers) });
         let gates = Gates::new(Limits::default(), Metrics::default());
         let sinks = Sinks { confirms: Confirms::default(), listeners: Listeners::default(), gates };
         let (confirms, tasks) = (sinks.confirms.clone(), TaskTracker::new());
@@ -253,5 +300,47 @@ mod tests {
         tasks.wait().await;
         let confirmed = batch(&[1, 2], 1).iter().filter_map(|sent| confirms.take(sent.of?.0)).count();
         assert_eq!(confirmed, 2);
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_bounded_by_messages_and_bytes_and_not_by_batches() {
+        let (asked, mut asks) = mpsc::unbounded_channel();
+        let (answer, answers) = mpsc::unbounded_channel();
+        let broker = Arc::new(Slow { asked, answers: tokio::sync::Mutex::new(answers) });
+        let gates = Gates::new(Limits::default(), Metrics::default());
+        let sinks = Sinks { confirms: Confirms::default(), listeners: Listeners::default(), gates };
+        let (metrics, tasks) = (Metrics::default(), TaskTracker::new());
+        let publisher = Publisher::launch(broker, sinks, metrics.clone(), &tasks);
+        let mut seqs = 1..;
+        let mut take = |count: usize| seqs.by_ref().take(count).collect::<Vec<u32>>();
+        let mut next = async || tokio::time::timeout(Duration::from_secs(30), asks.recv()).await.expect("it is asked");
+        // Each goes to the broker by itself, which answers none.
+        for _ in 0..BATCHES_IN_FLIGHT {
+            publisher.publish(batch(&take(1), 1));
+            next().await;
+        }
+
+        for _ in 0..MOST.messages / 2 - 1 {
+            publisher.publish(batch(&take(1), 1));
+        }
+        assert!(!publisher.is_backlogged());
+        publisher.publish(batch(&take(1), 1));
+        assert!(publisher.is_backlogged());
+        let postponed = |count| metrics.render().contains(&format!("kind=\"postponed\"}} {count}"));
+        publisher.publish(batch(&take(MOST.messages), 1));
+        assert!(!postponed(1));
+        publisher.publish(batch(&take(1), 1));
+        assert!(postponed(1), "{}", metrics.render());
+
+        // One place is free: all that waits goes out, and no more waits.
+        answer.send(Published::Confirmed).expect("heard");
+        assert_eq!(next().await, Some(MOST.messages / 2 + MOST.messages));
+        assert!(!publisher.is_backlogged());
+        let mut large = batch(&take(2), 1);
+        large.iter_mut().for_each(|outbound| outbound.envelope.body = vec![0; MOST.bytes / 4]);
+        publisher.publish(large);
+        assert!(publisher.is_backlogged());
+        drop(answer);
+        tasks.close();
     }
 }

@@ -120,6 +120,7 @@ impl Gate {
         for _ in 0..room.min(most) {
             let Some((lane, id)) = self.lanes.take(&weight) else { break };
             self.granted.insert(id);
+            self.scout = self.scout.filter(|(scout, _)| *scout != id);
             self.count(1);
             granted.push((lane, id));
         }

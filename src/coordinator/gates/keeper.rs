@@ -74,13 +74,15 @@ impl Keeper {
         }
         loop {
             let granted = self.gates.grant(BATCH);
+            // First of all: should this coordinator end between the release of one that is due soon and this, nobody would
+            // hear of the others for long.
+            let scouts = self.gates.scouts();
+            if !scouts.is_empty() {
+                self.tell(&scouts).await;
+            }
             if granted.is_empty() || !self.release(granted).await {
                 break;
             }
-        }
-        let scouts = self.gates.scouts();
-        if !scouts.is_empty() {
-            self.tell(&scouts).await;
         }
     }
 
@@ -183,7 +185,7 @@ impl Gates {
     }
 
     /// Of each participant that holds commands back, one that is to be due again soon, where none is.
-    fn scouts(&self) -> Vec<CommandId> {
+    pub(super) fn scouts(&self) -> Vec<CommandId> {
         let Ok(mut gates) = self.0.gates.lock() else { return Vec::new() };
         let wanting =
             gates.iter_mut().filter(|(name, gate)| gate.needs_scout() && !self.pauses().is_paused_whole(name));

@@ -326,6 +326,16 @@ mod tests {
         tokio::time::advance(SCOUT).await;
         assert_eq!(ask(&gates, "slow", 1), Some(after(now, SCOUT)), "the same one, or another");
         assert_eq!(gates.standing("slow").held, 3, "it is known once");
+        assert_eq!(gates.scouts(), []);
+
+        // When its turn comes another takes its place before it goes.
+        gates.published(&BTreeMap::from([("slow", (1, 1))]));
+        look(&gates, "slow", 0);
+        assert_eq!(gates.grant(1).first().map(|granted| granted.id), Some(id(1)));
+        let next = gates.scouts();
+        assert!(next == [id(2)] || next == [id(3)], "{next:?}");
+        assert_eq!(ask(&gates, "slow", next[0].saga.0.as_u128()), Some(after(now, SCOUT)));
+        assert_eq!(gates.scouts(), []);
     }
 
     #[test]
