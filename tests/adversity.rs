@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use amends::broker::topology::REPLIES_QUEUE;
-use amends::coordinator::Coordinator;
+use amends::coordinator::{Coordinator, Start};
 use amends::id::{CommandId, SagaId, Seq};
 use amends::message::{Envelope, Properties, Reply, ReplyBody, TokenKey, TokenKeys};
 use amends::payload::Payload;
 use amends::saga::Phase;
 use serde_json::json;
+use sqlx::Connection;
 use support::processes::Process;
 use support::proxy::Proxy;
 use support::rig::{Rig, start};
@@ -170,6 +171,35 @@ async fn the_coordinator_that_has_run_longest_hears_the_replies_and_after_it_the
     rig.becomes(start(&two, "two-steps", json!({ "n": sagas })).await, "COMPLETED").await;
     assert_eq!(heard(&two), 2, "and none that the first had not acknowledged");
     two.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_request_starts_is_started_in_one_transaction_whatever_else_is_started() {
+    let rig = Rig::new(&["alpha", "beta"]).await;
+    let coordinator = rig.coordinator().await;
+    coordinator.register(TWO_STEPS, "test").await.expect("registered");
+    let many = |count: usize, of: &str| {
+        let start = |n| Start {
+            saga: "two-steps".to_owned(),
+            version: None,
+            input: Payload::from(json!({ "of": of, "n": n })),
+            key: None,
+        };
+        coordinator.start_many((0..count).map(start).collect())
+    };
+    let (small, large, other) = tokio::join!(many(40, "small"), many(1_000, "large"), many(70, "other"));
+    assert!([small, large, other].iter().flatten().all(|outcome| outcome.is_ok()));
+
+    // Nobody has answered: each command is as it was written.
+    let mut connection = sqlx::PgConnection::connect(&rig.store_url).await.expect("connected");
+    let of_requests: Vec<(String, i64, i64)> =
+        sqlx::query_as("select body ->> 'of', count(*), count(distinct xmin::text) from outbox group by 1 order by 2")
+            .fetch_all(&mut connection)
+            .await
+            .expect("counts");
+    let one = |of: &str, commands| (of.to_owned(), commands, 1);
+    assert_eq!(of_requests, [one("small", 40), one("other", 70), one("large", 1_000)]);
+    coordinator.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

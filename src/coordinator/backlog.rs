@@ -3,10 +3,10 @@
 
 use std::collections::VecDeque;
 
-use crate::coordinator::work::{Item, Work};
+use crate::coordinator::work::{Item, Together, Work};
 
 /// How many replies, operator actions and the like one transaction takes at most, and how many starts: a bound for the time
-/// that whatever comes next waits for.
+/// that whatever comes next waits for. What one request starts is one transaction all the same, however much it is.
 const MOST: usize = 384;
 const MOST_STARTS: usize = 128;
 /// With fewer of those, no more starts than these: a saga or two beside a flood of starts wait for a commit of them at each
@@ -19,9 +19,15 @@ const FEW_STARTS: usize = 32;
 pub(super) struct Backlog {
     under_way: VecDeque<Work>,
     /// By definition; the first is the next in turn, and none is empty.
-    starts: VecDeque<(String, VecDeque<Work>)>,
+    starts: VecDeque<(String, VecDeque<Unit>)>,
+    /// How many those are, and what is under way.
     len: usize,
+    /// Of requests whose starts have not all come out of the channel yet: in a moment they have.
+    coming: Vec<Unit>,
 }
+
+/// Starts that one transaction is to have: a single one, or all of a request.
+type Unit = Vec<Work>;
 
 impl Backlog {
     pub(super) fn len(&self) -> usize {
@@ -33,52 +39,96 @@ impl Backlog {
     }
 
     pub(super) fn push(&mut self, work: Work) {
-        self.len += 1;
-        let Item::Start(start) = &work.item else { return self.under_way.push_back(work) };
+        match work.item {
+            Item::Start(_) => {
+                if let Some(unit) = self.whole(work) {
+                    self.enter(unit, false);
+                }
+            }
+            _ => {
+                self.len += 1;
+                self.under_way.push_back(work);
+            }
+        }
+    }
+
+    /// The unit that is complete with this start.
+    fn whole(&mut self, work: Work) -> Option<Unit> {
+        let Some(together) = work.item.together().cloned() else { return Some(vec![work]) };
+        let at = self.coming.iter().position(|unit| are_together(unit, &together)).unwrap_or_else(|| {
+            self.coming.push(Vec::with_capacity(together.count()));
+            self.coming.len() - 1
+        });
+        self.coming[at].push(work);
+        (self.coming[at].len() == together.count()).then(|| self.coming.swap_remove(at))
+    }
+
+    /// Puts a unit at an end of its definition's line.
+    fn enter(&mut self, unit: Unit, is_first: bool) {
+        let Some(Item::Start(start)) = unit.first().map(|work| &work.item) else { return };
+        self.len += unit.len();
         let name = &start.definition.reference.name;
-        match self.starts.iter_mut().find(|(of, _)| of == name) {
-            Some((_, starts)) => starts.push_back(work),
-            None => self.starts.push_back((name.clone(), VecDeque::from([work]))),
+        match (self.starts.iter_mut().find(|(of, _)| of == name), is_first) {
+            (Some((_, units)), true) => units.push_front(unit),
+            (Some((_, units)), false) => units.push_back(unit),
+            (None, true) => self.starts.push_front((name.clone(), VecDeque::from([unit]))),
+            (None, false) => self.starts.push_back((name.clone(), VecDeque::from([unit]))),
         }
     }
 
     /// These come before all others; of each definition, and of what is under way, in their order.
     pub(super) fn put_back(&mut self, batch: impl DoubleEndedIterator<Item = Work>) {
+        let mut unit = Unit::new();
         for work in batch.rev() {
-            self.len += 1;
-            let Item::Start(start) = &work.item else {
-                self.under_way.push_front(work);
-                continue;
-            };
-            let name = &start.definition.reference.name;
-            match self.starts.iter_mut().find(|(of, _)| of == name) {
-                Some((_, starts)) => starts.push_front(work),
-                None => self.starts.push_front((name.clone(), VecDeque::from([work]))),
+            let is_next = work.item.together().is_some_and(|together| are_together(&unit, together));
+            if !is_next {
+                self.enter(in_order(std::mem::take(&mut unit)), true);
+            }
+            match work.item {
+                Item::Start(_) => unit.push(work),
+                _ => {
+                    self.len += 1;
+                    self.under_way.push_front(work);
+                }
             }
         }
+        self.enter(in_order(unit), true);
     }
 
-    /// How many would be committed next.
+    /// How many would be committed next, at least.
     pub(super) fn ready(&self) -> usize {
         let under_way = self.under_way.len().min(MOST);
         under_way + (self.len - self.under_way.len()).min(most_starts(under_way))
     }
 
-    /// What is to be committed next.
+    /// What is to be committed next. A unit that is larger than a transaction should be has one for itself and what is under
+    /// way.
     pub(super) fn take(&mut self) -> Vec<Work> {
         let mut batch: Vec<Work> = self.under_way.drain(..self.under_way.len().min(MOST)).collect();
-        let most = batch.len() + most_starts(batch.len());
+        let (under_way, most) = (batch.len(), batch.len() + most_starts(batch.len()));
         while batch.len() < most
-            && let Some((name, mut starts)) = self.starts.pop_front()
+            && let Some((_, units)) = self.starts.front()
+            && (batch.len() == under_way || units.front().is_none_or(|unit| batch.len() + unit.len() <= most))
+            && let Some((name, mut units)) = self.starts.pop_front()
         {
-            batch.extend(starts.pop_front());
-            if !starts.is_empty() {
-                self.starts.push_back((name, starts));
+            batch.extend(units.pop_front().into_iter().flatten());
+            if !units.is_empty() {
+                self.starts.push_back((name, units));
             }
         }
         self.len -= batch.len();
         batch
     }
+}
+
+fn are_together(unit: &[Work], together: &Together) -> bool {
+    unit.first().and_then(|work| work.item.together()).is_some_and(|other| other.is(together))
+}
+
+/// What was gathered from its end.
+fn in_order(mut unit: Unit) -> Unit {
+    unit.reverse();
+    unit
 }
 
 /// How many starts go with so many others.
@@ -108,6 +158,7 @@ mod tests {
             input_hash: [0; 32],
             turn: None,
             parent: None,
+            together: None,
             tombstone: None,
             trace: None,
         });
@@ -171,5 +222,53 @@ mod tests {
         let batch = backlog.take();
         let starts = batch.iter().filter(|work| matches!(work.item, Item::Start(_))).count();
         assert_eq!((batch.len() - starts, starts), (MOST, MOST_STARTS));
+    }
+
+    fn request(sagas: &[&str]) -> Vec<Work> {
+        let together = Together::of(sagas.len());
+        let of_it = |saga: &&str| match start(saga) {
+            Work { item: Item::Start(item), waiting } => {
+                Work { item: Item::Start(StartItem { together: together.clone(), ..item }), waiting }
+            }
+            other => other,
+        };
+        sagas.iter().map(of_it).collect()
+    }
+
+    #[test]
+    fn the_starts_of_a_request_are_never_parted() {
+        let mut backlog = Backlog::default();
+        let (large, small) = (["large"; 2 * MOST_STARTS], ["small", "other"]);
+        let mut large = request(&large).into_iter();
+        large.by_ref().take(10).for_each(|work| backlog.push(work));
+        assert!(backlog.is_empty() && backlog.take().is_empty(), "the others are on their way");
+        backlog.push(start("small"));
+        large.for_each(|work| backlog.push(work));
+        request(&small).into_iter().for_each(|work| backlog.push(work));
+        backlog.push(told());
+        assert_eq!(backlog.len(), 1 + 2 * MOST_STARTS + 2 + 1);
+
+        assert_eq!(names(&backlog.take()), ["under way", "small"], "the large one does not fit in with these");
+        let batch = backlog.take();
+        assert_eq!(names(&batch), ["large"; 2 * MOST_STARTS]);
+        assert_eq!(names(&backlog.take()), small);
+        assert!(backlog.is_empty());
+
+        // Nor are they when a commit comes to nothing.
+        request(&["later"; 3]).into_iter().for_each(|work| backlog.push(work));
+        let ids = |batch: &[Work]| {
+            batch
+                .iter()
+                .filter_map(|work| match &work.item {
+                    Item::Start(start) => Some(start.id),
+                    _ => None,
+                })
+                .collect::<Vec<_>>()
+        };
+        let (large, later) = (ids(&batch), backlog.take());
+        backlog.put_back(batch.into_iter().chain(later));
+        assert_eq!(ids(&backlog.take()), large);
+        assert_eq!(names(&backlog.take()), ["later"; 3]);
+        assert!(backlog.is_empty());
     }
 }

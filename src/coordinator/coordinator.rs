@@ -26,7 +26,7 @@ use crate::coordinator::registry::Registry;
 use crate::coordinator::replies::{DeadLetters, Replies};
 use crate::coordinator::timer::Timer;
 use crate::coordinator::traces::Traces;
-use crate::coordinator::work::{Heard, Item, StartItem, TellItem, Waiting, Work};
+use crate::coordinator::work::{Heard, Item, StartItem, TellItem, Together, Waiting, Work};
 use crate::coordinator::{
     CoordinatorError, Operate, OperatorAction, Registered, Start, StartOutcome, bulk, children, declare, recovery,
     requests, set_back,
@@ -46,7 +46,7 @@ const MAX_WAITING: usize = 8_192;
 /// How many sagas that start one another are looked at together.
 const MAX_RELATED: usize = 64;
 /// When to come back.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+const BUSY: CoordinatorError = CoordinatorError::Busy { retry_after: Duration::from_secs(1) };
 
 /// How a coordinator runs.
 #[derive(Clone, Debug)]
@@ -259,7 +259,7 @@ impl Coordinator {
         self.start_many(vec![start]).await.pop().unwrap_or(Err(CoordinatorError::Stopping))
     }
 
-    /// Starts many sagas in one transaction. One result per start, in order; one that fails does not stop the others.
+    /// Starts many sagas in one transaction. One result per start, in order; one that is refused does not stop the others.
     pub async fn start_many(&self, starts: Vec<Start>) -> Vec<Result<StartOutcome, CoordinatorError>> {
         self.start_within(starts.into_iter().map(|start| (start, None)).collect()).await
     }
@@ -269,17 +269,46 @@ impl Coordinator {
         &self,
         starts: Vec<(Start, Option<TraceContext>)>,
     ) -> Vec<Result<StartOutcome, CoordinatorError>> {
-        let mut answers = Vec::with_capacity(starts.len());
+        self.start_all(starts, true).await
+    }
+
+    /// Starts sagas that nobody asked for together, in as many transactions as suits the others.
+    pub(super) async fn start_each(
+        &self,
+        starts: Vec<(Start, Option<TraceContext>)>,
+    ) -> Vec<Result<StartOutcome, CoordinatorError>> {
+        self.start_all(starts, false).await
+    }
+
+    async fn start_all(
+        &self,
+        starts: Vec<(Start, Option<TraceContext>)>,
+        are_together: bool,
+    ) -> Vec<Result<StartOutcome, CoordinatorError>> {
+        let mut prepared = Vec::with_capacity(starts.len());
         for (start, trace) in starts {
-            answers.push(match self.prepare(start, false).await {
-                Ok(item) => {
-                    let item = StartItem { trace: trace.map(Box::new), ..item };
-                    let (sender, receiver) = oneshot::channel();
-                    self.submit(Item::Start(item), Waiting::Starter(sender)).map(|()| receiver)
-                }
-                Err(error) => Err(error),
-            });
+            let item = self.prepare(start, false).await;
+            prepared.push(item.map(|item| StartItem { trace: trace.map(Box::new), ..item }));
         }
+        let count = prepared.iter().flatten().count();
+        let together = Together::of(count).filter(|_| are_together);
+        let put = |item: StartItem, place: mpsc::Permit<'_, Work>| {
+            let (sender, receiver) = oneshot::channel();
+            let item = Item::Start(StartItem { together: together.clone(), ..item });
+            place.send(Work { item, waiting: Waiting::Starter(sender) });
+            receiver
+        };
+        let answers: Vec<_> = {
+            let work = self.0.work.lock().ok().and_then(|work| work.clone());
+            // All of them or none, so that none waits for others that never come.
+            let mut places = work.as_ref().map(|work| work.try_reserve_many(count));
+            let mut place = |item: StartItem| match &mut places {
+                Some(Ok(places)) => places.next().map(|place| put(item, place)).ok_or(CoordinatorError::Stopping),
+                Some(Err(mpsc::error::TrySendError::Full(()))) => Err(BUSY),
+                Some(Err(mpsc::error::TrySendError::Closed(()))) | None => Err(CoordinatorError::Stopping),
+            };
+            prepared.into_iter().map(|item| item.and_then(&mut place)).collect()
+        };
         let mut results = Vec::with_capacity(answers.len());
         for answer in answers {
             results.push(match answer {
@@ -325,12 +354,13 @@ impl Coordinator {
         let turn = match is_child {
             true => None,
             false => match self.0.gates.intake().enter(&saga) {
-                None => return Err(CoordinatorError::Busy { retry_after: RETRY_AFTER }),
+                None => return Err(BUSY),
                 turn => turn,
             },
         };
         let id = self.0.ids.saga();
-        Ok(StartItem { id, definition, key, input_hash, input, turn, parent: None, trace: None, tombstone: None })
+        let (parent, trace, together, tombstone) = (None, None, None, None);
+        Ok(StartItem { id, definition, key, input_hash, input, turn, parent, trace, together, tombstone })
     }
 
     /// Starts a sub-saga, whose key is that of the command that asks for it.
@@ -354,9 +384,9 @@ impl Coordinator {
         let tombstone = Some(parent.start.clone());
         let (id, input_hash) = (self.0.ids.saga(), input.canonical_hash());
         let parent = Some(parent);
-        let trace = None;
-        self.submit_start(StartItem { id, definition, key, input_hash, input, turn: None, parent, trace, tombstone })
-            .await
+        let (turn, trace, together) = (None, None, None);
+        let item = StartItem { id, definition, key, input_hash, input, turn, parent, trace, together, tombstone };
+        self.submit_start(item).await
     }
 
     async fn submit_start(&self, item: StartItem) -> Result<StartOutcome, CoordinatorError> {
@@ -410,7 +440,7 @@ impl Coordinator {
     pub(super) fn submit(&self, item: Item, waiting: Waiting) -> Result<(), CoordinatorError> {
         let work = self.0.work.lock().ok().and_then(|work| work.clone()).ok_or(CoordinatorError::Stopping)?;
         work.try_send(Work { item, waiting }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => CoordinatorError::Busy { retry_after: RETRY_AFTER },
+            mpsc::error::TrySendError::Full(_) => BUSY,
             mpsc::error::TrySendError::Closed(_) => CoordinatorError::Stopping,
         })
     }

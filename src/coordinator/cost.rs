@@ -143,6 +143,7 @@ fn run(workload: &str) {
                     turn: None,
                     parent: None,
                     trace: None,
+                    together: None,
                     tombstone: None,
                 })
             };

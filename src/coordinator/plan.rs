@@ -132,7 +132,8 @@ struct Planner<'a> {
 
 impl Planner<'_> {
     fn start(&mut self, at: usize, start: &StartItem) {
-        let StartItem { id, definition, key, input, input_hash, parent, trace, tombstone, turn: _ } = start;
+        let StartItem { id, definition, key, input, input_hash, parent, trace, tombstone, turn: _, together: _ } =
+            start;
         let mut saga = Saga::new(*id, definition, key.clone(), input.clone(), self.now);
         saga.parent = parent.clone();
         saga.trace = trace.clone();

@@ -48,7 +48,7 @@ pub(super) async fn run(coordinator: Coordinator, stop: CancellationToken) {
             }
         }
         let mut settlements = Vec::new();
-        for (delivery, outcome) in of_starts.into_iter().zip(coordinator.start_within(starts).await) {
+        for (delivery, outcome) in of_starts.into_iter().zip(coordinator.start_each(starts).await) {
             match outcome {
                 Err(error) if error.is_transient() => settlements.push((delivery.tag, Settlement::Requeue)),
                 outcome => answered.push((delivery, answer(outcome))),

@@ -52,8 +52,30 @@ pub(super) struct StartItem {
     pub(super) parent: Option<Parent>,
     /// The span that it is a part of, if its caller gave one.
     pub(super) trace: Option<Box<TraceContext>>,
+    /// The others that the same request asks for, if there are any.
+    pub(super) together: Option<Together>,
     /// Of a sub-saga whose compensation came first: it is recorded as undone instead of started, and told here.
     pub(super) tombstone: Option<ReplyAddress>,
+}
+
+/// Starts of one request, which one transaction is to have.
+#[derive(Clone)]
+pub(super) struct Together(Arc<usize>);
+
+impl Together {
+    /// A request with so many; none of one.
+    pub(super) fn of(count: usize) -> Option<Self> {
+        (count > 1).then(|| Self(Arc::new(count)))
+    }
+
+    /// How many they are.
+    pub(super) fn count(&self) -> usize {
+        *self.0
+    }
+
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 /// Something that happened to a saga, other than a reply.
@@ -98,6 +120,14 @@ pub struct Heard {
 }
 
 impl Item {
+    /// What it must not be parted from.
+    pub(super) fn together(&self) -> Option<&Together> {
+        match self {
+            Self::Start(start) => start.together.as_ref(),
+            _ => None,
+        }
+    }
+
     /// The saga that must be loaded for it; a start has none yet.
     pub(super) fn saga(&self) -> Option<SagaId> {
         match self {
