@@ -259,7 +259,7 @@ impl Coordinator {
         self.start_many(vec![start]).await.pop().unwrap_or(Err(CoordinatorError::Stopping))
     }
 
-    /// Starts many sagas in one transaction. One result per start, in order; one that is refused does not stop the others.
+    /// Starts many sagas, at most 8,192, in one transaction. One result per start, in order; one that is refused does not stop the others.
     pub async fn start_many(&self, starts: Vec<Start>) -> Vec<Result<StartOutcome, CoordinatorError>> {
         self.start_within(starts.into_iter().map(|start| (start, None)).collect()).await
     }
