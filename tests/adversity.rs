@@ -164,11 +164,14 @@ async fn the_coordinator_that_has_run_longest_hears_the_replies_and_after_it_the
         sagas += 1;
     }
     let heard = |coordinator| counted(coordinator, "amends_replies_total", "");
+    // Counted a moment after it can be seen.
+    eventually("the first has heard all", async || (heard(&one) >= 2 * sagas).then_some(())).await;
     assert_eq!((heard(&one), heard(&two)), (2 * sagas, 0));
     assert_eq!(counted(&two, "amends_commits_total", "stale"), 0, "it takes nothing up that the first has settled");
 
     one.stop().await;
     rig.becomes(start(&two, "two-steps", json!({ "n": sagas })).await, "COMPLETED").await;
+    eventually("the second hears them", async || (heard(&two) >= 2).then_some(())).await;
     assert_eq!(heard(&two), 2, "and none that the first had not acknowledged");
     two.stop().await;
 }
@@ -204,6 +207,19 @@ async fn what_one_request_starts_is_started_in_one_transaction_whatever_else_is_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_coordinator_that_has_lost_the_store_leaves_the_replies_to_those_that_have_it() {
+    leaves_the_replies_when(|proxy| {
+        proxy.refuse();
+        proxy.cut();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coordinator_whose_store_does_not_answer_leaves_the_replies_to_those_that_have_it() {
+    leaves_the_replies_when(Proxy::stall).await;
+}
+
+async fn leaves_the_replies_when(store_goes: impl Fn(&Proxy)) {
     let rig = Rig::new(&["alpha", "beta"]).await;
     let _alpha = Scripted::start(&rig.broker, "alpha", |_| vec![done()]).await;
     let _beta = Scripted::start(&rig.broker, "beta", |_| vec![done()]).await;
@@ -214,15 +230,16 @@ async fn a_coordinator_that_has_lost_the_store_leaves_the_replies_to_those_that_
     let two = rig.coordinator().await;
 
     // All replies come to the first, which cannot record them.
-    proxy.refuse();
-    proxy.cut();
+    store_goes(&proxy);
     for n in 1..=5 {
         rig.becomes(start(&two, "two-steps", json!({ "n": n })).await, "COMPLETED").await;
     }
     let heard = |coordinator| counted(coordinator, "amends_replies_total", "");
+    eventually("the second hears them", async || (heard(&two) >= 10).then_some(())).await;
     assert_eq!((heard(&one), heard(&two)), (2, 10));
 
     // Once it has the store again it takes them again. What it had held meanwhile is no dead letter.
+    proxy.cut();
     proxy.pass();
     eventually("the first takes replies again", async || {
         rig.becomes(start(&two, "two-steps", json!({ "n": 6 })).await, "COMPLETED").await;
@@ -230,6 +247,7 @@ async fn a_coordinator_that_has_lost_the_store_leaves_the_replies_to_those_that_
     })
     .await;
     assert_eq!(rig.depth("amends.replies.dead").await, 0);
+    assert_eq!(counted(&one, "amends_replies_total", "duplicate"), 0, "nor is it done again");
     two.stop().await;
     one.stop().await;
 }

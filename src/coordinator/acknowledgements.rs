@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::broker::{DeliveryTag, Settlement, Settler};
+use crate::coordinator::work::{Item, Waiting};
 use crate::failpoint::{self, Point};
 use crate::store::StoreError;
 
@@ -19,6 +20,8 @@ const TOGETHER: Duration = Duration::from_millis(20);
 const MOST: usize = 256;
 /// How long the store may be away until what waits for it is given back to the broker.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a commit may take until the store is taken to be away. It may wait for others' locks meanwhile.
+const LATE: Duration = Duration::from_secs(5);
 
 pub(super) struct Acknowledgements {
     settler: watch::Receiver<Option<Arc<dyn Settler>>>,
@@ -69,15 +72,37 @@ impl Acknowledgements {
         if !matches!(error, StoreError::Unavailable(_) | StoreError::Unknown(_)) {
             return;
         }
-        let is_long = self.away.get_or_insert_with(Instant::now).elapsed() >= PATIENCE;
-        if is_long
-            && !self.gave_back
-            && let Some(settler) = self.settler()
-        {
-            self.gave_back = true;
+        if self.away.get_or_insert_with(Instant::now).elapsed() >= PATIENCE {
+            self.give_back();
+        }
+    }
+
+    /// Waits until a commit that began then is so late that the store is taken to be away; for ever if everything was given
+    /// back already.
+    pub(super) async fn is_late(&self, began: Instant) {
+        match self.gave_back {
+            true => std::future::pending().await,
+            false => tokio::time::sleep_until(began + LATE).await,
+        }
+    }
+
+    /// Gives the broker back whatever it has delivered, until a commit succeeds.
+    pub(super) fn give_back(&mut self) {
+        let was_here = !std::mem::replace(&mut self.gave_back, true);
+        if was_here && let Some(settler) = self.settler() {
             tracing::warn!("the store stays away: replies are left to other coordinators, or in the queue");
             settler.take_more(false);
         }
+    }
+
+    /// Without what was given back: that comes again, here or elsewhere.
+    pub(super) fn those_held(&self, items: Vec<Item>, waiting: Vec<Waiting>) -> (Vec<Item>, Vec<Waiting>) {
+        let Some(settler) = self.settler() else { return (items, waiting) };
+        let is_held = |waiting: &Waiting| match waiting {
+            Waiting::Broker(delivery) => settler.holds(delivery.tag),
+            _ => true,
+        };
+        items.into_iter().zip(waiting).filter(|(_, waiting)| is_held(waiting)).unzip()
     }
 
     /// How long those that are open still wait; `None` when there are none.

@@ -82,6 +82,9 @@ async fn attempt(
         // Another coordinator may have heard the replies: then there is nothing to write down, and what is remembered of the
         // sagas here no longer holds.
         let settled: HashSet<CommandId> = store.settled(&ids).await?.into_iter().collect();
+        if !settled.is_empty() {
+            sources.gates.overheard();
+        }
         sagas.extend(ids.iter().filter(|id| !settled.contains(id)).map(|id| id.saga));
     }
     sagas.sort_unstable();

@@ -95,7 +95,7 @@ impl Backlog {
         self.enter(in_order(unit), true);
     }
 
-    /// How many would be committed next, at least.
+    /// About how many would be committed next.
     pub(super) fn ready(&self) -> usize {
         let under_way = self.under_way.len().min(MOST);
         under_way + (self.len - self.under_way.len()).min(most_starts(under_way))

@@ -41,7 +41,7 @@ const MAX_DUE: u32 = 256;
 /// The longest wait between two tries while the store is away.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// Confirms written down with one commit at most.
-const MAX_RIPE: usize = 256;
+const MAX_RIPE: usize = 1_024;
 /// So many transactions lock their sagas after a conflict: another coordinator hears of the same ones, and to be refused
 /// once more would cost more than to wait.
 const CONTENDED: u32 = 64;
@@ -143,6 +143,7 @@ impl Committer {
 
     /// The next try of a batch.
     fn try_again(&mut self, items: Vec<Item>, waiting: Vec<Waiting>, due: u32) -> Begun {
+        let (items, waiting) = self.acknowledgements.those_held(items, waiting);
         let locking = self.locking();
         let ripe = self.sources.confirms.ripe(MAX_RIPE);
         Begun::new(
@@ -173,6 +174,7 @@ impl Committer {
             tokio::select! {
                 biased;
                 outcome = &mut begun.outcome => return outcome,
+                () = self.acknowledgements.is_late(begun.began) => self.acknowledgements.give_back(),
                 count = self.work.recv_many(&mut self.received, RECEIVED), if is_open && !is_enough && self.backlog.len() < MAX_BACKLOG => {
                     if count == 0 {
                         return (&mut begun.outcome).await;
@@ -320,44 +322,6 @@ impl Committer {
         }
     }
 
-    /// The store is away. Callers get an answer instead of a wait; replies wait, since the broker keeps them.
-    async fn answer_callers(
-        &self,
-        items: Vec<Item>,
-        waiting: Vec<Waiting>,
-        error: StoreError,
-    ) -> (Vec<Item>, Vec<Waiting>) {
-        let is_unknown = matches!(error, StoreError::Unknown(_));
-        let mut left = (Vec::new(), Vec::new());
-        for (item, waiting) in items.into_iter().zip(waiting) {
-            match (item, waiting) {
-                (item @ Item::Reply(_), waiting) => {
-                    left.0.push(item);
-                    left.1.push(waiting);
-                }
-                // It may have been committed: never repeated blindly, but read again by its id.
-                (Item::Start(start), Waiting::Starter(sender)) if is_unknown => {
-                    let definition = start.definition.reference.clone();
-                    let answer = match self.store.saga(start.id).await {
-                        Ok(Some(record)) => {
-                            let record = Box::new(record);
-                            Ok(StartOutcome::Started { id: start.id, definition, key: start.key, record })
-                        }
-                        Ok(None) => Err(StoreError::Unavailable(error.to_string()).into()),
-                        Err(_) => Err(StoreError::Unknown(error.to_string()).into()),
-                    };
-                    drop(sender.send(answer));
-                }
-                (_, caller) => {
-                    let told = error.to_string();
-                    let error = if is_unknown { StoreError::Unknown(told) } else { StoreError::Unavailable(told) };
-                    caller.fail(error.into());
-                }
-            }
-        }
-        left
-    }
-
     /// After the commit: publish first, since that is what sagas wait for; then acknowledge and answer.
     async fn finish(&mut self, items: Vec<Item>, waiting: Vec<Waiting>, committed: Committed, plan: Plan) {
         let Plan {
@@ -412,6 +376,7 @@ impl Committer {
                         self.latencies.heard(reply.command, &reply.outcome);
                     }
                     self.metrics.reply("applied");
+                    self.sources.gates.hears();
                     acks.push((delivery.tag, Settlement::Ack));
                 }
                 (Verdict::Duplicate { has_ended }, Item::Reply(reply), Waiting::Broker(delivery)) => {

@@ -24,9 +24,10 @@ use crate::coordinator::plan::Sources;
 use crate::coordinator::publisher::{Publisher, Sinks};
 use crate::coordinator::registry::Registry;
 use crate::coordinator::replies::{DeadLetters, Replies};
+use crate::coordinator::starting::not_taken;
 use crate::coordinator::timer::Timer;
 use crate::coordinator::traces::Traces;
-use crate::coordinator::work::{Heard, Item, StartItem, TellItem, Together, Waiting, Work};
+use crate::coordinator::work::{Heard, Item, StartItem, TellItem, Waiting, Work};
 use crate::coordinator::{
     CoordinatorError, Operate, OperatorAction, Registered, Start, StartOutcome, bulk, children, declare, recovery,
     requests, set_back,
@@ -46,7 +47,7 @@ const MAX_WAITING: usize = 8_192;
 /// How many sagas that start one another are looked at together.
 const MAX_RELATED: usize = 64;
 /// When to come back.
-const BUSY: CoordinatorError = CoordinatorError::Busy { retry_after: Duration::from_secs(1) };
+pub(super) const BUSY: CoordinatorError = CoordinatorError::Busy { retry_after: Duration::from_secs(1) };
 
 /// How a coordinator runs.
 #[derive(Clone, Debug)]
@@ -272,54 +273,7 @@ impl Coordinator {
         self.start_all(starts, true).await
     }
 
-    /// Starts sagas that nobody asked for together, in as many transactions as suits the others.
-    pub(super) async fn start_each(
-        &self,
-        starts: Vec<(Start, Option<TraceContext>)>,
-    ) -> Vec<Result<StartOutcome, CoordinatorError>> {
-        self.start_all(starts, false).await
-    }
-
-    async fn start_all(
-        &self,
-        starts: Vec<(Start, Option<TraceContext>)>,
-        are_together: bool,
-    ) -> Vec<Result<StartOutcome, CoordinatorError>> {
-        let mut prepared = Vec::with_capacity(starts.len());
-        for (start, trace) in starts {
-            let item = self.prepare(start, false).await;
-            prepared.push(item.map(|item| StartItem { trace: trace.map(Box::new), ..item }));
-        }
-        let count = prepared.iter().flatten().count();
-        let together = Together::of(count).filter(|_| are_together);
-        let put = |item: StartItem, place: mpsc::Permit<'_, Work>| {
-            let (sender, receiver) = oneshot::channel();
-            let item = Item::Start(StartItem { together: together.clone(), ..item });
-            place.send(Work { item, waiting: Waiting::Starter(sender) });
-            receiver
-        };
-        let answers: Vec<_> = {
-            let work = self.0.work.lock().ok().and_then(|work| work.clone());
-            // All of them or none, so that none waits for others that never come.
-            let mut places = work.as_ref().map(|work| work.try_reserve_many(count));
-            let mut place = |item: StartItem| match &mut places {
-                Some(Ok(places)) => places.next().map(|place| put(item, place)).ok_or(CoordinatorError::Stopping),
-                Some(Err(mpsc::error::TrySendError::Full(()))) => Err(BUSY),
-                Some(Err(mpsc::error::TrySendError::Closed(()))) | None => Err(CoordinatorError::Stopping),
-            };
-            prepared.into_iter().map(|item| item.and_then(&mut place)).collect()
-        };
-        let mut results = Vec::with_capacity(answers.len());
-        for answer in answers {
-            results.push(match answer {
-                Ok(receiver) => receiver.await.unwrap_or(Err(CoordinatorError::Stopping)),
-                Err(error) => Err(error),
-            });
-        }
-        results
-    }
-
-    async fn prepare(&self, start: Start, is_child: bool) -> Result<StartItem, CoordinatorError> {
+    pub(super) async fn prepare(&self, start: Start, is_child: bool) -> Result<StartItem, CoordinatorError> {
         if self.0.stop.is_cancelled() {
             return Err(CoordinatorError::Stopping);
         }
@@ -437,12 +391,14 @@ impl Coordinator {
         self.0.allow_edit
     }
 
+    /// Where work goes, until this one stops.
+    pub(super) fn work(&self) -> Option<mpsc::Sender<Work>> {
+        self.0.work.lock().ok().and_then(|work| work.clone())
+    }
+
     pub(super) fn submit(&self, item: Item, waiting: Waiting) -> Result<(), CoordinatorError> {
-        let work = self.0.work.lock().ok().and_then(|work| work.clone()).ok_or(CoordinatorError::Stopping)?;
-        work.try_send(Work { item, waiting }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => BUSY,
-            mpsc::error::TrySendError::Closed(_) => CoordinatorError::Stopping,
-        })
+        let work = self.work().ok_or(CoordinatorError::Stopping)?;
+        work.try_send(Work { item, waiting }).map_err(|error| not_taken(&error))
     }
 
     /// Registers a definition from its text, declares the queues of its participants.

@@ -1,5 +1,6 @@
 //! How long commands take, from the first attempt to the reply that settles them. Kept in memory, so that only those are
-//! measured whose reply comes to the process that sent them: of several coordinators' commands a sample, evenly drawn.
+//! measured whose reply comes to the process that sent them: of several coordinators' commands a sample, without the first commands
+//! of most sagas that another one has started than the one that hears the replies.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};

@@ -16,7 +16,7 @@ use crate::coordinator::on_the_way::OnTheWay;
 use crate::coordinator::outbound::Outbound;
 use crate::failpoint::{self, Point};
 
-/// How much may wait to be published, in messages and in bytes of their bodies; at half of either no more is taken in. Not how
+/// How much may wait for the broker's answers, in messages and in bytes of their bodies; at half of either no more is taken in. Not how
 /// many batches: they are small when few sagas are under way, and a pause of the broker, as it has when it turns over its log,
 /// would refuse starts.
 const MOST: Load = Load { messages: 8_192, bytes: 64 * 1024 * 1024 };
@@ -112,32 +112,35 @@ struct Line {
     waiting: Arc<Mutex<Load>>,
 }
 
-impl Line {
-    /// What has arrived since this batch, together with it; it waits no more.
-    fn with_more(&mut self, mut batch: Vec<Outbound>) -> Vec<Outbound> {
-        while let Ok(more) = self.batches.try_recv() {
-            batch.extend(more);
-        }
-        let load = Load::of(&batch);
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.messages -= load.messages;
-        waiting.bytes -= load.bytes;
-        batch
+/// What waits, until the broker has answered.
+struct Waiting {
+    load: Load,
+    all: Arc<Mutex<Load>>,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.messages -= self.load.messages;
+        all.bytes -= self.load.bytes;
     }
 }
 
 async fn run(mut line: Line, broker: Arc<dyn Broker>, sinks: Sinks, on_the_way: OnTheWay, metrics: Metrics) {
     let slots = Arc::new(Semaphore::new(BATCHES_IN_FLIGHT));
     let tasks = TaskTracker::new();
-    while let Some(batch) = line.batches.recv().await {
+    while let Some(mut batch) = line.batches.recv().await {
         let Ok(slot) = slots.clone().acquire_owned().await else { break };
         // What has arrived while waiting for the slot goes out together.
-        let batch = line.with_more(batch);
+        while let Ok(more) = line.batches.try_recv() {
+            batch.extend(more);
+        }
+        let waiting = Waiting { load: Load::of(&batch), all: line.waiting.clone() };
         let (broker, sinks, metrics) = (broker.clone(), sinks.clone(), metrics.clone());
         let journey = on_the_way.during(&batch);
         tasks.spawn(async move {
             publish(batch, &*broker, &sinks, &metrics).await;
-            drop((journey, slot));
+            drop((journey, waiting, slot));
         });
     }
     tasks.close();
@@ -320,7 +323,7 @@ mod tests {
             next().await;
         }
 
-        for _ in 0..MOST.messages / 2 - 1 {
+        for _ in 0..MOST.messages / 2 - 1 - BATCHES_IN_FLIGHT {
             publisher.publish(batch(&take(1), 1));
         }
         assert!(!publisher.is_backlogged());
@@ -332,10 +335,16 @@ mod tests {
         publisher.publish(batch(&take(1), 1));
         assert!(postponed(1), "{}", metrics.render());
 
-        // One place is free: all that waits goes out, and no more waits.
+        // One place is free: all that waits goes out, and waits no more when it is answered.
         answer.send(Published::Confirmed).expect("heard");
-        assert_eq!(next().await, Some(MOST.messages / 2 + MOST.messages));
-        assert!(!publisher.is_backlogged());
+        assert_eq!(next().await, Some(MOST.messages / 2 - BATCHES_IN_FLIGHT + MOST.messages));
+        assert!(publisher.is_backlogged());
+        for _ in 0..BATCHES_IN_FLIGHT {
+            answer.send(Published::Confirmed).expect("heard");
+        }
+        while publisher.is_backlogged() {
+            tokio::task::yield_now().await;
+        }
         let mut large = batch(&take(2), 1);
         large.iter_mut().for_each(|outbound| outbound.envelope.body = vec![0; MOST.bytes / 4]);
         publisher.publish(large);

@@ -18,6 +18,8 @@ use crate::saga::{Problem, ReplyOutcome};
 
 /// What may be unacknowledged at once: enough for batches to form while a commit runs.
 const PREFETCH: u16 = 2_048;
+/// How long a consumer that is to stop waits for what it has handed on.
+const DRAIN: Duration = Duration::from_secs(5);
 /// The longest wait between two tries to consume.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 
@@ -41,9 +43,10 @@ impl Replies {
         let Some(mut consumer) = consume(&*self.broker, &self.dead.queue, how, &self.stop).await else { return };
         settler.send_replace(Some(consumer.settler()));
         self.hand_on(&mut *consumer).await;
-        // What was handed on is still being committed, and is acknowledged after that.
+        // What was handed on is still being committed, and is acknowledged after that. Not for long: what is delivered
+        // meanwhile is kept from others.
         drop(self);
-        settler.closed().await;
+        drop(tokio::time::timeout(DRAIN, settler.closed()).await);
     }
 
     async fn hand_on(&self, consumer: &mut dyn Consumer) {

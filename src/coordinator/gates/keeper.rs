@@ -60,7 +60,7 @@ impl Keeper {
         tokio::select! {
             biased;
             () = self.gates.0.stirred.notified() => tokio::time::sleep(BREATH).await,
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(self.gates.pause()) => {}
         }
         self.gates.turn();
         join_all(self.gates.to_look_at().into_iter().map(|name| self.look(name))).await;
@@ -146,6 +146,12 @@ impl Gates {
         if let Ok(mut gates) = self.0.gates.lock() {
             gates.values_mut().for_each(super::Gate::turn);
         }
+    }
+
+    /// How long to wait for answers until queues are looked at: no answers are heard here where all go to another coordinator.
+    fn pause(&self) -> Duration {
+        let is_in_the_dark = self.is_deaf() && !self.names(|_, gate| !gate.lanes.is_empty()).is_empty();
+        if is_in_the_dark { LOOK / 5 } else { LOOK }
     }
 
     /// Participants whose queues are worth a look: they hold commands back, or may soon have to, or were never looked at.

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::clock::{Timestamp, after};
 use crate::coordinator::metrics::Metrics;
@@ -25,7 +26,7 @@ use crate::definition::COORDINATOR;
 use crate::id::CommandId;
 use crate::saga::{Direction, HELD_AT_MOST, Note};
 use crate::store::pauses::ParticipantPause;
-use circuit::Turned;
+use circuit::{Circuit, FAILING, Turned};
 use gate::Gate;
 pub(super) use intake::{Intake, Turn};
 pub(super) use keeper::Keeper;
@@ -100,13 +101,22 @@ struct Inner {
     intake: Intake,
     /// There may be room.
     stirred: Notify,
+    hearing: Mutex<Hearing>,
     metrics: Metrics,
+}
+
+/// Whether it is here that replies arrive: of several coordinators one may hear all of them.
+#[derive(Default)]
+struct Hearing {
+    heard: Option<Instant>,
+    is_deaf: bool,
 }
 
 impl Gates {
     pub(super) fn new(limits: Limits, metrics: Metrics) -> Self {
         let (gates, pauses, intake, stirred) = (Mutex::default(), Pauses::default(), Intake::default(), Notify::new());
-        Self(Arc::new(Inner { limits, gates, pauses, intake, stirred, metrics }))
+        let hearing = Mutex::default();
+        Self(Arc::new(Inner { limits, gates, pauses, intake, stirred, hearing, metrics }))
     }
 
     /// What operators have paused.
@@ -185,6 +195,36 @@ impl Gates {
         }
     }
 
+    /// A reply has arrived here.
+    pub(super) fn hears(&self) {
+        if let Ok(mut hearing) = self.0.hearing.lock() {
+            *hearing = Hearing { heard: Some(Instant::now()), is_deaf: false };
+        }
+    }
+
+    /// Another coordinator has heard a reply to what this one has sent. When none came here for long, all go there: time-outs,
+    /// which are seen by whoever looks first, say nothing here of a participant whose answers are not heard, and so its
+    /// circuit is closed.
+    pub(super) fn overheard(&self) {
+        let Ok(mut hearing) = self.0.hearing.lock() else { return };
+        let was_deaf = hearing.is_deaf;
+        hearing.is_deaf |= hearing.heard.is_none_or(|heard| heard.elapsed() >= FAILING);
+        if was_deaf || !hearing.is_deaf {
+            return;
+        }
+        drop(hearing);
+        let Ok(mut gates) = self.0.gates.lock() else { return };
+        for (participant, gate) in gates.iter_mut() {
+            gate.circuit = Circuit::default();
+            self.0.metrics.circuit(participant, false);
+        }
+        self.0.stirred.notify_one();
+    }
+
+    fn is_deaf(&self) -> bool {
+        self.0.hearing.lock().is_ok_and(|hearing| hearing.is_deaf)
+    }
+
     /// What participants have made of their commands.
     pub(super) fn observe(&self, notes: &[Noted]) {
         for noted in notes {
@@ -198,6 +238,9 @@ impl Gates {
     }
 
     fn outcome(&self, participant: &str, is_answer: bool, at: Timestamp) {
+        if !is_answer && self.is_deaf() {
+            return;
+        }
         let window = self.0.limits.window(participant);
         let Ok(mut gates) = self.0.gates.lock() else { return };
         // Of one that was never sent anything there is nothing to tell.
@@ -393,5 +436,29 @@ mod tests {
         gates.outcome("slow", true, Timestamp::default());
         assert_eq!(gates.standing("slow").open_since, None);
         assert_eq!(gates.grant(100).len(), 9, "it answers again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_hears_no_replies_judges_nobody() {
+        let gates = gates(1_000);
+        assert_eq!(admitted(&gates, "slow", 0..30), 30);
+        let fail = |times| (0..times).for_each(|_| gates.outcome("slow", false, Timestamp::default()));
+        let is_open = || gates.standing("slow").open_since.is_some();
+        let fail_for_long = async || {
+            fail(circuit::FAILURES);
+            tokio::time::advance(circuit::FAILING).await;
+            fail(1);
+        };
+        gates.hears();
+        gates.overheard();
+        fail_for_long().await;
+        assert!(is_open(), "some replies come here, some there");
+        gates.overheard();
+        assert!(!is_open(), "none has come here for long");
+        fail_for_long().await;
+        assert!(!is_open());
+        gates.hears();
+        fail_for_long().await;
+        assert!(is_open(), "they come here again");
     }
 }

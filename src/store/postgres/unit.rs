@@ -82,16 +82,20 @@ impl PostgresStore {
     pub(super) async fn settled_of(&self, ids: &[CommandId]) -> Result<Vec<CommandId>, StoreError> {
         let mut line = self.0.lines.take().await?;
         let mut settled = read::settled(&mut line.connection, ids).await;
-        if let Err(StoreError::Unavailable(_)) = settled {
+        if matches!(settled, Err(StoreError::Unavailable(_))) && line.was_idle {
+            // It was ended while nobody used it.
+            line.renew().await?;
+            settled = read::settled(&mut line.connection, ids).await;
+        }
+        // As for units of work: another server may answer from now on.
+        if settled.is_err() || !line.was_idle {
             self.0.recent.forget();
-            if line.was_idle {
-                // It was ended while nobody used it.
-                line.renew().await?;
-                settled = read::settled(&mut line.connection, ids).await;
-            }
         }
         let settled = settled?;
         line.give_back();
+        // Somebody else has written these.
+        let sagas: Vec<SagaId> = settled.iter().map(|id| id.saga).collect();
+        drop(self.0.recent.take(&sagas));
         Ok(settled)
     }
 

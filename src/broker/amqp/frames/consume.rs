@@ -102,7 +102,7 @@ impl Task {
             .without_max_times();
         let (mut generation, mut opened, mut backoff) = (0, Some(first), pauses.build());
         loop {
-            self.settler.is(true).await;
+            self.settler.is_taking_more().await;
             let next = match opened.take() {
                 Some(first) => Ok(first),
                 None => self.open().await,
@@ -133,15 +133,14 @@ impl Task {
     /// Hands on what arrives until the connection is gone, or nobody wants it any more.
     async fn deliver(&self, generation: u64, Opened { session, mut arrived }: Opened) -> Result<(), ()> {
         self.settler.begin(generation, session.clone());
+        if !*self.settler.takes_more.borrow() {
+            // None were wanted any more while the connection was made.
+            self.settler.with(Option::take);
+            return Ok(());
+        }
         let mut doubts = 0;
         loop {
-            let next = tokio::select! {
-                biased;
-                // With the session the connection goes, and what is not settled is for others.
-                () = self.settler.is(false) => return Ok(()),
-                next = tokio::time::timeout(SILENCE, arrived.recv()) => next,
-            };
-            match next {
+            match tokio::time::timeout(SILENCE, arrived.recv()).await {
                 Ok(Some(batch)) => {
                     doubts = 0;
                     self.settler.delivered(batch.iter().map(|arrived| arrived.tag));
@@ -224,10 +223,10 @@ impl FrameSettler {
         self.with(|current| current.as_ref().map(|current| current.generation))
     }
 
-    /// Waits until more messages are wanted, or none.
-    async fn is(&self, taking_more: bool) {
+    /// Waits until more messages are wanted.
+    async fn is_taking_more(&self) {
         // Cannot end: the sender is at hand.
-        let _ = self.takes_more.subscribe().wait_for(|takes| *takes == taking_more).await;
+        let _ = self.takes_more.subscribe().wait_for(|takes_more| *takes_more).await;
     }
 
     /// Whether everything that was delivered is settled.
@@ -268,8 +267,9 @@ impl Settler for FrameSettler {
 
     fn take_more(&self, more: bool) {
         self.takes_more.send_replace(more);
-        if !more {
-            self.with(Option::take);
+        // With the connection what is not settled is given back. Should one be being made, it is seen to as soon as it is.
+        if !more && let Some(current) = self.with(Option::take) {
+            current.session.lose("what it had delivered was given back");
         }
     }
 }
