@@ -3,9 +3,10 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use amends::broker::topology::REPLIES_QUEUE;
+use amends::clock::Stopwatch;
 use amends::coordinator::{Coordinator, Start};
 use amends::id::{CommandId, SagaId, Seq};
 use amends::message::{Envelope, Properties, Reply, ReplyBody, TokenKey, TokenKeys};
@@ -155,7 +156,7 @@ async fn the_coordinator_that_has_run_longest_hears_the_replies_and_after_it_the
     rig.becomes(start(&one, "two-steps", json!({ "n": 0 })).await, "COMPLETED").await;
 
     let two = rig.coordinator().await;
-    let began = Instant::now();
+    let began = Stopwatch::start();
     let mut sagas = 1;
     // Until what the broker has confirmed to the second has waited long enough to be written down there.
     while began.elapsed() < Duration::from_millis(1_500) {
