@@ -431,12 +431,6 @@ impl Store for MemoryStore {
         self.outbox(&filter, &Page { after, limit }).await
     }
 
-    async fn settled(&self, ids: &[CommandId]) -> Result<Vec<CommandId>, StoreError> {
-        let state = self.state.lock().await;
-        let is_settled = |id: &CommandId| state.outbox.get(id).is_some_and(|entry| entry.verified.is_some());
-        Ok(ids.iter().copied().filter(is_settled).collect())
-    }
-
     async fn history(&self, id: SagaId) -> Result<Vec<HistoryRecord>, StoreError> {
         let state = self.state.lock().await;
         Ok(state.history.range((id, 0)..=(id, u32::MAX)).map(|(_, record)| record.clone()).collect())

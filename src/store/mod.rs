@@ -86,10 +86,10 @@ pub trait Store: Send + Sync + 'static {
     /// The commands with these ids, with their bodies: to publish them again.
     async fn commands(&self, ids: &[CommandId]) -> Result<Vec<OutboxEntry>, StoreError>;
 
-    /// Which of these commands are VERIFIED, as far as that is quickly told: those that it does not name may be too. Where
-    /// one coordinator has the store to itself there is nothing to ask for, since it knows what it has settled.
-    async fn settled(&self, _: &[CommandId]) -> Result<Vec<CommandId>, StoreError> {
-        Ok(Vec::new())
+    /// Which of these commands are VERIFIED, as far as that is quickly told: those that it does not name may be too.
+    async fn settled(&self, ids: &[CommandId]) -> Result<Vec<CommandId>, StoreError> {
+        let entries = self.commands(ids).await?.into_iter();
+        Ok(entries.filter(|entry| entry.verified.is_some()).map(|entry| entry.id).collect())
     }
 
     /// Every command that is PENDING, after `after`, in order of id: what a volatile broker has lost.

@@ -439,6 +439,11 @@ impl Store for SqliteStore {
         read::commands(&self.0.readers, ids).await
     }
 
+    /// None: a file has one coordinator as a rule, which knows what it has settled.
+    async fn settled(&self, _: &[CommandId]) -> Result<Vec<CommandId>, StoreError> {
+        Ok(Vec::new())
+    }
+
     async fn pending(&self, after: Option<CommandId>, limit: u32) -> Result<Vec<OutboxEntry>, StoreError> {
         let filter = OutboxFilter { pending: Some(true), ..OutboxFilter::default() };
         read::outbox(&self.0.readers, &filter, &Page { after, limit }).await

@@ -461,4 +461,15 @@ impl Settler for LinkSettler {
         }
         settler.settle(here).await;
     }
+
+    fn holds(&self, tag: DeliveryTag) -> bool {
+        tag.generation == self.link.generation()
+    }
+
+    fn take_more(&self, more: bool) {
+        if !more {
+            self.sky.note(format_args!("{} gives back what it was delivered", self.link.life.place));
+            self.link.break_off();
+        }
+    }
 }

@@ -516,10 +516,6 @@ impl Store for Connection {
         self.memory().await?.commands(ids).await
     }
 
-    async fn settled(&self, ids: &[CommandId]) -> Result<Vec<CommandId>, StoreError> {
-        self.memory().await?.settled(ids).await
-    }
-
     async fn pending(&self, after: Option<CommandId>, limit: u32) -> Result<Vec<OutboxEntry>, StoreError> {
         self.memory().await?.pending(after, limit).await
     }

@@ -34,6 +34,9 @@ impl Land {
         let name = self.coordinators[which].name.clone();
         let marker = self.city.marker(&name);
         let _ = std::fs::remove_file(&marker);
+        // Of two coordinators one hears the replies, and which that is depends on their clocks: this one is alone meanwhile.
+        let other = 1 - which;
+        self.coordinators[other].process.kill();
         self.coordinators[which].process.kill_and_restart_with(&self.city.armed(&name, Armed { point, at }));
         let what = format!("{name} dies at {}:{at}", point.name());
         eventually_within(SEEN, &what, async || {
@@ -47,6 +50,7 @@ impl Land {
         let process = &mut self.coordinators[which].process;
         assert!(marker.exists(), "{name} died, and not at its point: {}", process.tail());
         process.restart();
+        self.coordinators[other].process.start_again();
     }
 
     pub(super) async fn service_dies(&mut self, dice: &mut Dice) {
