@@ -206,9 +206,8 @@ impl Planner<'_> {
             tracing::error!(saga_id = %stored.id, saga = definition.name, version = definition.version, "its list is no longer one");
             return;
         };
-        let from_revision = stored.revision;
         let first = (self.plan.outbound.len(), self.plan.again.len());
-        let was_terminal = stored.state.is_terminal();
+        let (from_revision, was_terminal, was_paused) = (stored.revision, stored.state.is_terminal(), stored.paused);
         let mut saga = stored;
         for &at in concerned {
             let verdict = match &items[at] {
@@ -243,10 +242,13 @@ impl Planner<'_> {
         self.confirm(&definition, &mut saga);
         if let Some(due) = saga.due().filter(|due| *due <= self.now) {
             self.plan.claimed += 1;
-            self.find_held(&definition, &saga);
+            self.find_held(&definition, &saga, self.now);
             self.plan.latest = self.plan.latest.max(Some(self.now - due));
             // Never illegal; and what is not due after all changes nothing.
             let _ = self.apply(&definition, &mut saga, EventKind::Due);
+        }
+        if was_paused && !saga.paused {
+            self.find_held(&definition, &saga, Timestamp::MAX_UTC);
         }
         self.hold_back(&definition, &mut saga, first);
         self.watch(&saga);
@@ -298,12 +300,12 @@ impl Planner<'_> {
         }
     }
 
-    /// What is held back and comes due by itself may be unknown to the gates here: another coordinator held it back.
-    fn find_held(&self, definition: &Definition, saga: &Saga) {
+    /// What is held back and comes due by itself, or is resumed, may be unknown to the gates here: another coordinator held it back.
+    fn find_held(&self, definition: &Definition, saga: &Saga, by: Timestamp) {
         for (state, step) in saga.steps.iter().zip(&definition.steps) {
             let Some((direction, command)) = state.in_flight() else { continue };
             if let Phase::Held(due) = command.phase
-                && due <= self.now
+                && due <= by
             {
                 let (participant, definition) = (&*step.participant, &*saga.definition.name);
                 let (action, id) = (direction.action_of(step), CommandId { saga: saga.id, seq: command.seq });

@@ -78,7 +78,8 @@ impl Gate {
             return None;
         }
         self.remember(asked.definition, asked.direction, asked.id);
-        if self.needs_scout() {
+        // The same one when it is asked for once more: the commit that it was named with may have come to nothing.
+        if self.needs_scout() || self.scout.is_some_and(|(scout, _)| scout == asked.id) {
             self.scout = Some((asked.id, Instant::now()));
             return Some(after(now, SCOUT));
         }

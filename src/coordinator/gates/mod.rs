@@ -366,6 +366,7 @@ mod tests {
         let now = Timestamp::default();
         let until: Vec<Timestamp> = (0..4).filter_map(|n| ask(&gates, "slow", n)).collect();
         assert_eq!(until, [SCOUT, HELD_AT_MOST, HELD_AT_MOST].map(|wait| after(now, wait)));
+        assert_eq!(ask(&gates, "slow", 1), Some(after(now, SCOUT)), "again, after a commit that came to nothing");
         tokio::time::advance(SCOUT).await;
         assert_eq!(ask(&gates, "slow", 1), Some(after(now, SCOUT)), "the same one, or another");
         assert_eq!(gates.standing("slow").held, 3, "it is known once");
