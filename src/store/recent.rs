@@ -10,7 +10,7 @@ use quick_cache::sync::Cache;
 use crate::id::SagaId;
 use crate::payload::Payload;
 use crate::saga::Saga;
-use crate::store::{Changes, Committed, SagaUpdate, Started};
+use crate::store::{Changes, Committed, HistoryRecord, NewCommand, NewSaga, SagaUpdate, SettledCommand, Started};
 
 /// Bytes that are kept, about.
 const MOST: u64 = 32 << 20;
@@ -20,7 +20,7 @@ const BARE: usize = 1_024;
 const VALUE: usize = 16;
 
 pub(super) struct Recent {
-    sagas: Cache<SagaId, Saga, Weight>,
+    sagas: Cache<SagaId, Box<Saga>, Weight>,
     /// How often all were forgotten.
     forgotten: AtomicU64,
 }
@@ -28,8 +28,16 @@ pub(super) struct Recent {
 #[derive(Clone)]
 struct Weight;
 
-impl Weighter<SagaId, Saga> for Weight {
-    fn weight(&self, _: &SagaId, saga: &Saga) -> u64 {
+/// What nobody needs after a commit. It takes a while to drop, for which nobody need wait.
+#[must_use]
+pub(super) struct Leftover {
+    _ended: Vec<Saga>,
+    _of_starts: Vec<(Vec<NewCommand>, Vec<SettledCommand>, Vec<HistoryRecord>)>,
+    _changes: Changes,
+}
+
+impl Weighter<SagaId, Box<Saga>> for Weight {
+    fn weight(&self, _: &SagaId, saga: &Box<Saga>) -> u64 {
         let payloads = saga.outputs.values().chain(&saga.output).chain(saga.signals.values()).chain([&saga.input]);
         let values: usize = payloads.map(|payload: &Payload| payload.text().len() * VALUE).sum();
         let problems = saga.cause.iter().chain(saga.state.stuck().map(|stuck| &stuck.problem));
@@ -51,7 +59,7 @@ impl Recent {
         let (mut found, mut others) = (Vec::new(), Vec::new());
         for id in wanted {
             match self.sagas.remove(&id) {
-                Some((_, saga)) => found.push(saga),
+                Some((_, saga)) => found.push(*saga),
                 None => others.push(id),
             }
         }
@@ -74,31 +82,38 @@ impl Recent {
     }
 
     /// What was written is committed.
-    pub(super) fn keep(&self, changes: Changes, committed: &Committed) {
-        let Changes { starts, updates, migrations, settled, .. } = changes;
+    pub(super) fn keep(&self, mut changes: Changes, committed: &Committed) -> Leftover {
+        let (starts, updates) = (std::mem::take(&mut changes.starts), std::mem::take(&mut changes.updates));
+        let (mut ended, mut of_starts) = (Vec::new(), Vec::with_capacity(starts.len()));
         for (start, started) in starts.into_iter().zip(&committed.starts) {
+            let NewSaga { saga, commands, settled, history, .. } = start;
             // Its outputs are in the outbox alone.
-            let has_outputs = start.saga.reads_outputs
-                && (!start.settled.is_empty() || settled.iter().any(|settled| settled.saga == start.saga.id));
+            let has_outputs = saga.reads_outputs
+                && (!settled.is_empty() || changes.settled.iter().any(|settled| settled.saga == saga.id));
             if *started == Started::New && !has_outputs {
-                self.put(start.saga);
+                ended.extend(self.put(saga));
             }
+            of_starts.push((commands, settled, history));
         }
         for SagaUpdate { saga, .. } in updates {
             // Steps and outputs have moved with the version.
-            if migrations.iter().any(|migration| migration.saga == saga.id) {
+            if changes.migrations.iter().any(|migration| migration.saga == saga.id) {
                 self.sagas.remove(&saga.id);
             } else {
-                self.put(saga);
+                ended.extend(self.put(saga));
             }
         }
+        Leftover { _ended: ended, _of_starts: of_starts, _changes: changes }
     }
 
-    fn put(&self, saga: Saga) {
+    /// Gives it back if it is not to be remembered, since it has ended.
+    fn put(&self, saga: Saga) -> Option<Saga> {
         if saga.state.is_terminal() {
             self.sagas.remove(&saga.id);
+            Some(saga)
         } else {
-            self.sagas.insert(saga.id, saga);
+            self.sagas.insert(saga.id, Box::new(saga));
+            None
         }
     }
 

@@ -1,13 +1,13 @@
 //! Changing sagas: whole or not at all, nothing lost, terminal states final.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use amends::id::{Seq, StepIndex};
+use amends::id::{SagaId, Seq, StepIndex};
 use amends::payload::Payload;
 use amends::saga::{Direction, Outcome, Problem, Saga, SagaState};
 use amends::store::{
-    Changes, Loaded, Locking, NewCommand, NewSaga, Page, SagaUpdate, SettledCommand, StoreError, Wants,
+    Changes, Loaded, Locking, NewCommand, NewSaga, Page, SagaUpdate, SettledCommand, Started, StoreError, Wants,
 };
 use rstest::rstest;
 
@@ -47,6 +47,61 @@ async fn an_update_writes_all_that_changes(#[values(Memory, Sqlite, Postgres, Se
         let back = Saga { revision: 5, ..first.clone() };
         rig.write(updates(vec![SagaUpdate { saga: back.clone(), from_revision: 4 }])).await.expect("a commit");
         assert_eq!(rig.saga(first.id).await.saga, back);
+    })
+    .await;
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_of_any_size_is_written_whole_or_not_at_all(
+    #[values(Memory, Sqlite, Postgres)] kind: Kind,
+    #[values(1, 5, 64, 600)] size: usize,
+) {
+    on(kind, async |rig| {
+        rig.write(starts(vec![new(saga(Some("k")))])).await.expect("a commit");
+        let sagas: Vec<Saga> = (0..size).map(|_| saga(None)).collect();
+        // Among them one whose key is taken.
+        let mut all: Vec<NewSaga> = sagas.iter().cloned().map(new).collect();
+        all.insert(size / 2, new(saga(Some("k"))));
+        let committed = rig.write(starts(all)).await.expect("a commit");
+        let taken = committed.starts.iter().position(|started| *started != Started::New);
+        assert_eq!((committed.starts.len(), taken), (size + 1, Some(size / 2)));
+
+        // Every other one ends, and the others stay in their state.
+        let turned = |loaded: &Loaded| {
+            let of = |(n, saga): (usize, &Saga)| if n % 2 == 0 { completed(saga) } else { next(saga) };
+            let settle = |saga: &Saga| settled(saga, 1, Outcome::Success, Some("{}"));
+            Changes {
+                settled: loaded.sagas.iter().map(settle).collect(),
+                commands: loaded.sagas.iter().map(|saga| command(saga, 2)).collect(),
+                ..updates(loaded.sagas.iter().enumerate().map(of).collect())
+            }
+        };
+        rig.decide(these(sagas.iter().map(|saga| saga.id)), turned).await.expect("a commit");
+        let of_ids: BTreeSet<SagaId> = sagas.iter().map(|saga| saga.id).collect();
+        for (n, id) in of_ids.iter().enumerate() {
+            let record = rig.saga(*id).await;
+            let ended = record.saga.state == SagaState::Completed;
+            assert_eq!((record.saga.revision, ended), (2, n % 2 == 0));
+            let verified: Vec<bool> = record.commands.iter().map(|entry| entry.verified.is_some()).collect();
+            assert_eq!(verified, [true, false]);
+        }
+
+        // One of those that go on is not as it was read.
+        let live: Vec<SagaId> = of_ids.into_iter().skip(1).step_by(2).collect();
+        let stale = |loaded: &Loaded| {
+            let mut all: Vec<SagaUpdate> = loaded.sagas.iter().map(next).collect();
+            all.iter_mut().last().expect("one").from_revision += 5;
+            all.iter_mut().last().expect("one").saga.revision += 5;
+            updates(all)
+        };
+        if !live.is_empty() {
+            let outcome = rig.decide(these(live.clone()), stale).await;
+            assert!(matches!(outcome, Err(StoreError::Conflict(_))), "{outcome:?}");
+        }
+        for id in live {
+            assert_eq!(rig.saga(id).await.saga.revision, 2);
+        }
     })
     .await;
 }

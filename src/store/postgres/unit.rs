@@ -48,7 +48,7 @@ impl PostgresStore {
             committed
         };
         line.give_back();
-        self.0.recent.keep(changes, &committed);
+        drop(self.0.recent.keep(changes, &committed));
         Ok(committed)
     }
 
@@ -118,7 +118,7 @@ impl PostgresStore {
         failpoint::reached_if(touches_sagas(&changes), Point::BeforeCommit);
         execute(&mut line.connection, "commit").await.map_err(unknown)?;
         line.give_back();
-        self.0.recent.keep(changes, &committed);
+        drop(self.0.recent.keep(changes, &committed));
         Ok(committed)
     }
 }

@@ -11,6 +11,7 @@ mod pauses;
 mod read;
 mod rows;
 mod tokens;
+mod unit;
 mod webhooks;
 mod write;
 mod writer;
@@ -20,30 +21,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::future::maybe_done;
-use futures_util::poll;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{Connection, Row, Sqlite, Transaction};
+use sqlx::{Connection, Row};
 use tokio::sync::Mutex;
 
 use self::hand::Hand;
-use self::write::Statements;
-use self::writer::{Lent, Writer};
+use self::writer::Writer;
 use crate::clock::{Clock, Timestamp};
 use crate::failpoint::{self, Point};
 use crate::id::{CommandId, DefinitionRef, SagaId};
 use crate::message::TokenKey;
-use crate::saga::{Figures, Saga};
+use crate::saga::Figures;
 use crate::store::migrations::{self, Known};
 use crate::store::overview::{Lifetime, Service, StateCount, StuckGroup};
 use crate::store::recent::Recent;
 use crate::store::task::to_the_end;
 use crate::store::{
-    AuditFilter, AuditRecord, Changes, Committed, Decide, DefinitionRecord, HistoryRecord, Loaded, Locking, Migration,
-    OutboxEntry, OutboxFilter, Page, Registration, SagaCount, SagaFilter, SagaRecord, SagaSummary, Store, StoreError,
-    StoreHealth, Wants,
+    AuditFilter, AuditRecord, Committed, Decide, DefinitionRecord, HistoryRecord, Migration, OutboxEntry, OutboxFilter,
+    Page, Registration, SagaCount, SagaFilter, SagaRecord, SagaSummary, Store, StoreError, StoreHealth, Wants,
 };
 
 const MIGRATIONS: &[Known] = &[
@@ -72,8 +69,12 @@ const BUSY: Duration = Duration::from_secs(5);
 /// How long to wait before asking again where SQLite does not wait by itself.
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
 const READERS: u32 = 4;
+/// Bytes of a page of a new file: with larger ones than 4,096 a commit writes fewer, and with 16,384 its rows are copied more.
+const PAGE: u32 = 8_192;
+/// Prepared statements that a connection keeps, those over many rows in all their sizes.
+const STATEMENTS: usize = 256;
 /// What a batch has at least to be decided ahead of its turn.
-const WORTH_WHILE: usize = 256;
+const WORTH_WHILE: usize = 192;
 
 /// A store in one file.
 #[derive(Clone)]
@@ -88,22 +89,6 @@ struct Inner {
     hand: Hand,
     readers: SqlitePool,
     recent: Recent,
-}
-
-/// Sagas as they were written here last.
-struct Taken {
-    sagas: Vec<Saga>,
-    /// How often all that is remembered had been forgotten before.
-    forgotten: u64,
-}
-
-/// A unit of work that is decided and bound, before the one in front of it is committed.
-struct Ahead {
-    changes: Changes,
-    statements: Statements,
-    /// Whether it goes by sagas that were remembered, and see [`Taken`].
-    has_sagas: bool,
-    forgotten: u64,
 }
 
 impl SqliteStore {
@@ -130,6 +115,8 @@ impl SqliteStore {
         let options = SqliteConnectOptions::from_str(url)
             .map_err(|error| address(error.to_string()))?
             .create_if_missing(true)
+            .page_size(PAGE)
+            .statement_cache_capacity(STATEMENTS)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY);
@@ -138,86 +125,6 @@ impl SqliteStore {
         let hand = Hand::new().map_err(|error| StoreError::Unavailable(format!("{url}: a thread: {error}")))?;
         let (address, turns, recent) = (url.to_owned(), Arc::default(), Recent::new());
         Ok(Self(Arc::new(Inner { address, clock, turns, writer, hand, readers, recent })))
-    }
-
-    async fn unit(
-        &self,
-        Lent { connection, seen, .. }: &mut Lent<'_>,
-        wants: Wants,
-        decide: Decide,
-    ) -> Result<Committed, StoreError> {
-        let mut transaction = connection.begin_with("begin immediate").await.map_err(refused)?;
-        let now = self.0.clock.now();
-        // From here on nobody else writes: what was written here last is as it is, unless others wrote after it.
-        let version = sqlx::query_scalar("pragma data_version").fetch_one(&mut *transaction).await.map_err(refused)?;
-        if seen.replace(version) != Some(version) {
-            self.0.recent.forget();
-        }
-        let (mut sagas, others) = self.0.recent.take(&wants.sagas);
-        if !others.is_empty() || wants.due > 0 {
-            sagas.extend(write::load(&mut transaction, &others, &wants, now).await?);
-            sagas.sort_by_key(|saga| saga.id);
-        }
-        let changes = decide(Loaded { now, sagas });
-        let statements = Statements::of(&changes);
-        self.write_down(transaction, changes, statements).await
-    }
-
-    /// What a unit can be decided by before it is its turn: all that is wanted, if it was written here last.
-    fn taken(&self, wants: &Wants) -> Option<Taken> {
-        let forgotten = self.0.recent.forgotten();
-        let may_be_ahead = wants.locking == Locking::Trusts && wants.due == 0;
-        let mut sagas = self.0.recent.take_all(&wants.sagas).filter(|_| may_be_ahead)?;
-        sagas.sort_by_key(|saga| saga.id);
-        Some(Taken { sagas, forgotten })
-    }
-
-    fn ahead(&self, Taken { sagas, forgotten }: Taken, decide: Decide) -> Ahead {
-        let has_sagas = !sagas.is_empty();
-        let changes = decide(Loaded { now: self.0.clock.now(), sagas });
-        let statements = Statements::of(&changes);
-        Ahead { changes, statements, has_sagas, forgotten }
-    }
-
-    /// Writes what was decided before, unless what it was decided by holds no longer.
-    async fn follow(
-        &self,
-        Lent { connection, seen, .. }: &mut Lent<'_>,
-        Ahead { changes, statements, has_sagas, forgotten }: Ahead,
-    ) -> Result<Committed, StoreError> {
-        let is_stale = || has_sagas && self.0.recent.forgotten() != forgotten;
-        let stale = || StoreError::Conflict("a unit of work failed before this one, or others have written".to_owned());
-        if is_stale() {
-            // There is nothing to wait for.
-            return Err(stale());
-        }
-        let mut transaction = connection.begin_with("begin immediate").await.map_err(refused)?;
-        let version = sqlx::query_scalar("pragma data_version").fetch_one(&mut *transaction).await.map_err(refused)?;
-        if seen.replace(version) != Some(version) {
-            self.0.recent.forget();
-        }
-        if is_stale() {
-            return Err(stale());
-        }
-        self.write_down(transaction, changes, statements).await
-    }
-
-    async fn write_down(
-        &self,
-        mut transaction: Transaction<'_, Sqlite>,
-        changes: Changes,
-        statements: Statements,
-    ) -> Result<Committed, StoreError> {
-        let committed = write::write(&mut transaction, &changes, statements).await?;
-        let touches_sagas = !changes.updates.is_empty() || !changes.starts.is_empty();
-        failpoint::reached_if(touches_sagas, Point::BeforeCommit);
-        transaction.commit().await.map_err(|error| match refused(error) {
-            // The write-ahead log may have reached the disk with the commit in it.
-            StoreError::Unavailable(why) => StoreError::Unknown(why),
-            error => error,
-        })?;
-        self.0.recent.keep(changes, &committed);
-        Ok(committed)
     }
 
     async fn apply(&self, connection: &mut SqliteConnection) -> Result<Vec<Migration>, StoreError> {
@@ -378,34 +285,7 @@ impl Store for SqliteStore {
     }
 
     async fn commit(&self, wants: Wants, decide: Decide) -> Result<Committed, StoreError> {
-        let store = self.clone();
-        // Its place in the order of units, and its sagas, are taken before anything else is done: whoever comes later finds
-        // them gone, and waits until this one has written.
-        let mut turn = Box::pin(maybe_done(self.0.turns.clone().lock_owned()));
-        let _ = poll!(&mut turn);
-        let taken = self.taken(&wants);
-        to_the_end(async move {
-            let ahead = match taken {
-                Some(taken) => Ok(store.ahead(taken, decide)),
-                None => Err(decide),
-            };
-            let writing = store.clone();
-            let work = async move {
-                (&mut turn).await;
-                let _turn = turn.as_mut().take_output();
-                let mut lent = store.0.writer.lend().await?;
-                let outcome = match ahead {
-                    Ok(ahead) => store.follow(&mut lent, ahead).await,
-                    Err(decide) => store.unit(&mut lent, wants, decide).await,
-                };
-                if outcome.is_err() {
-                    store.0.recent.forget();
-                }
-                lent.give_back(outcome).await
-            };
-            writing.0.hand.run(work).await
-        })
-        .await
+        self.in_turn(wants, decide).await
     }
 
     fn decides_ahead(&self) -> Option<usize> {

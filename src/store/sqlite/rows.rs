@@ -1,30 +1,40 @@
-//! Statements over many rows. Each row is bound as it is: reading a batch out of JSON took SQLite half its time.
+//! Statements over many rows. Each row is bound as it is: reading a batch out of JSON took SQLite half its time. They are all
+//! `or fail`, which leaves the rows before a bad one written: their transaction is rolled back in any case, and SQLite need not
+//! copy each page first in order to take back one statement alone.
 
 use std::sync::{Arc, LazyLock};
 
 use sqlx::query::Query;
-use sqlx::sqlite::{SqliteArguments, SqliteRow};
-use sqlx::{AssertSqlSafe, Sqlite, SqliteConnection};
+use sqlx::sqlite::SqliteArguments;
+use sqlx::{Arguments, AssertSqlSafe, Sqlite, SqliteConnection};
 
 use super::refused;
 use crate::store::StoreError;
 
-/// How many rows one execution may have, so that a batch of any size uses few different statements, each prepared once.
-/// Placeholders are bounded too: 32,766 per statement.
-const PORTIONS: [usize; 10] = [512, 256, 128, 64, 32, 16, 8, 4, 2, 1];
+/// How many rows a statement has, so that a batch of any size uses few different statements, each prepared once: a batch goes
+/// into the next larger one, with rows of nulls behind, which the statements pass over. Each statement is a message to SQLite's
+/// thread and one back. Placeholders are bounded too: 32,766 per statement.
+const SIZES: [usize; 18] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, MOST];
+const MOST: usize = 512;
 /// What stands for the rows in a statement's text.
 const MARK: &str = ":rows";
 
-/// A statement with its text for every portion.
-pub(super) struct Rows(LazyLock<[Arc<str>; PORTIONS.len()]>);
+/// A statement with its text for every size.
+pub(super) struct Rows {
+    columns: usize,
+    texts: LazyLock<Texts>,
+}
 
 /// What a row is bound to.
 pub(super) type Bound<'q> = Query<'q, Sqlite, SqliteArguments>;
 
+/// The texts of a statement, one for each size.
+pub(super) type Texts = [Arc<str>; SIZES.len()];
+
 impl Rows {
-    /// A statement of which `:rows` stands for rows of placeholders.
-    pub(super) const fn new(texts: fn() -> [Arc<str>; PORTIONS.len()]) -> Self {
-        Self(LazyLock::new(texts))
+    /// A statement of which `:rows` stands for rows of so many placeholders.
+    pub(super) const fn new(columns: usize, texts: fn() -> Texts) -> Self {
+        Self { columns, texts: LazyLock::new(texts) }
     }
 
     /// Bound to all `items`, in portions.
@@ -33,23 +43,17 @@ impl Rows {
         items: &[T],
         bind: impl for<'q> Fn(Bound<'q>, &T) -> Bound<'q>,
     ) -> Vec<Bound<'static>> {
-        let (mut portions, mut rest) = (Vec::new(), items);
-        while let Some((query, later)) = self.portion(rest, &bind) {
-            portions.push(query);
-            rest = later;
-        }
-        portions
+        items.chunks(MOST).filter_map(|portion| self.portion(portion, &bind)).collect()
     }
 
-    fn portion<'t, T>(
-        &self,
-        items: &'t [T],
-        bind: impl for<'q> Fn(Bound<'q>, &T) -> Bound<'q>,
-    ) -> Option<(Bound<'static>, &'t [T])> {
-        let at = PORTIONS.iter().position(|portion| *portion <= items.len())?;
-        let (now, later) = items.split_at(*PORTIONS.get(at)?);
-        let query = sqlx::query(AssertSqlSafe(self.0.get(at)?.clone()));
-        Some((now.iter().fold(query, bind), later))
+    fn portion<T>(&self, items: &[T], bind: impl for<'q> Fn(Bound<'q>, &T) -> Bound<'q>) -> Option<Bound<'static>> {
+        let at = SIZES.partition_point(|size| *size < items.len());
+        let (size, text) = (SIZES.get(at)?, self.texts.get(at)?);
+        let mut arguments = SqliteArguments::default();
+        arguments.reserve(size * self.columns, 0);
+        let query = items.iter().fold(sqlx::query_with(AssertSqlSafe(text.clone()), arguments), bind);
+        let nulls = (size - items.len()) * self.columns;
+        Some((0..nulls).fold(query, |query, _| query.bind(None::<i64>)))
     }
 }
 
@@ -65,28 +69,18 @@ pub(super) async fn execute(
     Ok(touched)
 }
 
-/// Executes all portions; returns the rows that they give.
-pub(super) async fn fetch(
-    connection: &mut SqliteConnection,
-    portions: Vec<Bound<'static>>,
-) -> Result<Vec<SqliteRow>, StoreError> {
-    let mut found = Vec::new();
-    for query in portions {
-        found.extend(query.fetch_all(&mut *connection).await.map_err(refused)?);
-    }
-    Ok(found)
-}
-
 /// The texts of a statement whose rows have so many columns.
-pub(super) fn texts(sql: &str, columns: usize) -> [Arc<str>; PORTIONS.len()] {
+pub(super) fn texts(sql: &str, columns: usize) -> Texts {
     let row = format!("({})", vec!["?"; columns].join(","));
-    PORTIONS.map(|portion| sql.replace(MARK, &vec![row.as_str(); portion].join(",")).into())
+    SIZES.map(|size| sql.replace(MARK, &vec![row.as_str(); size].join(",")).into())
 }
 
 /// A statement in a file, whose rows have so many columns.
 macro_rules! rows {
     ($file:literal, $columns:literal) => {
-        $crate::store::sqlite::rows::Rows::new(|| $crate::store::sqlite::rows::texts(include_str!($file), $columns))
+        $crate::store::sqlite::rows::Rows::new($columns, || {
+            $crate::store::sqlite::rows::texts(include_str!($file), $columns)
+        })
     };
 }
 pub(super) use rows;
@@ -98,7 +92,7 @@ mod tests {
     #[test]
     fn a_text_has_a_row_of_placeholders_per_item() {
         let texts = texts("select * from (values :rows)", 2);
-        assert_eq!(&*texts[9], "select * from (values (?,?))");
-        assert_eq!(&*texts[7], "select * from (values (?,?),(?,?),(?,?),(?,?))");
+        assert_eq!(&*texts[0], "select * from (values (?,?))");
+        assert_eq!(&*texts[3], "select * from (values (?,?),(?,?),(?,?),(?,?))");
     }
 }

@@ -1,4 +1,4 @@
-//! The write side: load and lock (the whole file), then one statement per table.
+//! The write side: load and lock (the whole file), then a few statements for each table.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,7 +7,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 use uuid::Uuid;
 
-use super::rows::{Bound, Rows, execute, fetch, rows};
+use super::rows::{Bound, Rows, execute, rows};
 use super::{refused, time};
 use crate::clock::Timestamp;
 use crate::id::SagaId;
@@ -97,8 +97,25 @@ impl<'r> Columns<'r> {
     }
 }
 
+/// The states that sagas were loaded in.
+pub(super) struct States(Vec<(SagaId, &'static str)>);
+
+impl States {
+    /// Of sagas in the order of their ids.
+    pub(super) fn of(sagas: &[Saga]) -> Self {
+        Self(sagas.iter().map(|saga| (saga.id, saga.state.as_str())).collect())
+    }
+
+    /// Whether the saga is in the state that it was loaded in.
+    fn keeps(&self, saga: &Saga) -> bool {
+        let at = self.0.binary_search_by_key(&saga.id, |(id, _)| *id);
+        at.ok().and_then(|at| self.0.get(at)).is_some_and(|(_, state)| *state == saga.state.as_str())
+    }
+}
+
 /// What most changes consist of, bound: all that needs no connection.
 pub(super) struct Statements {
+    states: States,
     starts: Vec<Bound<'static>>,
     commands: Vec<Bound<'static>>,
     updates: Vec<Bound<'static>>,
@@ -110,20 +127,25 @@ pub(super) struct Statements {
 
 impl Statements {
     /// Those of the changes if all sagas are new that are to be started.
-    pub(super) fn of(changes: &Changes) -> Self {
-        Self { starts: INSERT_SAGAS.over(&changes.starts, bind_start), ..Self::with(changes, |_| true) }
+    pub(super) fn of(changes: &Changes, states: States) -> Self {
+        Self { starts: INSERT_SAGAS.over(&changes.starts, bind_start), ..Self::with(changes, states, |_| true) }
     }
 
     /// Those that come after the starts, if only these sagas are new.
-    fn with(changes: &Changes, is_new: impl Fn(SagaId) -> bool) -> Self {
+    fn with(changes: &Changes, states: States, is_new: impl Fn(SagaId) -> bool) -> Self {
         let written = || changes.starts.iter().filter(|start| is_new(start.saga.id));
         let commands: Vec<&NewCommand> = written().flat_map(|start| &start.commands).chain(&changes.commands).collect();
         let settled = latest(written().flat_map(|start| &start.settled).chain(&changes.settled));
         let history: Vec<&HistoryRecord> = written().flat_map(|start| &start.history).chain(&changes.history).collect();
+        let (kept, turned): (Vec<&SagaUpdate>, Vec<&SagaUpdate>) =
+            changes.updates.iter().partition(|update| states.keeps(&update.saga));
+        let mut updates = KEEP_SAGAS.over(&kept, bind_update);
+        updates.extend(TURN_SAGAS.over(&turned, bind_update));
         Self {
+            states,
             starts: Vec::new(),
             commands: INSERT_COMMANDS.over(&commands, bind_command),
-            updates: UPDATE_SAGAS.over(&changes.updates, bind_update),
+            updates,
             settles: settled.len() as u64,
             settled: SETTLE_COMMANDS.over(&settled, bind_settled),
             history: INSERT_HISTORY.over(&history, bind_history),
@@ -138,7 +160,7 @@ pub(super) async fn write(
 ) -> Result<Committed, StoreError> {
     let (starts, new) = start(connection, changes, std::mem::take(&mut statements.starts)).await?;
     if new.len() != changes.starts.len() {
-        statements = Statements::with(changes, |saga| new.contains(&saga));
+        statements = Statements::with(changes, statements.states, |saga| new.contains(&saga));
     }
     execute(connection, statements.commands).await?;
 
@@ -198,7 +220,10 @@ async fn deprecate(connection: &mut SqliteConnection, changes: &[DeprecationChan
 }
 
 static INSERT_SAGAS: Rows = rows!("sql/insert_sagas.sql", 22);
-static UPDATE_SAGAS: Rows = rows!("sql/update_sagas.sql", 16);
+/// Of sagas that are in another state now, and of those that are not: an index that names a column is written anew by every
+/// update that names it.
+static TURN_SAGAS: Rows = rows!("sql/turn_sagas.sql", 16);
+static KEEP_SAGAS: Rows = rows!("sql/keep_sagas.sql", 16);
 static INSERT_COMMANDS: Rows = rows!("sql/insert_commands.sql", 12);
 static SETTLE_COMMANDS: Rows = rows!("sql/settle_commands.sql", 8);
 static INSERT_HISTORY: Rows = rows!("sql/insert_history.sql", 4);
@@ -212,11 +237,20 @@ async fn start(
     if changes.starts.is_empty() {
         return Ok(Default::default());
     }
-    let inserted = fetch(connection, statements).await?;
-    let id = |row: &SqliteRow| row.try_get::<Uuid, _>(0).map(SagaId).map_err(refused);
-    let new: HashSet<SagaId> = inserted.iter().map(id).collect::<Result<_, _>>()?;
-    if new.len() == changes.starts.len() {
+    let inserted = execute(connection, statements).await?;
+    if inserted == changes.starts.len() as u64 {
+        let new: HashSet<SagaId> = changes.starts.iter().map(|start| start.saga.id).collect();
         return Ok((vec![Started::New; new.len()], new));
+    }
+    let ids: Vec<String> = changes.starts.iter().map(|start| start.saga.id.0.simple().to_string()).collect();
+    let there: Vec<Uuid> = sqlx::query_scalar(include_str!("sql/new_sagas.sql"))
+        .bind(row::json(&ids))
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(refused)?;
+    let new: HashSet<SagaId> = there.into_iter().map(SagaId).collect();
+    if new.len() as u64 != inserted {
+        return Err(StoreError::Refused("a saga to be started is there already".to_owned()));
     }
     let others = changes.starts.iter().map(|start| &start.saga).filter(|saga| !new.contains(&saga.id));
     let names: Vec<_> = others.map(|saga| (&saga.definition.name, &saga.key)).collect();
@@ -258,7 +292,7 @@ fn bind_start<'q>(query: Bound<'q>, start: &NewSaga) -> Bound<'q> {
         .bind(micros(saga.ended_at))
 }
 
-fn bind_update<'q>(query: Bound<'q>, update: &SagaUpdate) -> Bound<'q> {
+fn bind_update<'q>(query: Bound<'q>, update: &&SagaUpdate) -> Bound<'q> {
     let saga = &update.saga;
     let SagaText { state, steps, stuck, cause, signals, parent } = SagaText::of(saga);
     query

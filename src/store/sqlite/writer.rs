@@ -4,8 +4,11 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::refused;
+use super::{kind, refused};
 use crate::store::StoreError;
+
+/// What SQLite says to a statement that makes no sense as things are.
+const SQLITE_ERROR: i32 = 1;
 
 /// Lends its connection to one user at a time.
 pub(super) struct Writer {
@@ -27,6 +30,8 @@ pub(super) struct Lent<'a> {
     pub(super) connection: SqliteConnection,
     /// `data_version` when it was asked last: another number says that another connection has written since.
     pub(super) seen: Option<i64>,
+    /// Whether a transaction may be open that sqlx does not know of.
+    is_open: bool,
 }
 
 impl Writer {
@@ -46,7 +51,7 @@ impl Writer {
                 return Err(StoreError::Unavailable("the store is closed".to_owned()));
             }
         };
-        Ok(Lent { slot, connection, seen })
+        Ok(Lent { slot, connection, seen, is_open: false })
     }
 
     pub(super) async fn close(&self) {
@@ -60,10 +65,35 @@ impl Writer {
 }
 
 impl Lent<'_> {
+    /// Begins to write, and asks for `data_version`: one message to SQLite's thread for both, where a transaction of sqlx's
+    /// would be two.
+    pub(super) async fn begin(&mut self) -> Result<i64, StoreError> {
+        self.is_open = true;
+        let begin = sqlx::query_scalar("begin immediate; pragma data_version");
+        begin.fetch_one(&mut self.connection).await.map_err(refused)
+    }
+
+    /// Commits what [`Lent::begin`] began.
+    pub(super) async fn commit(&mut self) -> Result<(), sqlx::Error> {
+        sqlx::query("commit").execute(&mut self.connection).await?;
+        self.is_open = false;
+        Ok(())
+    }
+
     /// Gives the connection back and `outcome` on. After an error only if no transaction is open: SQLite ends one by
-    /// itself when the disk is full or broken, which sqlx does not notice, and then refuses to begin another.
+    /// itself when the disk is full or broken. Of one that was begun here that makes no difference; of another, sqlx does not
+    /// notice, and then refuses to begin the next.
     pub(super) async fn give_back<T>(mut self, outcome: Result<T, StoreError>) -> Result<T, StoreError> {
-        let is_good = outcome.is_ok() || (self.connection.ping().await.is_ok() && !self.connection.is_in_transaction());
+        let is_good = if self.is_open {
+            match sqlx::query("rollback").execute(&mut self.connection).await {
+                Ok(_) => true,
+                // There is none, or none any more.
+                Err(sqlx::Error::Database(error)) => kind(error.as_ref()) == Some(SQLITE_ERROR),
+                Err(_) => false,
+            }
+        } else {
+            outcome.is_ok() || (self.connection.ping().await.is_ok() && !self.connection.is_in_transaction())
+        };
         if is_good {
             *self.slot = Slot::Ready(self.connection, self.seen);
         }
@@ -99,6 +129,70 @@ mod tests {
         let outcome = lent.give_back::<()>(Err(StoreError::Unavailable("the disk is full".to_owned()))).await;
         assert!(matches!(outcome, Err(StoreError::Unavailable(_))));
         begin(&writer).await.expect("the next one begins");
+    }
+
+    /// What a connection has of its own, and another has not.
+    async fn mark(lent: &mut Lent<'_>) {
+        sqlx::raw_sql("create temp table mark (n)").execute(&mut lent.connection).await.expect("made");
+    }
+
+    async fn is_marked(writer: &Writer) -> bool {
+        let mut lent = writer.lend().await.expect("a connection");
+        let found = sqlx::raw_sql("select n from mark").execute(&mut lent.connection).await;
+        lent.give_back(Ok(found.is_ok())).await.expect("it is good")
+    }
+
+    fn broken<T>() -> Result<T, StoreError> {
+        Err(StoreError::Unavailable("the disk is full".to_owned()))
+    }
+
+    #[tokio::test]
+    async fn what_was_written_before_an_error_is_taken_back_and_the_connection_kept() {
+        let (_folder, writer) = writer().await;
+        let mut lent = writer.lend().await.expect("a connection");
+        mark(&mut lent).await;
+        lent.begin().await.expect("begun");
+        sqlx::raw_sql("create table t (n)").execute(&mut lent.connection).await.expect("made");
+        assert!(lent.give_back::<()>(broken()).await.is_err());
+        assert!(is_marked(&writer).await);
+        let mut lent = writer.lend().await.expect("a connection");
+        lent.begin().await.expect("the next one begins");
+        sqlx::raw_sql("create table t (n)").execute(&mut lent.connection).await.expect("it is not there");
+        lent.commit().await.expect("committed");
+        lent.give_back(Ok(())).await.expect("given back");
+        begin(&writer).await.expect("also one that sqlx knows of");
+    }
+
+    #[tokio::test]
+    async fn a_connection_whose_transaction_sqlite_ended_by_itself_is_kept() {
+        let (_folder, writer) = writer().await;
+        let mut lent = writer.lend().await.expect("a connection");
+        mark(&mut lent).await;
+        lent.begin().await.expect("begun");
+        sqlx::raw_sql("rollback").execute(&mut lent.connection).await.expect("rolled back");
+        assert!(lent.give_back::<()>(broken()).await.is_err());
+        assert!(is_marked(&writer).await);
+        begin(&writer).await.expect("the next one begins");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_could_not_begin_since_another_writes_is_kept() {
+        let (folder, writer) = writer().await;
+        let other = SqliteConnectOptions::new().filename(folder.path().join("amends.db"));
+        let mut other = other.connect().await.expect("a connection");
+        let mut lent = writer.lend().await.expect("a connection");
+        mark(&mut lent).await;
+        sqlx::raw_sql("pragma busy_timeout = 0").execute(&mut lent.connection).await.expect("set");
+        sqlx::raw_sql("begin immediate").execute(&mut other).await.expect("it is free");
+        let begun = lent.begin().await.map(drop);
+        assert!(matches!(begun, Err(StoreError::Conflict(_))), "{begun:?}");
+        assert!(lent.give_back(begun).await.is_err());
+        sqlx::raw_sql("rollback").execute(&mut other).await.expect("it lets go");
+        assert!(is_marked(&writer).await);
+        let mut lent = writer.lend().await.expect("a connection");
+        lent.begin().await.expect("now it begins");
+        lent.commit().await.expect("committed");
+        lent.give_back(Ok(())).await.expect("given back");
     }
 
     #[tokio::test]

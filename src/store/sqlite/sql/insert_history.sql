@@ -1,3 +1,4 @@
-insert into history (saga_id, revision, at, event)
+insert or fail into history (saga_id, revision, at, event)
 select column1, column2, column3, column4
 from (values :rows)
+where column1 is not null

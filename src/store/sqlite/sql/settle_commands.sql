@@ -1,4 +1,4 @@
-update outbox set
+update or fail outbox set
     state = 'VERIFIED',
     outcome = new.column3,
     attempt = new.column4,

@@ -1,5 +1,5 @@
-update saga set
-    state = new.column3,
+-- Of sagas that stay in their state: without its name here, no index that goes by it is written.
+update or fail saga set
     paused = new.column4,
     revision = new.column5,
     next_seq = new.column6,
@@ -19,3 +19,4 @@ where saga.id = new.column1
     and saga.revision < new.column5
     -- The plus keeps the index on live sagas out of it, which would be read whole.
     and +saga.state in ('RUNNING', 'COMPENSATING', 'STUCK')
+    and +saga.state = new.column3
