@@ -4,7 +4,7 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use amends::coordinator::Coordinator;
+use amends::coordinator::{Coordinator, Operate, OperatorAction};
 use amends::id::SagaId;
 use amends::saga::Phase;
 use amends::store::Page;
@@ -182,5 +182,36 @@ async fn a_pause_outlives_a_killed_coordinator_and_is_known_to_all_on_real_serve
     assert_eq!(keys.len(), ids.len());
     assert!(seen.iter().all(|command| command.attempt == 1), "no attempt was spent on waiting");
     next.stop().await;
+    other.stop().await;
+}
+
+async fn tell(coordinator: &Coordinator, id: SagaId, action: OperatorAction) {
+    let (actor, reason) = ("ann".to_owned(), "a look at it".to_owned());
+    let operate = Operate { id, action, actor, reason, expected_revision: None };
+    coordinator.operate(operate).await.expect("it is allowed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_coordinator_held_back_goes_out_when_the_saga_is_resumed_here_on_real_servers() {
+    let rig = Rig::new(&["quick", "slow"]).await;
+    let (first, other) = (rig.coordinator().await, rig.coordinator().await);
+    first.register(TWO, "test").await.expect("registered");
+    let _quick = Scripted::start(&rig.broker, "quick", |_| vec![done()]).await;
+    let _slow = Scripted::start(&rig.broker, "slow", |_| vec![done()]).await;
+    first.change_pause(change(true)).await.expect("it is paused");
+    knows(&other, true).await;
+    // Of those that are held back one is tried again soon; this is another.
+    let scout = start(&first, "two", json!({})).await;
+    eventually("it is held back", async || (held(&rig, &[scout]).await == 1).then_some(())).await;
+    let id = start(&first, "two", json!({})).await;
+    eventually("so is the other", async || (held(&rig, &[id]).await == 1).then_some(())).await;
+    tell(&first, id, OperatorAction::Pause).await;
+    // With the one, what it knew of commands that it holds back is gone.
+    first.kill();
+    other.change_pause(change(false)).await.expect("the participant goes on");
+    // By then both have had their turn, of which the one that is paused could make nothing.
+    rig.becomes(scout, "COMPLETED").await;
+    tell(&other, id, OperatorAction::Resume).await;
+    rig.becomes(id, "COMPLETED").await;
     other.stop().await;
 }

@@ -13,10 +13,12 @@ use super::site::Site;
 use super::workload::Load;
 use crate::cli::error::CliError;
 use crate::clock::Stopwatch;
-use crate::coordinator::{Coordinator, Ended, Start, StartOutcome};
+use crate::coordinator::{Coordinator, CoordinatorError, Ended, Start, StartOutcome};
 use crate::id::SagaId;
 use crate::payload::Payload;
 
+/// As many as one request over HTTP may ask for.
+const AT_ONCE: u32 = 1_000;
 /// Nothing ends for so long only when something is wrong.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -51,15 +53,16 @@ impl Embedded {
         let mut batch = Vec::new();
         let began = Stopwatch::start();
         while measured.ended() < load.sagas {
-            let count = (load.in_flight - (next - measured.ended())).min(load.sagas - next);
-            if count > 0 {
-                let wanted = (next..next + count).map(|n| self.start(load, n)).collect();
-                next += count;
+            let most = (measured.ended() + load.in_flight).min(load.sagas);
+            while next < most {
+                let until = most.min(next + AT_ONCE);
+                let wanted = (next..until).map(|n| self.start(load, n)).collect();
+                next = until;
                 let (coordinator, starts) = (self.coordinator.clone(), starts.clone());
                 tokio::spawn(async move {
                     let since = Stopwatch::start();
                     // Whoever waited has given up, should it not be received.
-                    drop(starts.send((since, coordinator.start_many(wanted).await)));
+                    drop(starts.send((since, start_all(&coordinator, wanted).await)));
                 });
             }
             tokio::select! {
@@ -100,6 +103,22 @@ impl Embedded {
     pub(super) async fn stop(self) {
         self.participants.stop().await;
         self.coordinator.stop().await;
+    }
+}
+
+/// Starts all of them, some later if it must be.
+async fn start_all(coordinator: &Coordinator, wanted: Vec<Start>) -> Vec<Result<StartOutcome, CoordinatorError>> {
+    let mut outcomes = coordinator.start_many(wanted.clone()).await;
+    loop {
+        let busy = |outcome: &Result<StartOutcome, CoordinatorError>| match outcome {
+            Err(CoordinatorError::Busy { retry_after }) => Some(*retry_after),
+            _ => None,
+        };
+        let Some(pause) = outcomes.iter().filter_map(busy).max() else { return outcomes };
+        tokio::time::sleep(pause).await;
+        let late: Vec<usize> = (0..outcomes.len()).filter(|&at| busy(&outcomes[at]).is_some()).collect();
+        let again = coordinator.start_many(late.iter().map(|&at| wanted[at].clone()).collect()).await;
+        late.into_iter().zip(again).for_each(|(at, outcome)| outcomes[at] = outcome);
     }
 }
 

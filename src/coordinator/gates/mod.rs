@@ -8,6 +8,7 @@
 
 mod circuit;
 mod gate;
+mod hearing;
 mod intake;
 mod keeper;
 mod lanes;
@@ -16,7 +17,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
-use tokio::time::Instant;
 
 use crate::clock::{Timestamp, after};
 use crate::coordinator::metrics::Metrics;
@@ -26,8 +26,9 @@ use crate::definition::COORDINATOR;
 use crate::id::CommandId;
 use crate::saga::{Direction, HELD_AT_MOST, Note};
 use crate::store::pauses::ParticipantPause;
-use circuit::{Circuit, FAILING, Turned};
+use circuit::{Circuit, Turned};
 use gate::Gate;
+use hearing::Hearing;
 pub(super) use intake::{Intake, Turn};
 pub(super) use keeper::Keeper;
 use lanes::LaneName;
@@ -103,13 +104,6 @@ struct Inner {
     stirred: Notify,
     hearing: Mutex<Hearing>,
     metrics: Metrics,
-}
-
-/// Whether it is here that replies arrive: of several coordinators one may hear all of them.
-#[derive(Default)]
-struct Hearing {
-    heard: Option<Instant>,
-    is_deaf: bool,
 }
 
 impl Gates {
@@ -198,21 +192,16 @@ impl Gates {
     /// A reply has arrived here.
     pub(super) fn hears(&self) {
         if let Ok(mut hearing) = self.0.hearing.lock() {
-            *hearing = Hearing { heard: Some(Instant::now()), is_deaf: false };
+            hearing.hears();
         }
     }
 
-    /// Another coordinator has heard a reply to what this one has sent. When none came here for long, all go there: time-outs,
-    /// which are seen by whoever looks first, say nothing here of a participant whose answers are not heard, and so its
-    /// circuit is closed.
+    /// Another coordinator has heard a reply to what this one has sent. When it is known by that that all go there, circuits
+    /// are closed.
     pub(super) fn overheard(&self) {
-        let Ok(mut hearing) = self.0.hearing.lock() else { return };
-        let was_deaf = hearing.is_deaf;
-        hearing.is_deaf |= hearing.heard.is_none_or(|heard| heard.elapsed() >= FAILING);
-        if was_deaf || !hearing.is_deaf {
+        if !self.0.hearing.lock().is_ok_and(|mut hearing| hearing.overheard()) {
             return;
         }
-        drop(hearing);
         let Ok(mut gates) = self.0.gates.lock() else { return };
         for (participant, gate) in gates.iter_mut() {
             gate.circuit = Circuit::default();
@@ -222,7 +211,7 @@ impl Gates {
     }
 
     fn is_deaf(&self) -> bool {
-        self.0.hearing.lock().is_ok_and(|hearing| hearing.is_deaf)
+        self.0.hearing.lock().is_ok_and(|hearing| hearing.is_deaf())
     }
 
     /// What participants have made of their commands.
