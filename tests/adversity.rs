@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use amends::broker::topology::REPLIES_QUEUE;
 use amends::clock::Stopwatch;
-use amends::coordinator::{Coordinator, Start};
+use amends::coordinator::{Coordinator, Start, StartOutcome};
 use amends::id::{CommandId, SagaId, Seq};
 use amends::message::{Envelope, Properties, Reply, ReplyBody, TokenKey, TokenKeys};
 use amends::payload::Payload;
@@ -18,7 +18,7 @@ use support::processes::Process;
 use support::proxy::Proxy;
 use support::rig::{Rig, start};
 use support::scripted::{Scripted, done, refusal};
-use support::{eventually, eventually_within};
+use support::{PATIENCE, eventually, eventually_within};
 
 const TWO_STEPS: &str = r#"
 saga: two-steps
@@ -32,7 +32,7 @@ steps:
 fn forged(token: Option<&str>, outcome: Option<&str>, body: &[u8]) -> Envelope {
     let mut headers = BTreeMap::new();
     if let Some(outcome) = outcome {
-        headers.insert("amends-outcome".to_owned(), outcome.into());
+        headers.insert("amends-outcome".into(), outcome.to_owned().into());
     }
     Envelope {
         exchange: "amends.replies".to_owned(),
@@ -203,6 +203,39 @@ async fn what_one_request_starts_is_started_in_one_transaction_whatever_else_is_
             .expect("counts");
     let one = |of: &str, commands| (of.to_owned(), commands, 1);
     assert_eq!(of_requests, [one("small", 40), one("other", 70), one("large", 1_000)]);
+    coordinator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_request_that_takes_long_holds_up_nobody() {
+    let rig = Rig::new(&["alpha", "beta"]).await;
+    let _alpha = Scripted::start(&rig.broker, "alpha", |_| vec![done()]).await;
+    let _beta = Scripted::start(&rig.broker, "beta", |_| vec![done()]).await;
+    let coordinator = rig.coordinator().await;
+    coordinator.register(TWO_STEPS, "test").await.expect("registered");
+    rig.becomes(start(&coordinator, "two-steps", json!({ "n": 0 })).await, "COMPLETED").await;
+
+    // Another transaction is about to take one of the keys: the request has to wait for what becomes of it.
+    let mut connection = sqlx::PgConnection::connect(&rig.store_url).await.expect("connected");
+    sqlx::raw_sql("begin; update saga set key = 'k7'").execute(&mut connection).await.expect("the key is taken");
+    let start_of = |n: u32| Start {
+        saga: "two-steps".to_owned(),
+        version: None,
+        input: Payload::from(json!({ "n": n })),
+        key: Some(format!("k{n}")),
+    };
+    let (large, starter) = ((0..1_000).map(start_of).collect(), coordinator.clone());
+    let request = tokio::spawn(async move { starter.start_many(large).await });
+    for n in 0..5 {
+        let small = tokio::time::timeout(PATIENCE, coordinator.start(start_of(2_000 + n))).await.expect("in time");
+        let small = small.expect("it starts");
+        let StartOutcome::Started { id, .. } = small else { panic!("{small:?}") };
+        rig.becomes(id, "COMPLETED").await;
+    }
+    assert!(!request.is_finished(), "it still waits");
+    sqlx::raw_sql("rollback").execute(&mut connection).await.expect("the key is free again");
+    let outcomes = request.await.expect("no panic");
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Ok(StartOutcome::Started { .. }))));
     coordinator.stop().await;
 }
 

@@ -119,10 +119,10 @@ async fn a_message_arrives_as_it_was_sent(subject: Subject) {
         timestamp: chrono::DateTime::from_timestamp(1_700_000_000, 0),
         app_id: Some("amends".to_owned()),
         headers: BTreeMap::from([
-            ("amends-step".to_owned(), HeaderValue::from("bestätigen")),
-            ("amends-attempt".to_owned(), HeaderValue::Int(i64::MAX)),
-            ("amends-retry-after-ms".to_owned(), HeaderValue::Int(-1)),
-            ("empty".to_owned(), HeaderValue::from("")),
+            ("amends-step".into(), HeaderValue::from("bestätigen")),
+            ("amends-attempt".into(), HeaderValue::Int(i64::MAX)),
+            ("amends-retry-after-ms".into(), HeaderValue::Int(-1)),
+            ("empty".into(), HeaderValue::from("")),
         ]),
     };
     // More than one frame, and not text.

@@ -108,7 +108,7 @@ impl Caller {
             let deliveries = next.expect("answers come").expect("the broker is open");
             self.consumer.settler().settle(deliveries.iter().map(|one| (one.tag, Settlement::Ack)).collect()).await;
             for delivery in deliveries {
-                let properties = delivery.envelope.properties;
+                let properties = delivery.envelope.properties.clone();
                 assert_eq!(properties.content_type.as_deref(), Some("application/json"));
                 assert_eq!(properties.app_id.as_deref(), Some("amends"));
                 let answer = serde_json::from_slice(&delivery.envelope.body).expect("an answer is JSON");

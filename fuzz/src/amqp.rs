@@ -61,6 +61,6 @@ fn longest(message: &Envelope) -> usize {
     let Properties { message_id, correlation_id, reply_to, kind, content_type, app_id, headers, .. } =
         &message.properties;
     let texts = [message_id, correlation_id, reply_to, kind, content_type, app_id].into_iter().flatten();
-    let texts = texts.chain(headers.keys()).chain([&message.exchange, &message.routing_key]);
-    texts.map(String::len).max().unwrap_or_default()
+    let texts = texts.chain([&message.exchange, &message.routing_key]).map(String::len);
+    texts.chain(headers.keys().map(|name| name.len())).max().unwrap_or_default()
 }

@@ -43,8 +43,8 @@ pub fn envelope(bytes: &[u8]) -> Envelope {
             }
             name => {
                 let int = value.strip_prefix('#').and_then(|int| int.parse().ok());
-                let value = int.map_or(HeaderValue::Text(value), HeaderValue::Int);
-                properties.headers.insert(name.to_owned(), value);
+                let value = int.map_or_else(|| value.into(), HeaderValue::Int);
+                properties.headers.insert(name.to_owned().into(), value);
             }
         }
     }

@@ -1,5 +1,6 @@
 //! `GET /v1/dead-letters`, and what can be done with them.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -123,12 +124,12 @@ fn cut(text: &str) -> String {
 
 pub(crate) fn view(letter: &DeadLetter) -> DeadLetterView {
     let properties = &letter.envelope.properties;
-    let header = |(name, value): (&String, &HeaderValue)| {
+    let header = |(name, value): (&Cow<'static, str>, &HeaderValue)| {
         let value = match value {
-            HeaderValue::Text(text) => Value::from(text.as_str()),
+            HeaderValue::Text(text) => Value::from(&**text),
             HeaderValue::Int(int) => Value::from(*int),
         };
-        (name.clone(), value)
+        (name.to_string(), value)
     };
     let body = &letter.envelope.body;
     DeadLetterView {

@@ -2,6 +2,7 @@
 //! contract asks of any broker, and forgets everything when the process ends.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::str::Split;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -14,7 +15,7 @@ use crate::broker::{
     Broker, BrokerError, Consumer, Consuming, Delivery, DeliveryTag, Published, QueueStatus, Settlement, Settler,
     Topology,
 };
-use crate::message::Envelope;
+use crate::message::{Envelope, HeaderValue};
 
 /// The broker. Clones are handles to the same one.
 #[derive(Clone, Default)]
@@ -25,7 +26,7 @@ pub struct InProcessBroker {
 
 #[derive(Default)]
 struct State {
-    queues: HashMap<String, Queue>,
+    queues: HashMap<Arc<str>, Queue>,
     bindings: Vec<Binding>,
     last_tag: u64,
 }
@@ -33,9 +34,9 @@ struct State {
 #[derive(PartialEq, Eq)]
 struct Binding {
     exchange: String,
-    /// The words of the key or pattern.
-    words: Vec<String>,
-    queue: String,
+    /// The key or pattern.
+    key: String,
+    queue: Arc<str>,
 }
 
 #[derive(Default)]
@@ -53,7 +54,7 @@ struct Queue {
 struct Message {
     /// Its place in the queue, which it keeps when it goes back.
     place: u64,
-    envelope: Envelope,
+    envelope: Arc<Envelope>,
     deliveries: i64,
 }
 
@@ -70,18 +71,21 @@ impl InProcessBroker {
 }
 
 impl State {
-    fn route(&self, envelope: &Envelope) -> Vec<String> {
+    fn route(&self, envelope: &Envelope) -> Vec<Arc<str>> {
         if envelope.exchange.is_empty() {
-            let is_there = self.queues.contains_key(&envelope.routing_key);
-            return is_there.then(|| envelope.routing_key.clone()).into_iter().collect();
+            let found = self.queues.get_key_value(&*envelope.routing_key);
+            return found.map(|(name, _)| name.clone()).into_iter().collect();
         }
-        let words: Vec<&str> = envelope.routing_key.split('.').collect();
         let is_topic = exchange_kind(&envelope.exchange) == Some(ExchangeKind::Topic);
         let is_bound = |binding: &&Binding| {
             binding.exchange == envelope.exchange
-                && if is_topic { matches(&binding.words, &words) } else { binding.words == words }
+                && if is_topic {
+                    matches(binding.key.split('.'), envelope.routing_key.split('.'))
+                } else {
+                    binding.key == envelope.routing_key
+                }
         };
-        let mut queues: Vec<String> =
+        let mut queues: Vec<Arc<str>> =
             self.bindings.iter().filter(is_bound).map(|binding| binding.queue.clone()).collect();
         queues.sort_unstable();
         queues.dedup();
@@ -101,6 +105,7 @@ impl State {
                 Published::Confirmed
             };
         };
+        let envelope = Arc::new(envelope);
         for name in queues {
             self.enqueue(&name, envelope.clone());
         }
@@ -108,7 +113,7 @@ impl State {
         Published::Confirmed
     }
 
-    fn enqueue(&mut self, name: &str, envelope: Envelope) {
+    fn enqueue(&mut self, name: &str, envelope: Arc<Envelope>) {
         if let Some(queue) = self.queues.get_mut(name) {
             queue.last_place += 1;
             queue.ready.push_back(Message { place: queue.last_place, envelope, deliveries: 0 });
@@ -116,18 +121,18 @@ impl State {
         }
     }
 
-    fn bury(&mut self, queue: &str, reason: &str, mut envelope: Envelope) {
+    fn bury(&mut self, queue: &str, reason: &'static str, envelope: Arc<Envelope>) {
         if let Some((exchange, key)) = self.queues.get(queue).and_then(|queue| queue.dead_letter.clone()) {
-            let headers = &mut envelope.properties.headers;
+            let mut envelope = Arc::unwrap_or_clone(envelope);
+            let came_by = std::mem::replace(&mut envelope.exchange, exchange);
+            let came_with = std::mem::replace(&mut envelope.routing_key, key);
             let note = [
-                (DIED_IN, queue),
-                (DIED_OF, reason),
-                (CAME_BY, envelope.exchange.as_str()),
-                (CAME_WITH, envelope.routing_key.as_str()),
+                (DIED_IN, queue.to_owned().into()),
+                (DIED_OF, reason.into()),
+                (CAME_BY, came_by.into()),
+                (CAME_WITH, came_with.into()),
             ];
-            headers.extend(note.map(|(name, text)| (name.to_owned(), text.into())));
-            envelope.exchange = exchange;
-            envelope.routing_key = key;
+            envelope.properties.headers.extend(note.map(|(name, text): (_, HeaderValue)| (name.into(), text)));
             envelope.mandatory = false;
             self.publish(envelope);
         }
@@ -150,15 +155,13 @@ impl State {
     }
 }
 
-/// Whether a routing key matches a binding: `*` is one word, `#` any number of them.
-fn matches(pattern: &[String], words: &[&str]) -> bool {
-    match (pattern.split_first(), words.split_first()) {
-        (None, None) => true,
-        (Some((first, rest)), _) if first == "#" => {
-            matches(rest, words) || words.split_first().is_some_and(|(_, later)| matches(pattern, later))
-        }
-        (Some((first, rest)), Some((word, later))) => (first == "*" || first == word) && matches(rest, later),
-        _ => false,
+/// Whether the words of a routing key match those of a binding: `*` is one word, `#` any number of them.
+fn matches<'a>(pattern: Split<'a, char>, mut words: Split<'a, char>) -> bool {
+    let mut rest = pattern.clone();
+    match rest.next() {
+        None => words.next().is_none(),
+        Some("#") => matches(rest, words.clone()) || (words.next().is_some() && matches(pattern, words)),
+        Some(first) => words.next().is_some_and(|word| first == "*" || first == word) && matches(rest, words),
     }
 }
 
@@ -167,7 +170,7 @@ impl Broker for InProcessBroker {
     async fn declare(&self, topology: &Topology) -> Result<(), BrokerError> {
         let mut state = self.state();
         for queue in &topology.queues {
-            let known = state.queues.entry(queue.name.clone());
+            let known = state.queues.entry(queue.name.as_str().into());
             let dead_letter = queue.dead_letter().map(|(exchange, key)| (exchange, key.to_owned()));
             let known = known.or_insert_with(|| Queue { dead_letter: dead_letter.clone(), ..Queue::default() });
             if known.dead_letter != dead_letter {
@@ -177,8 +180,8 @@ impl Broker for InProcessBroker {
                 });
             }
             for (exchange, key) in &queue.bindings {
-                let words = key.split('.').map(str::to_owned).collect();
-                let binding = Binding { exchange: exchange.clone(), words, queue: queue.name.clone() };
+                let binding =
+                    Binding { exchange: exchange.clone(), key: key.clone(), queue: queue.name.as_str().into() };
                 if !state.bindings.contains(&binding) {
                     state.bindings.push(binding);
                 }
@@ -251,9 +254,9 @@ struct InProcessBrowser {
 #[async_trait]
 impl Browser for InProcessBrowser {
     async fn next(&mut self) -> Result<Option<Browsed>, BrokerError> {
-        let found = self.broker.state().queues.get_mut(&self.queue).and_then(|queue| queue.ready.pop_front());
+        let found = self.broker.state().queues.get_mut(&*self.queue).and_then(|queue| queue.ready.pop_front());
         let Some(message) = found else { return Ok(None) };
-        let envelope = message.envelope.clone();
+        let envelope = (*message.envelope).clone();
         let text = |name: &str| envelope.properties.text(name).unwrap_or_default().to_owned();
         let death = Death {
             queue: text(DIED_IN),
@@ -310,7 +313,7 @@ impl Held {
     fn take(&self, max: usize) -> Vec<Delivery> {
         let mut state = self.broker.state();
         let mut tag = state.last_tag;
-        let Some(queue) = state.queues.get_mut(&self.queue) else { return Vec::new() };
+        let Some(queue) = state.queues.get_mut(&*self.queue) else { return Vec::new() };
         let share = queue.ready.len().div_ceil(usize::try_from(queue.consumers).unwrap_or(usize::MAX).max(1));
         let mut unsettled = self.unsettled();
         let deliveries = queue
@@ -364,7 +367,7 @@ impl Drop for InProcessConsumer {
     fn drop(&mut self) {
         let mut state = self.held.broker.state();
         let unsettled: Vec<Message> = std::mem::take(&mut *self.held.unsettled()).into_values().collect();
-        if let Some(queue) = state.queues.get_mut(&self.held.queue) {
+        if let Some(queue) = state.queues.get_mut(&*self.held.queue) {
             queue.consumers = queue.consumers.saturating_sub(1);
         }
         state.requeue(&self.held.queue, unsettled);

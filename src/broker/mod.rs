@@ -155,8 +155,8 @@ pub struct Delivery {
     pub tag: DeliveryTag,
     /// Whether the broker may have delivered it before.
     pub redelivered: bool,
-    /// The message.
-    pub envelope: Envelope,
+    /// The message. Shared with brokers that keep it until it is settled.
+    pub envelope: Arc<Envelope>,
 }
 
 /// Names a delivery.

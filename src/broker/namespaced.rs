@@ -138,7 +138,9 @@ impl Consumer for NamespacedConsumer {
     async fn next(&mut self, max: usize) -> Option<Vec<Delivery>> {
         let mut deliveries = self.consumer.next(max).await?;
         for delivery in &mut deliveries {
-            strip(&mut delivery.envelope.exchange, &self.prefix);
+            if !self.prefix.is_empty() && delivery.envelope.exchange.starts_with(&*self.prefix) {
+                strip(&mut Arc::make_mut(&mut delivery.envelope).exchange, &self.prefix);
+            }
         }
         Some(deliveries)
     }

@@ -1,10 +1,12 @@
 //! One try to commit a batch.
 
 use std::collections::HashSet;
+use std::future::pending;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
-use tokio::task::{JoinError, JoinHandle};
+use futures_util::future::{MaybeDone, maybe_done};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::coordinator::milestones::Milestones;
@@ -44,27 +46,46 @@ impl Begun {
     }
 
     /// The same, going on also while nobody waits for it.
-    pub(super) fn on_its_own(self) -> Ahead {
-        Ahead { of: self.of, waiting: self.waiting, task: tokio::spawn(self.outcome) }
+    pub(super) fn on_its_own(self) -> OnItsOwn {
+        OnItsOwn { of: self.of, waiting: self.waiting, task: maybe_done(tokio::spawn(self.outcome)) }
     }
 }
 
-/// A try that goes on by itself, ahead of its turn.
-pub(super) struct Ahead {
+/// A try that goes on by itself, ahead of its turn or beside others.
+pub(super) struct OnItsOwn {
     of: Try,
     waiting: Vec<Waiting>,
-    task: JoinHandle<Result<(Committed, Plan), StoreError>>,
+    task: MaybeDone<JoinHandle<Result<(Committed, Plan), StoreError>>>,
 }
 
-impl Ahead {
+impl OnItsOwn {
+    /// Waits until it has come to something; may be dropped and asked again.
+    pub(super) async fn has_ended(&mut self) {
+        (&mut self.task).await;
+    }
+
     /// Now it is waited for.
     pub(super) fn turn(self) -> Begun {
         // What it waited for its turn is no time of its own.
-        let Self { of, waiting, task } = self;
+        let Self { of, waiting, mut task } = self;
         let began = Instant::now();
-        let unknown = |error: JoinError| Err(StoreError::Unknown(error.to_string()));
-        let outcome = Box::pin(async move { task.await.unwrap_or_else(unknown) });
+        let outcome = Box::pin(async move {
+            (&mut task).await;
+            match Pin::new(&mut task).take_output() {
+                Some(Ok(outcome)) => outcome,
+                Some(Err(error)) => Err(StoreError::Unknown(error.to_string())),
+                None => Err(StoreError::Unknown("it was waited for before".to_owned())),
+            }
+        });
         Begun { of, waiting, began, outcome }
+    }
+}
+
+/// Waits until it has come to something; for ever, if there is none.
+pub(super) async fn has_ended(begun: &mut Option<OnItsOwn>) {
+    match begun {
+        Some(begun) => begun.has_ended().await,
+        None => pending().await,
     }
 }
 

@@ -14,6 +14,8 @@ const MOST_STARTS: usize = 128;
 /// answered beside the commit.
 const FEW: usize = 8;
 const FEW_STARTS: usize = 32;
+/// With so many waiting, large units are committed among the others, too: what waits has a bound.
+const CROWDED: usize = 2_048;
 
 #[derive(Default)]
 pub(super) struct Backlog {
@@ -24,18 +26,20 @@ pub(super) struct Backlog {
     len: usize,
     /// Of requests whose starts have not all come out of the channel yet: in a moment they have.
     coming: Vec<Unit>,
+    /// Whether large units are committed beside the others, at the same time.
+    large_beside: bool,
 }
 
 /// Starts that one transaction is to have: a single one, or all of a request.
 type Unit = Vec<Work>;
 
 impl Backlog {
-    pub(super) fn len(&self) -> usize {
-        self.len
+    pub(super) fn new(large_beside: bool) -> Self {
+        Self { large_beside, ..Self::default() }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.len == 0
+    pub(super) fn len(&self) -> usize {
+        self.len
     }
 
     pub(super) fn push(&mut self, work: Work) {
@@ -95,6 +99,17 @@ impl Backlog {
         self.enter(in_order(unit), true);
     }
 
+    /// Whether there is anything to commit next that is not to be committed beside the others.
+    pub(super) fn is_ready(&self) -> bool {
+        !self.under_way.is_empty() || self.next(0).is_some()
+    }
+
+    /// The definition whose turn it is, beside so many that are under way.
+    fn next(&self, under_way: usize) -> Option<usize> {
+        let has_place = |unit: &Unit| self.has_place(unit, under_way);
+        self.starts.iter().position(|(_, units)| units.front().is_some_and(has_place))
+    }
+
     /// About how many would be committed next.
     pub(super) fn ready(&self) -> usize {
         let under_way = self.under_way.len().min(MOST);
@@ -102,22 +117,43 @@ impl Backlog {
     }
 
     /// What is to be committed next. A unit that is larger than a transaction should be has one for itself and what is under
-    /// way.
+    /// way, or one [beside](Backlog::take_large) the others.
     pub(super) fn take(&mut self) -> Vec<Work> {
         let mut batch: Vec<Work> = self.under_way.drain(..self.under_way.len().min(MOST)).collect();
         let (under_way, most) = (batch.len(), batch.len() + most_starts(batch.len()));
-        while batch.len() < most
-            && let Some((_, units)) = self.starts.front()
-            && (batch.len() == under_way || units.front().is_none_or(|unit| batch.len() + unit.len() <= most))
-            && let Some((name, mut units)) = self.starts.pop_front()
-        {
-            batch.extend(units.pop_front().into_iter().flatten());
-            if !units.is_empty() {
-                self.starts.push_back((name, units));
-            }
+        while batch.len() < most {
+            let fits = |unit: &Unit| batch.len() == under_way || batch.len() + unit.len() <= most;
+            let next = self.next(under_way);
+            let Some(at) = next.filter(|at| self.starts[*at].1.front().is_some_and(fits)) else { break };
+            batch.extend(self.take_unit(at));
         }
         self.len -= batch.len();
         batch
+    }
+
+    /// A unit that is to be committed beside the others.
+    pub(super) fn take_large(&mut self) -> Option<Vec<Work>> {
+        let is_large = |unit: &Unit| !self.has_place(unit, self.under_way.len());
+        let at = self.starts.iter().position(|(_, units)| units.front().is_some_and(is_large))?;
+        let unit = self.take_unit(at);
+        self.len -= unit.len();
+        Some(unit)
+    }
+
+    /// Whether a unit is committed among the others. A large one is where it may not be beside them, and where many are under
+    /// way, whose commit would be about as large.
+    fn has_place(&self, unit: &Unit, under_way: usize) -> bool {
+        !self.large_beside || unit.len() <= MOST_STARTS || under_way >= FEW || self.len > CROWDED
+    }
+
+    /// The first unit of a definition, whose next turn comes after all others'.
+    fn take_unit(&mut self, at: usize) -> Unit {
+        let Some((name, mut units)) = self.starts.remove(at) else { return Unit::new() };
+        let unit = units.pop_front().unwrap_or_default();
+        if !units.is_empty() {
+            self.starts.push_back((name, units));
+        }
+        unit
     }
 }
 
@@ -190,7 +226,7 @@ mod tests {
         assert_eq!(backlog.len(), 1_002 - batch.len());
         let rest = std::iter::from_fn(|| Some(backlog.take()).filter(|batch| !batch.is_empty()));
         assert_eq!(rest.map(|batch| batch.len()).sum::<usize>(), 1_002 - batch.len());
-        assert!(backlog.is_empty());
+        assert_eq!(backlog.len(), 0);
     }
 
     #[test]
@@ -241,7 +277,7 @@ mod tests {
         let (large, small) = (["large"; 2 * MOST_STARTS], ["small", "other"]);
         let mut large = request(&large).into_iter();
         large.by_ref().take(10).for_each(|work| backlog.push(work));
-        assert!(backlog.is_empty() && backlog.take().is_empty(), "the others are on their way");
+        assert!(backlog.len() == 0 && backlog.take().is_empty(), "the others are on their way");
         backlog.push(start("small"));
         large.for_each(|work| backlog.push(work));
         request(&small).into_iter().for_each(|work| backlog.push(work));
@@ -252,7 +288,7 @@ mod tests {
         let batch = backlog.take();
         assert_eq!(names(&batch), ["large"; 2 * MOST_STARTS]);
         assert_eq!(names(&backlog.take()), small);
-        assert!(backlog.is_empty());
+        assert_eq!(backlog.len(), 0);
 
         // Nor are they when a commit comes to nothing.
         request(&["later"; 3]).into_iter().for_each(|work| backlog.push(work));
@@ -269,6 +305,34 @@ mod tests {
         backlog.put_back(batch.into_iter().chain(later));
         assert_eq!(ids(&backlog.take()), large);
         assert_eq!(names(&backlog.take()), ["later"; 3]);
-        assert!(backlog.is_empty());
+        assert_eq!(backlog.len(), 0);
+    }
+
+    #[test]
+    fn a_large_request_is_left_to_be_committed_beside_few_others_unless_too_much_waits() {
+        let mut backlog = Backlog::new(true);
+        request(&["large"; MOST_STARTS + 1]).into_iter().for_each(|work| backlog.push(work));
+        assert!(!backlog.is_ready() && backlog.take().is_empty());
+        request(&["large"; MOST_STARTS]).into_iter().for_each(|work| backlog.push(work));
+        backlog.push(start("other"));
+        assert!(backlog.is_ready());
+        assert_eq!(names(&backlog.take()), ["other"], "what comes after it of its definition waits with it");
+        assert_eq!(backlog.take_large().map(|unit| unit.len()), Some(MOST_STARTS + 1));
+        assert!(backlog.take_large().is_none() && backlog.is_ready());
+        assert_eq!(backlog.take().len(), MOST_STARTS);
+        assert_eq!(backlog.len(), 0);
+
+        // Its commit is not much larger than theirs.
+        request(&["large"; MOST_STARTS + 1]).into_iter().for_each(|work| backlog.push(work));
+        (0..FEW).for_each(|_| backlog.push(told()));
+        assert!(backlog.is_ready() && backlog.take_large().is_none());
+        assert_eq!(backlog.take().len(), FEW + MOST_STARTS + 1);
+
+        while backlog.len() <= CROWDED {
+            assert!(!backlog.is_ready());
+            request(&["large"; MOST_STARTS + 1]).into_iter().for_each(|work| backlog.push(work));
+        }
+        assert_eq!(backlog.take().len(), MOST_STARTS + 1);
+        assert!(backlog.take().is_empty());
     }
 }

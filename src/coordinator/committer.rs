@@ -1,6 +1,7 @@
 //! The commit rule: whatever has arrived becomes one transaction; what it decided is published straight from memory;
 //! only then are replies acknowledged and callers answered.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::broker::{Delivery, DeliveryTag, Settlement};
 use crate::clock::Timestamp;
 use crate::coordinator::acknowledgements::Acknowledgements;
-use crate::coordinator::attempt::{Ahead, Begun, Try};
+use crate::coordinator::attempt::{Begun, OnItsOwn, Try, has_ended};
 use crate::coordinator::backlog::Backlog;
 use crate::coordinator::latencies::Latencies;
 use crate::coordinator::listeners::Listeners;
@@ -25,7 +26,7 @@ use crate::coordinator::replies::DeadLetters;
 use crate::coordinator::telling::tell;
 use crate::coordinator::timer::Timer;
 use crate::coordinator::traces::{self, Given};
-use crate::coordinator::work::{Item, ReplyItem, TellItem, Waiting, Work};
+use crate::coordinator::work::{Item, ReplyItem, TellItem, Waiting, Work, parted};
 use crate::coordinator::{CoordinatorError, Ended, StartOutcome, relatives};
 use crate::id::{CommandId, SagaId};
 use crate::message::Envelope;
@@ -61,7 +62,9 @@ pub(super) struct Committer {
     pub(super) received: Vec<Work>,
     pub(super) backlog: Backlog,
     /// The batch after the one that is being written.
-    pub(super) ahead: Option<Ahead>,
+    pub(super) ahead: Option<OnItsOwn>,
+    /// A large request, committed beside the others.
+    pub(super) beside: Option<OnItsOwn>,
     pub(super) work: mpsc::Receiver<Work>,
     /// For what a commit makes necessary by itself. Weak, so that the loop ends when everybody else is done.
     pub(super) again: mpsc::WeakSender<Work>,
@@ -84,20 +87,24 @@ impl Committer {
     /// Commits until the last sender of work is gone.
     pub(super) async fn run(mut self) {
         loop {
-            if let Some(ahead) = self.ahead.take() {
-                self.see_through(ahead.turn()).await;
+            let is_over = poll!(pin!(has_ended(&mut self.beside))).is_ready();
+            let begun = self.ahead.take().or_else(|| self.beside.take_if(|_| is_over));
+            if let Some(begun) = begun {
+                self.see_through(begun.turn()).await;
                 continue;
             }
-            let is_due = if self.backlog.is_empty() {
+            let is_ready = self.backlog.len() > 0 && (self.beside.is_none() || self.backlog.is_ready());
+            let is_due = if !is_ready {
                 let wait = self.acknowledgements.wait();
                 tokio::select! {
                     biased;
                     count = self.work.recv_many(&mut self.received, RECEIVED) => {
                         if count == 0 {
-                            return self.acknowledgements.end().await;
+                            return self.end().await;
                         }
                         self.timer.wait().is_zero()
                     }
+                    () = has_ended(&mut self.beside) => false,
                     () = tokio::time::sleep(self.timer.wait()), if !self.stop.is_cancelled() => true,
                     () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {
                         self.acknowledgements.send().await;
@@ -119,6 +126,28 @@ impl Committer {
         }
     }
 
+    /// Sees the rest through.
+    async fn end(mut self) {
+        while let Some(unit) = self.backlog.take_large() {
+            self.commit(unit, 0).await;
+        }
+        if let Some(beside) = self.beside.take() {
+            self.see_through(beside.turn()).await;
+        }
+        self.acknowledgements.end().await;
+    }
+
+    /// Begins to commit a large request beside the others.
+    fn begin_beside(&mut self) {
+        if self.beside.is_none()
+            && let Some(unit) = self.backlog.take_large()
+        {
+            let (items, waiting) = parted(unit);
+            let of = Try { items: Arc::new(items), ripe: Vec::new(), due: 0, locking: Locking::Trusts };
+            self.beside = Some(Begun::new(self.store.clone(), self.sources.clone(), of, waiting).on_its_own());
+        }
+    }
+
     /// What is to be committed next, of all that has arrived.
     fn next(&mut self) -> Vec<Work> {
         self.received.drain(..).for_each(|work| self.backlog.push(work));
@@ -128,6 +157,7 @@ impl Committer {
             self.backlog.push(work);
         }
         self.sources.gates.intake().backlogged(self.publisher.is_backlogged());
+        self.begin_beside();
         self.backlog.take()
     }
 
@@ -137,7 +167,7 @@ impl Committer {
     }
 
     fn begin(&mut self, batch: Vec<Work>, due: u32) -> Begun {
-        let (items, waiting) = batch.into_iter().map(|work| (work.item, work.waiting)).unzip();
+        let (items, waiting) = parted(batch);
         self.try_again(items, waiting, due)
     }
 
@@ -365,8 +395,8 @@ impl Committer {
             self.timer.wake();
         }
         let mut acks: Vec<(DeliveryTag, Settlement)> = Vec::new();
-        let mut dead: Vec<(Box<Delivery>, &'static str)> = Vec::new();
-        let mut doubtful: Vec<(ReplyItem, Box<Delivery>, bool)> = Vec::new();
+        let mut dead: Vec<(Delivery, &'static str)> = Vec::new();
+        let mut doubtful: Vec<(ReplyItem, Delivery, bool)> = Vec::new();
         let mut deferred: Vec<Work> = Vec::new();
         let mut started = committed.starts.into_iter();
         for ((item, waiting), verdict) in items.into_iter().zip(waiting).zip(verdicts) {
@@ -466,9 +496,9 @@ impl Committer {
     /// acknowledged; one that says something else, or comes out of nowhere after the end, belongs in the dead letters.
     async fn judge(
         &self,
-        doubtful: Vec<(ReplyItem, Box<Delivery>, bool)>,
+        doubtful: Vec<(ReplyItem, Delivery, bool)>,
         acks: &mut Vec<(DeliveryTag, Settlement)>,
-        dead: &mut Vec<(Box<Delivery>, &'static str)>,
+        dead: &mut Vec<(Delivery, &'static str)>,
     ) {
         if doubtful.is_empty() {
             return;
@@ -521,7 +551,7 @@ impl Committer {
         });
     }
 
-    async fn bury(&self, dead: Vec<(Box<Delivery>, &'static str)>) {
+    async fn bury(&self, dead: Vec<(Delivery, &'static str)>) {
         if let Some(settler) = self.acknowledgements.settler() {
             self.dead.bury(dead, &settler).await;
         }

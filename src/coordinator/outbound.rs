@@ -2,10 +2,11 @@
 
 use crate::clock::{Timestamp, after};
 use crate::definition::Definition;
-use crate::id::CommandId;
+use crate::id::{CommandId, DefinitionRef};
 use crate::message::command::idempotency_key;
 use crate::message::reply::ReplyProblem;
 use crate::message::{Command, Envelope, Reply, ReplyBody, TokenKeys};
+use crate::payload::Payload;
 use crate::saga::{Direction, Problem, ReplyAddress, ReplyOutcome, Saga};
 use crate::store::{NewCommand, OutboxEntry, in_flight};
 
@@ -22,6 +23,19 @@ pub(super) struct ReturnAddress {
     pub(super) queue: String,
 }
 
+/// What an attempt of a command is made of, wherever it is kept.
+struct Sent<'a> {
+    id: CommandId,
+    definition: &'a DefinitionRef,
+    step: &'a str,
+    direction: Direction,
+    generation: u32,
+    compensates: Option<u32>,
+    participant: &'a str,
+    action: &'a str,
+    body: &'a Payload,
+}
+
 /// The first attempt of a command that was just decided.
 pub(super) fn first_attempt(
     definition: &Definition,
@@ -29,7 +43,18 @@ pub(super) fn first_attempt(
     to: &ReturnAddress,
     now: Timestamp,
 ) -> Outbound {
-    attempt(definition, &pending(definition, command), 1, to, now)
+    let sent = Sent {
+        id: command.id,
+        definition: &definition.reference,
+        step: &command.step,
+        direction: command.direction,
+        generation: command.generation,
+        compensates: command.compensates,
+        participant: &command.participant,
+        action: &command.action,
+        body: &command.body,
+    };
+    send(definition, &sent, 1, to, now)
 }
 
 /// The entry that a command of a saga that has just been decided has in the outbox.
@@ -78,9 +103,24 @@ pub(super) fn attempt(
     to: &ReturnAddress,
     now: Timestamp,
 ) -> Outbound {
-    let id = entry.id;
-    let key = |direction: Direction, generation| idempotency_key(id.saga, &entry.step, direction.as_str(), generation);
-    let timeout = definition.named(&entry.step).map(|step| match entry.direction {
+    let sent = Sent {
+        id: entry.id,
+        definition: &entry.definition,
+        step: &entry.step,
+        direction: entry.direction,
+        generation: entry.generation,
+        compensates: entry.compensates,
+        participant: &entry.participant,
+        action: &entry.action,
+        body: &entry.body,
+    };
+    send(definition, &sent, attempt, to, now)
+}
+
+fn send(definition: &Definition, sent: &Sent<'_>, attempt: u32, to: &ReturnAddress, now: Timestamp) -> Outbound {
+    let id = sent.id;
+    let key = |direction: Direction, generation| idempotency_key(id.saga, sent.step, direction.as_str(), generation);
+    let timeout = definition.named(sent.step).map(|step| match sent.direction {
         Direction::Action => step.timeout,
         Direction::Compensation => step.compensation.action().map_or(step.timeout, |action| action.timeout),
     });
@@ -88,20 +128,20 @@ pub(super) fn attempt(
         message_id: id.message_id(attempt).to_string(),
         token: to.keys.sign(id, attempt),
         reply_to: to.queue.clone(),
-        participant: entry.participant.clone(),
-        action: entry.action.clone(),
+        participant: sent.participant.to_owned(),
+        action: sent.action.to_owned(),
         saga_id: id.saga,
-        definition: entry.definition.clone(),
-        step: entry.step.clone(),
-        is_compensation: entry.direction == Direction::Compensation,
+        definition: sent.definition.clone(),
+        step: sent.step.to_owned(),
+        is_compensation: sent.direction == Direction::Compensation,
         attempt,
-        key: key(entry.direction, entry.generation),
-        compensates: entry.compensates.map(|generation| key(Direction::Action, generation)),
+        key: key(sent.direction, sent.generation),
+        compensates: sent.compensates.map(|generation| key(Direction::Action, generation)),
         deadline: after(now, timeout.unwrap_or_default()),
         traceparent: None,
         tracestate: None,
-        body: entry.body.clone(),
+        body: sent.body.clone(),
         sent_at: now,
     };
-    Outbound { of: Some((id, attempt)), envelope: command.encode() }
+    Outbound { of: Some((id, attempt)), envelope: command.into_envelope() }
 }

@@ -59,7 +59,7 @@ impl Replies {
             let Some(deliveries) = deliveries else { return };
             let mut rejected = Vec::new();
             for delivery in deliveries {
-                match self.read(Box::new(delivery)) {
+                match self.read(delivery) {
                     Ok(work) => {
                         failpoint::reached(Point::ReplyReceived);
                         if self.work.send(work).await.is_err() {
@@ -74,7 +74,7 @@ impl Replies {
     }
 
     /// What a delivered message asks for, or the reason why it asks for nothing.
-    fn read(&self, delivery: Box<Delivery>) -> Result<Work, (Box<Delivery>, &'static str)> {
+    fn read(&self, delivery: Delivery) -> Result<Work, (Delivery, &'static str)> {
         let reply = match Reply::decode(&delivery.envelope) {
             Ok(reply) => reply,
             Err(error) => return Err((delivery, error.code())),
@@ -134,7 +134,7 @@ pub(super) struct DeadLetters {
 
 impl DeadLetters {
     /// Publishes the messages there, then settles them.
-    pub(super) async fn bury(&self, mut rejected: Vec<(Box<Delivery>, &'static str)>, settler: &Arc<dyn Settler>) {
+    pub(super) async fn bury(&self, mut rejected: Vec<(Delivery, &'static str)>, settler: &Arc<dyn Settler>) {
         // What was given back meanwhile is judged when it comes again: somebody else may have taken it, and it is settled
         // for that reason.
         rejected.retain(|(delivery, _)| settler.holds(delivery.tag));
@@ -152,11 +152,11 @@ impl DeadLetters {
             );
             self.metrics.dead_reply(code);
             tags.push(delivery.tag);
-            let mut envelope = delivery.envelope;
+            let mut envelope = Arc::unwrap_or_clone(delivery.envelope);
             envelope.exchange = DEAD_EXCHANGE.to_owned();
             envelope.routing_key = self.queue.clone();
             envelope.mandatory = true;
-            envelope.properties.headers.insert("amends-rejected".to_owned(), code.into());
+            envelope.properties.headers.insert("amends-rejected".into(), code.into());
             envelopes.push(envelope);
         }
         let outcomes = self.broker.publish(envelopes).await;

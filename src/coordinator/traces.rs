@@ -112,8 +112,8 @@ pub(super) fn trace_id(traces: Option<&Traces>, saga: &Saga) -> Option<u128> {
 pub(super) fn stamp(outbound: &mut Outbound, context: Option<TraceContext>) {
     let Some(context) = context else { return };
     let headers = &mut outbound.envelope.properties.headers;
-    headers.insert("traceparent".to_owned(), context.traceparent().into());
-    headers.extend(context.state.map(|state| ("tracestate".to_owned(), state.into())));
+    headers.insert("traceparent".into(), context.traceparent().into());
+    headers.extend(context.state.map(|state| ("tracestate".into(), state.into())));
 }
 
 impl Traces {

@@ -58,6 +58,11 @@ pub(super) struct StartItem {
     pub(super) tombstone: Option<ReplyAddress>,
 }
 
+/// What is to be committed, and who waits for it.
+pub(super) fn parted(batch: Vec<Work>) -> (Vec<Item>, Vec<Waiting>) {
+    batch.into_iter().map(|work| (work.item, work.waiting)).unzip()
+}
+
 /// Starts of one request, which one transaction is to have.
 #[derive(Clone)]
 pub(super) struct Together(Arc<usize>);
@@ -101,7 +106,7 @@ pub(super) struct MigrateItem {
 /// Who waits for it.
 pub(super) enum Waiting {
     /// The broker, for an acknowledgement. The message is kept, in case it belongs in the dead letters.
-    Broker(Box<Delivery>),
+    Broker(Delivery),
     /// A caller that starts a saga.
     Starter(oneshot::Sender<Result<StartOutcome, CoordinatorError>>),
     /// An operator.

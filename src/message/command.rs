@@ -1,12 +1,10 @@
 //! The coordinator's message to a participant.
 
-use std::collections::BTreeMap;
-
 use chrono::Datelike;
 
 use crate::clock::Timestamp;
 use crate::id::{DefinitionRef, SagaId};
-use crate::message::{Envelope, HeaderValue, Properties};
+use crate::message::{Envelope, HeaderValue, Headers, Properties};
 use crate::payload::Payload;
 
 /// The exchange that commands go to.
@@ -80,25 +78,30 @@ pub fn idempotency_key(saga: SagaId, step: &str, direction: &str, generation: u3
 impl Command {
     /// The message to publish.
     pub fn encode(&self) -> Envelope {
+        self.clone().into_envelope()
+    }
+
+    /// As [`Command::encode`], but moves the texts instead of copying them.
+    pub fn into_envelope(self) -> Envelope {
         let kind = format!("{}.{}", self.participant, self.action);
         let direction = if self.is_compensation { "compensation" } else { "action" };
-        let mut headers: BTreeMap<String, HeaderValue> = BTreeMap::new();
-        let mut put = |name: &str, value: HeaderValue| headers.insert(name.to_owned(), value);
+        let mut headers = Headers::new();
+        let mut put = |name: &'static str, value: HeaderValue| headers.insert(name.into(), value);
         put("amends-saga-id", self.saga_id.to_string().into());
-        put("amends-saga", self.definition.name.clone().into());
+        put("amends-saga", self.definition.name.into());
         put("amends-version", self.definition.version.into());
-        put("amends-step", self.step.clone().into());
+        put("amends-step", self.step.into());
         put("amends-direction", direction.into());
         put("amends-attempt", self.attempt.into());
-        put("amends-key", self.key.clone().into());
+        put("amends-key", self.key.into());
         put("amends-deadline", self.deadline.to_rfc3339_opts(chrono::SecondsFormat::Millis, true).into());
         for (name, value) in [
-            ("amends-compensates", &self.compensates),
-            ("traceparent", &self.traceparent),
-            ("tracestate", &self.tracestate),
+            ("amends-compensates", self.compensates),
+            ("traceparent", self.traceparent),
+            ("tracestate", self.tracestate),
         ] {
             if let Some(value) = value {
-                put(name, value.clone().into());
+                put(name, value.into());
             }
         }
         Envelope {
@@ -106,9 +109,9 @@ impl Command {
             routing_key: kind.clone(),
             mandatory: true,
             properties: Properties {
-                message_id: Some(self.message_id.clone()),
-                correlation_id: Some(self.token.clone()),
-                reply_to: Some(self.reply_to.clone()),
+                message_id: Some(self.message_id),
+                correlation_id: Some(self.token),
+                reply_to: Some(self.reply_to),
                 kind: Some(kind),
                 content_type: Some("application/json".to_owned()),
                 timestamp: Some(self.sent_at),

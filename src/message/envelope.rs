@@ -1,8 +1,12 @@
 //! A message as any broker carries it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use crate::clock::Timestamp;
+
+/// Headers by their names. Those of the contract are not allocated for each message.
+pub type Headers = BTreeMap<Cow<'static, str>, HeaderValue>;
 
 /// A message: where it goes, its properties, its body.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,14 +36,14 @@ pub struct Properties {
     /// Whole seconds on the wire.
     pub timestamp: Option<Timestamp>,
     pub app_id: Option<String>,
-    pub headers: BTreeMap<String, HeaderValue>,
+    pub headers: Headers,
 }
 
 /// A header's value. Other AMQP types are read as the nearest of these, or left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HeaderValue {
     /// A string (AMQP `S`).
-    Text(String),
+    Text(Cow<'static, str>),
     /// An integer of any width (sent as AMQP `l`, 64 bit).
     Int(i64),
 }
@@ -62,15 +66,15 @@ impl HeaderValue {
     }
 }
 
-impl From<&str> for HeaderValue {
-    fn from(text: &str) -> Self {
-        Self::Text(text.to_owned())
+impl From<&'static str> for HeaderValue {
+    fn from(text: &'static str) -> Self {
+        Self::Text(Cow::Borrowed(text))
     }
 }
 
 impl From<String> for HeaderValue {
     fn from(text: String) -> Self {
-        Self::Text(text)
+        Self::Text(Cow::Owned(text))
     }
 }
 

@@ -10,7 +10,7 @@ pub mod request;
 pub mod token;
 
 pub use command::Command;
-pub use envelope::{Envelope, HeaderValue, Properties};
+pub use envelope::{Envelope, HeaderValue, Headers, Properties};
 pub use lifecycle::LifecycleEvent;
 pub use reply::{Reply, ReplyBody};
 #[cfg(feature = "coordinator")]

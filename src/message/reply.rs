@@ -1,9 +1,8 @@
 //! A participant's answer.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::message::{Envelope, HeaderValue, Properties};
+use crate::message::{Envelope, HeaderValue, Headers, Properties};
 use crate::payload::Payload;
 
 /// The exchange that replies go to.
@@ -86,20 +85,20 @@ impl ReplyError {
 impl Reply {
     /// The message to publish.
     pub fn encode(&self) -> Envelope {
-        let mut headers: BTreeMap<String, HeaderValue> = BTreeMap::new();
+        let mut headers = Headers::new();
         let (outcome, body) = match &self.body {
             ReplyBody::Success(output) => ("success", output.text().as_bytes().to_vec()),
             ReplyBody::Failure(problem) => ("failure", serde_json::to_vec(problem).unwrap_or_default()),
             ReplyBody::Retry(problem, after) => {
                 if let Some(after) = after {
                     let millis = i64::try_from(after.as_millis()).unwrap_or(i64::MAX);
-                    headers.insert("amends-retry-after-ms".to_owned(), HeaderValue::Int(millis));
+                    headers.insert("amends-retry-after-ms".into(), HeaderValue::Int(millis));
                 }
                 ("retry", serde_json::to_vec(problem).unwrap_or_default())
             }
             ReplyBody::InProgress => ("in-progress", b"{}".to_vec()),
         };
-        headers.insert("amends-outcome".to_owned(), outcome.into());
+        headers.insert("amends-outcome".into(), outcome.into());
         Envelope {
             exchange: REPLIES_EXCHANGE.to_owned(),
             routing_key: self.routing_key.clone(),

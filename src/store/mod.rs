@@ -71,6 +71,11 @@ pub trait Store: Send + Sync + 'static {
         None
     }
 
+    /// Whether units of work that have no saga in common are written at once, so that a large one holds nobody up.
+    fn writes_at_once(&self) -> bool {
+        false
+    }
+
     /// One saga with its outbox entries, in the order of their places.
     async fn saga(&self, id: SagaId) -> Result<Option<SagaRecord>, StoreError>;
 

@@ -90,7 +90,7 @@ impl Site {
         let mut rejected = message("amends.dead", &format!("{CAGE}.commands"), "rejected", note);
         let named = [("amends-saga-id", id.to_owned()), ("note", format!("of {CARD}"))];
         rejected.properties.headers =
-            named.map(|(name, value)| (name.to_owned(), HeaderValue::Text(value))).into_iter().collect();
+            named.map(|(name, value)| (name.into(), HeaderValue::from(value))).into_iter().collect();
         let letters = vec![
             message("amends.replies", "amends.replies", "garbage", format!("\u{1}{CARD}")),
             message("amends.replies", "amends.replies", "nobody's", json!({ "note": CARD }).to_string()),

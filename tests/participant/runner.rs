@@ -127,8 +127,8 @@ pub async fn a_message_that_is_no_command_goes_to_the_dead_letters<DB: TestDatab
     let good = pick("succeed").encode();
     let mut broken = vec![good.clone(), good.clone(), good.clone(), unpick(&pick("succeed"), "succeed").encode()];
     broken[0].body = b"{".to_vec();
-    broken[1].properties.headers.insert("amends-key".to_owned(), "k".repeat(600).into());
-    broken[2].properties.headers.insert("amends-key".to_owned(), "a\0b".into());
+    broken[1].properties.headers.insert("amends-key".into(), "k".repeat(600).into());
+    broken[2].properties.headers.insert("amends-key".into(), "a\0b".into());
     broken[3].properties.headers.remove("amends-compensates");
     let mut stray = pick("succeed");
     stray.participant = "payments".to_owned();

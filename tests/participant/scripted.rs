@@ -52,7 +52,7 @@ impl Scripted {
         let mut next = self.next_tag.lock().expect("tags");
         *next += 1;
         let tag = DeliveryTag { generation: 1, tag: *next };
-        self.incoming.send(Delivery { tag, redelivered: false, envelope }).expect("a consumer");
+        self.incoming.send(Delivery { tag, redelivered: false, envelope: envelope.into() }).expect("a consumer");
         *next
     }
 

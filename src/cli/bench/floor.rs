@@ -209,7 +209,7 @@ impl Sender {
             body: Payload::from(self.input.input(place.saga)),
             sent_at: self.now,
         }
-        .encode()
+        .into_envelope()
     }
 }
 

@@ -135,7 +135,7 @@ async fn bare(broker: Arc<dyn Broker>, mut consumer: Box<dyn Consumer>, is_last:
 }
 
 fn answer(delivery: &Delivery, is_last: bool) -> Envelope {
-    let Envelope { properties, body, .. } = &delivery.envelope;
+    let Envelope { properties, body, .. } = &*delivery.envelope;
     let is_refused = is_last && body.windows(REFUSE_MARK.len()).any(|part| part == REFUSE_MARK);
     let body = if is_refused {
         let problem = ReplyProblem { kind: REFUSAL.to_owned(), title: "refused".to_owned(), detail: None };

@@ -306,6 +306,10 @@ impl Store for PostgresStore {
         Some(self)
     }
 
+    fn writes_at_once(&self) -> bool {
+        true
+    }
+
     async fn commit(&self, wants: Wants, decide: Decide) -> Result<Committed, StoreError> {
         let store = self.clone();
         to_the_end(async move { store.unit(wants, decide).await }).await

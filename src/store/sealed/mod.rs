@@ -175,6 +175,10 @@ impl Store for EncryptedStore {
         self.inner.decides_ahead()
     }
 
+    fn writes_at_once(&self) -> bool {
+        self.inner.writes_at_once()
+    }
+
     async fn saga(&self, id: SagaId) -> Result<Option<SagaRecord>, StoreError> {
         match self.inner.saga(id).await? {
             Some(record) => self.one(record).await.map(Some),

@@ -151,7 +151,7 @@ impl Exchange {
     fn take_over(&self, delivery: &mut Delivery) {
         let is_success = matches!(Reply::decode(&delivery.envelope), Ok(Reply { body: ReplyBody::Success(_), .. }));
         if is_success && self.sky.dice(|dice| dice.happens(100)) {
-            delivery.envelope.body = br#"{"forged":true}"#.to_vec();
+            Arc::make_mut(&mut delivery.envelope).body = br#"{"forged":true}"#.to_vec();
         }
     }
 
@@ -161,7 +161,7 @@ impl Exchange {
         let claims = forger().and_then(|forger| forger.verify(&token).ok());
         let seen = self.evidence.seen();
         if let (Some((id, attempt)), Some(keys)) = (claims, &seen.keys) {
-            delivery.envelope.properties.correlation_id = Some(keys.sign(id, attempt));
+            Arc::make_mut(&mut delivery.envelope).properties.correlation_id = Some(keys.sign(id, attempt));
         }
     }
 }

@@ -116,14 +116,14 @@ pub enum Tapped {
     Mark(String),
 }
 
-impl From<Envelope> for Tapped {
-    fn from(envelope: Envelope) -> Self {
+impl From<&Envelope> for Tapped {
+    fn from(envelope: &Envelope) -> Self {
         if envelope.routing_key == MARK {
-            return Self::Mark(envelope.properties.message_id.unwrap_or_default());
+            return Self::Mark(envelope.properties.message_id.clone().unwrap_or_default());
         }
-        match Command::decode(&envelope) {
+        match Command::decode(envelope) {
             Ok(command) => Self::Command(Box::new(command)),
-            Err(_) => Reply::decode(&envelope).map_or(Self::Junk, Self::Reply),
+            Err(_) => Reply::decode(envelope).map_or(Self::Junk, Self::Reply),
         }
     }
 }
@@ -160,7 +160,7 @@ impl Tap {
             let settler = consumer.settler();
             while let Some(deliveries) = consumer.next(1_000).await {
                 let settled = deliveries.iter().map(|delivery| (delivery.tag, Settlement::Ack)).collect();
-                keep.lock().await.extend(deliveries.into_iter().map(|delivery| Tapped::from(delivery.envelope)));
+                keep.lock().await.extend(deliveries.iter().map(|delivery| Tapped::from(&*delivery.envelope)));
                 settler.settle(settled).await;
             }
         });

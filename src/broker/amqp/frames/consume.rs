@@ -180,7 +180,7 @@ impl FrameConsumer {
             self.rest.extend(batch.into_iter().map(|Arrived { tag, redelivered, envelope }| Delivery {
                 tag: DeliveryTag { generation, tag },
                 redelivered,
-                envelope,
+                envelope: Arc::new(envelope),
             }));
         }
     }

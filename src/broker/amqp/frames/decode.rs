@@ -1,11 +1,9 @@
 //! From the bytes of AMQP 0-9-1 to our messages. The broker is trusted to speak AMQP, and not to do so without mistakes:
 //! whatever comes is either understood or an error that ends the connection, and never a panic.
 
-use std::collections::BTreeMap;
-
 use super::encode::method::Id;
 use super::encode::{END, OVERHEAD};
-use crate::message::{Envelope, HeaderValue, Properties};
+use crate::message::{Envelope, HeaderValue, Headers, Properties};
 
 /// A frame without its frame.
 #[derive(Debug, PartialEq, Eq)]
@@ -141,13 +139,13 @@ impl<'a> Decoder<'a> {
 
     /// A table of headers. Clients of other languages choose other widths; what is neither text nor an integer is left
     /// out.
-    fn headers(&mut self) -> Result<BTreeMap<String, HeaderValue>, String> {
+    fn headers(&mut self) -> Result<Headers, String> {
         let mut table = Self(self.long()?);
-        let mut headers = BTreeMap::new();
+        let mut headers = Headers::new();
         while !table.0.is_empty() {
             let name = table.short()?;
             if let Some(value) = table.value()? {
-                headers.insert(name, value);
+                headers.insert(name.into(), value);
             }
         }
         Ok(headers)
@@ -163,7 +161,7 @@ impl<'a> Decoder<'a> {
     fn value(&mut self) -> Result<Option<HeaderValue>, String> {
         let int = |int: i64| Ok(Some(HeaderValue::Int(int)));
         match self.u8()? {
-            b'S' => Ok(Some(HeaderValue::Text(text(self.long()?)))),
+            b'S' => Ok(Some(text(self.long()?).into())),
             b'b' => int(self.array().map(i8::from_be_bytes)?.into()),
             b'B' => int(self.u8()?.into()),
             b's' | b'U' => int(self.array().map(i16::from_be_bytes)?.into()),

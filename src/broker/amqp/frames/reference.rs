@@ -1,7 +1,7 @@
 //! Our frames beside those of amq-protocol, the codec under lapin: what one writes the other reads, and the other way
 //! round; and whatever comes, nothing panics.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 
 use amq_protocol::frame::{AMQPContentHeader, AMQPFrame, WriteContext, gen_frame, parse_frame};
 use amq_protocol::protocol::{AMQPClass, basic};
@@ -10,14 +10,14 @@ use proptest::prelude::*;
 
 use super::decode::{Begins, Decoder, Incoming, frame};
 use super::encode::{BODY, Encoder, HEADER, METHOD, method};
-use crate::message::{Envelope, HeaderValue, Properties};
+use crate::message::{Envelope, HeaderValue, Headers, Properties};
 
 const FRAME_MAX: usize = 4_096;
 
 fn envelope() -> impl Strategy<Value = Envelope> {
     let short = || proptest::option::of("\\PC{0,40}");
-    let value = prop_oneof!["\\PC{0,60}".prop_map(HeaderValue::Text), any::<i64>().prop_map(HeaderValue::Int)];
-    let headers = proptest::collection::btree_map("[a-z-]{1,20}", value, 0..6);
+    let value = prop_oneof!["\\PC{0,60}".prop_map(HeaderValue::from), any::<i64>().prop_map(HeaderValue::Int)];
+    let headers = proptest::collection::btree_map("[a-z-]{1,20}".prop_map(Cow::Owned), value, 0..6);
     let texts = (short(), short(), short(), short(), short(), short());
     let body = proptest::collection::vec(any::<u8>(), 0..10_000);
     let at = proptest::option::of(0..4_000_000_000_i64);
@@ -98,13 +98,13 @@ proptest! {
         prop_assert_eq!(text(got.app_id()), expected.app_id.clone());
         prop_assert_eq!(*got.timestamp(), expected.timestamp.map(|at| at.timestamp().unsigned_abs()));
         prop_assert_eq!(*got.delivery_mode(), Some(2));
-        let headers: BTreeMap<String, HeaderValue> = got.headers().iter().flat_map(|table| table.inner()).map(|(name, value)| {
+        let headers: Headers = got.headers().iter().flat_map(|table| table.inner()).map(|(name, value)| {
             let value = match value {
-                AMQPValue::LongString(text) => HeaderValue::Text(String::from_utf8(text.as_bytes().to_vec()).expect("text")),
+                AMQPValue::LongString(text) => String::from_utf8(text.as_bytes().to_vec()).expect("text").into(),
                 AMQPValue::LongLongInt(int) => HeaderValue::Int(*int),
                 other => panic!("{other:?}"),
             };
-            (name.to_string(), value)
+            (name.to_string().into(), value)
         }).collect();
         prop_assert_eq!(&headers, &expected.headers);
         let mut body = Vec::new();
@@ -122,7 +122,7 @@ proptest! {
         let mut table = FieldTable::default();
         for (name, value) in &properties.headers {
             table.insert(short(name), match value {
-                HeaderValue::Text(text) => AMQPValue::LongString(text.as_str().into()),
+                HeaderValue::Text(text) => AMQPValue::LongString(text.as_ref().into()),
                 HeaderValue::Int(int) => AMQPValue::LongLongInt(*int),
             });
         }
@@ -212,7 +212,7 @@ fn what_is_too_long_for_amqp_leaves_nothing_behind() {
     long.properties.kind = Some("k".repeat(256));
     assert_eq!(encoder.publish(&long, FRAME_MAX), Err("the type is 256 bytes long, AMQP allows 255".to_owned()));
     let mut wide = good.clone();
-    wide.properties.headers.insert("h".to_owned(), HeaderValue::Text("x".repeat(FRAME_MAX)));
+    wide.properties.headers.insert("h".into(), "x".repeat(FRAME_MAX).into());
     assert!(encoder.publish(&wide, FRAME_MAX).is_err());
     assert_eq!(encoder.0, before);
     assert_eq!(encoder.publish(&good, FRAME_MAX), Ok(()));

@@ -150,7 +150,7 @@ impl Task {
             let (tag, redelivered) = (delivery.delivery_tag, delivery.redelivered);
             self.settler.delivered(tag);
             let tag = DeliveryTag { generation, tag };
-            let delivery = Delivery { tag, redelivered, envelope: from_lapin(delivery) };
+            let delivery = Delivery { tag, redelivered, envelope: Arc::new(from_lapin(delivery)) };
             if self.sender.send(delivery).await.is_err() {
                 return;
             }

@@ -45,7 +45,7 @@ pub fn to_lapin(properties: &Properties) -> Result<BasicProperties, String> {
     let mut table = FieldTable::default();
     for (name, value) in headers {
         let value = match value {
-            HeaderValue::Text(text) => AMQPValue::LongString(text.as_str().into()),
+            HeaderValue::Text(text) => AMQPValue::LongString(text.as_ref().into()),
             HeaderValue::Int(int) => AMQPValue::LongLongInt(*int),
         };
         table.insert(short("header's name", name)?, value);
@@ -72,7 +72,7 @@ pub fn from_lapin(delivery: lapin::message::Delivery) -> Envelope {
             content_type: text(properties.content_type()),
             timestamp,
             app_id: text(properties.app_id()),
-            headers: headers.filter_map(|(name, value)| Some((name.to_string(), header(value)?))).collect(),
+            headers: headers.filter_map(|(name, value)| Some((name.to_string().into(), header(value)?))).collect(),
         },
         body: delivery.data,
     }
@@ -81,8 +81,8 @@ pub fn from_lapin(delivery: lapin::message::Delivery) -> Envelope {
 /// Clients of other languages choose other widths; what is neither text nor an integer is left out.
 fn header(value: &AMQPValue) -> Option<HeaderValue> {
     Some(match value {
-        AMQPValue::LongString(text) => HeaderValue::Text(String::from_utf8_lossy(text.as_bytes()).into_owned()),
-        AMQPValue::ShortString(text) => HeaderValue::Text(text.to_string()),
+        AMQPValue::LongString(text) => String::from_utf8_lossy(text.as_bytes()).into_owned().into(),
+        AMQPValue::ShortString(text) => text.to_string().into(),
         AMQPValue::ShortShortInt(int) => HeaderValue::Int(i64::from(*int)),
         AMQPValue::ShortShortUInt(int) => HeaderValue::Int(i64::from(*int)),
         AMQPValue::ShortInt(int) => HeaderValue::Int(i64::from(*int)),
