@@ -64,11 +64,11 @@ pub async fn fresh_database() -> String {
 /// Deletes queues, whether they are there or not.
 pub async fn delete_queues(url: &str, queues: &[String]) {
     let connection = lapin::Connection::connect(url, lapin::ConnectionProperties::default()).await.expect("connected");
+    // Deleting what is not there is no error.
+    let channel = connection.create_channel().await.expect("a channel");
     for queue in queues {
-        let channel = connection.create_channel().await.expect("a channel");
-        // Deleting what is not there is no error.
         let _ = channel.queue_delete(queue.as_str().into(), lapin::options::QueueDeleteOptions::default()).await;
     }
-    // Channels that are just being dropped may get in the way of a close in good order.
-    let _ = connection.close(200, "done".into()).await;
+    // A channel that is just being dropped can get in the way of a close in good order, which then never ends.
+    let _ = tokio::time::timeout(PATIENCE, connection.close(200, "done".into())).await;
 }
