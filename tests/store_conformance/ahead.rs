@@ -3,16 +3,14 @@
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use amends::clock::{Clock, ManualClock};
-use amends::store::sqlite::SqliteStore;
-use amends::store::{Changes, Committed, Loaded, Locking, Started, Store, StoreError, Wants};
+use amends::store::{Changes, Committed, Loaded, Locking, Started, StoreError, Wants};
 use sqlx::{Connection, SqliteConnection};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::make::{bare, command, increment, new, next, saga, starts, these, updates};
 use crate::rig::Kind::Sqlite;
-use crate::rig::{Rig, at_fresh_address, on};
+use crate::rig::{Rig, on, on_sqlite_by_a_clock};
 
 /// Keeps everybody else from writing until it is dropped.
 async fn hold(rig: &Rig) -> SqliteConnection {
@@ -138,18 +136,13 @@ async fn of_starts_that_were_bound_ahead_one_whose_key_is_taken_leaves_nothing()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_decided_long_before_its_turn_is_refused() {
-    at_fresh_address(Sqlite, async |url: String| {
-        let clock = ManualClock::starting_at(Clock::System.now());
-        let store = SqliteStore::connect_with_clock(&url, Clock::Manual(clock.clone())).await.expect("it opens");
-        store.migrate().await.expect("migration");
-        let rig = Rig { url, store: Arc::new(store) };
+    on_sqlite_by_a_clock(async |rig, clock| {
         let held = hold(&rig).await;
         let unit = decided(&rig, Wants::default(), |_| starts(vec![new(saga(None))])).await;
         clock.advance(Duration::from_secs(10));
         held.close().await.expect("it lets go");
         let outcome = unit.await.expect("no panic");
         assert!(matches!(outcome, Err(StoreError::Conflict(_))), "{outcome:?}");
-        rig.store.close().await;
     })
     .await;
 }

@@ -5,10 +5,11 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use amends::clock::{Clock, Timestamp};
+use amends::clock::{Clock, ManualClock, Timestamp};
 use amends::id::SagaId;
 use amends::store::memory::MemoryStore;
 use amends::store::sealed::{EncryptedStore, MasterKeys};
+use amends::store::sqlite::SqliteStore;
 use amends::store::{Changes, Committed, Loaded, Locking, SagaRecord, Store, StoreError, Wants, open};
 use futures_util::FutureExt;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
@@ -93,6 +94,19 @@ fn with_database(url: &str, name: &str) -> String {
     let mut url = reqwest::Url::parse(url).expect("a URL");
     url.set_path(name);
     url.to_string()
+}
+
+/// The SQLite store on a file of its own, going by a clock that the test moves.
+pub async fn on_sqlite_by_a_clock(test: impl AsyncFnOnce(Rig, ManualClock)) {
+    at_fresh_address(Kind::Sqlite, async |url: String| {
+        let clock = ManualClock::starting_at(Clock::System.now());
+        let store = SqliteStore::connect_with_clock(&url, Clock::Manual(clock.clone())).await.expect("it opens");
+        store.migrate().await.expect("migration");
+        let rig = Rig { url, store: Arc::new(store) };
+        test(rig.clone(), clock).await;
+        rig.store.close().await;
+    })
+    .await;
 }
 
 /// Runs one statement as the superuser.

@@ -3,17 +3,15 @@
 
 use std::time::Duration;
 
-use amends::clock::{Clock, ManualClock};
 use amends::id::SagaId;
 use amends::saga::{Outcome, Saga};
-use amends::store::sqlite::SqliteStore;
-use amends::store::{Changes, Started, Store, StoreError, open};
+use amends::store::{Changes, Started, StoreError, open};
 use rstest::rstest;
 use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 
 use crate::make::{bare, completed, due_at, later, new, next, saga, settled, starts, these, updates};
 use crate::rig::Kind::Sqlite;
-use crate::rig::{Rig, at_fresh_address, on, side_by_side};
+use crate::rig::{Rig, at_fresh_address, on, on_sqlite_by_a_clock, side_by_side};
 
 /// The statements in a folder, with their files' names.
 pub fn statements(folder: &str) -> Vec<(String, String)> {
@@ -172,11 +170,7 @@ async fn two_processes_on_one_file_take_turns() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn time_is_the_clock_that_it_was_given() {
-    at_fresh_address(Sqlite, async |url: String| {
-        let clock = ManualClock::starting_at(Clock::System.now());
-        let store = SqliteStore::connect_with_clock(&url, Clock::Manual(clock.clone())).await.expect("it opens");
-        store.migrate().await.expect("migration");
-        let rig = Rig { url, store: std::sync::Arc::new(store) };
+    on_sqlite_by_a_clock(async |rig, clock| {
         let one = due_at(later(clock.now()));
         rig.write(starts(vec![bare(one.clone())])).await.expect("a commit");
         let due = amends::store::Wants { due: 1, ..Default::default() };
@@ -184,7 +178,6 @@ async fn time_is_the_clock_that_it_was_given() {
         clock.advance(Duration::from_secs(3_600));
         let loaded = rig.load(due).await;
         assert_eq!((loaded.now, &loaded.sagas[..]), (clock.now(), &[one][..]));
-        rig.store.close().await;
     })
     .await;
 }
