@@ -7,18 +7,19 @@ use std::time::Duration;
 
 use amends::broker::topology::REPLIES_QUEUE;
 use amends::clock::Stopwatch;
-use amends::coordinator::{Coordinator, Start, StartOutcome};
+use amends::coordinator::{Coordinator, CoordinatorError, Start, StartOutcome};
 use amends::id::{CommandId, SagaId, Seq};
 use amends::message::{Envelope, Properties, Reply, ReplyBody, TokenKey, TokenKeys};
 use amends::payload::Payload;
 use amends::saga::Phase;
+use futures_util::poll;
 use serde_json::json;
 use sqlx::Connection;
 use support::processes::Process;
 use support::proxy::Proxy;
 use support::rig::{Rig, start};
 use support::scripted::{Scripted, done, refusal};
-use support::{PATIENCE, eventually, eventually_within};
+use support::{eventually, eventually_within, in_time};
 
 const TWO_STEPS: &str = r#"
 saga: two-steps
@@ -206,6 +207,26 @@ async fn what_one_request_starts_is_started_in_one_transaction_whatever_else_is_
     coordinator.stop().await;
 }
 
+fn keyed(n: u32) -> Start {
+    let (saga, input, key) = ("two-steps".to_owned(), Payload::from(json!({ "n": n })), Some(format!("k{n}")));
+    Start { saga, version: None, input, key }
+}
+
+/// Another transaction is about to take the key of `keyed(7)`: whoever starts that has to wait for what becomes of it.
+async fn is_taken(rig: &Rig) -> sqlx::PgConnection {
+    let mut connection = sqlx::PgConnection::connect(&rig.store_url).await.expect("connected");
+    sqlx::raw_sql("begin; update saga set key = 'k7'").execute(&mut connection).await.expect("the key is taken");
+    connection
+}
+
+async fn is_free_again(mut connection: sqlx::PgConnection) {
+    sqlx::raw_sql("rollback").execute(&mut connection).await.expect("the key is free");
+}
+
+fn are_started(outcomes: &[Result<StartOutcome, CoordinatorError>]) -> bool {
+    outcomes.iter().all(|outcome| matches!(outcome, Ok(StartOutcome::Started { .. })))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_request_that_takes_long_holds_up_nobody() {
     let rig = Rig::new(&["alpha", "beta"]).await;
@@ -215,28 +236,49 @@ async fn a_large_request_that_takes_long_holds_up_nobody() {
     coordinator.register(TWO_STEPS, "test").await.expect("registered");
     rig.becomes(start(&coordinator, "two-steps", json!({ "n": 0 })).await, "COMPLETED").await;
 
-    // Another transaction is about to take one of the keys: the request has to wait for what becomes of it.
-    let mut connection = sqlx::PgConnection::connect(&rig.store_url).await.expect("connected");
-    sqlx::raw_sql("begin; update saga set key = 'k7'").execute(&mut connection).await.expect("the key is taken");
-    let start_of = |n: u32| Start {
-        saga: "two-steps".to_owned(),
-        version: None,
-        input: Payload::from(json!({ "n": n })),
-        key: Some(format!("k{n}")),
-    };
-    let (large, starter) = ((0..1_000).map(start_of).collect(), coordinator.clone());
+    let connection = is_taken(&rig).await;
+    let (large, starter) = ((0..1_000).map(keyed).collect(), coordinator.clone());
     let request = tokio::spawn(async move { starter.start_many(large).await });
-    for n in 0..5 {
-        let small = tokio::time::timeout(PATIENCE, coordinator.start(start_of(2_000 + n))).await.expect("in time");
-        let small = small.expect("it starts");
+    let small = async |n: u32| {
+        let small = in_time("it is taken in", coordinator.start(keyed(n))).await.expect("it starts");
         let StartOutcome::Started { id, .. } = small else { panic!("{small:?}") };
         rig.becomes(id, "COMPLETED").await;
-    }
+    };
+    small(2_000).await;
+    small(2_001).await;
+    eventually("the store has had enough of its waiting", async || {
+        coordinator.metrics().render().contains(r#"amends_commits_total{kind="conflict"} 1"#).then_some(())
+    })
+    .await;
+    // Nor does it when it is tried again.
+    small(2_002).await;
+    small(2_003).await;
     assert!(!request.is_finished(), "it still waits");
-    sqlx::raw_sql("rollback").execute(&mut connection).await.expect("the key is free again");
-    let outcomes = request.await.expect("no panic");
-    assert!(outcomes.iter().all(|outcome| matches!(outcome, Ok(StartOutcome::Started { .. }))));
-    coordinator.stop().await;
+    is_free_again(connection).await;
+    assert!(are_started(&in_time("it is taken in", request).await.expect("no panic")));
+    in_time("it stops", coordinator.stop()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_behind_a_large_request_is_started_before_the_coordinator_stops() {
+    let rig = Rig::new(&["alpha", "beta"]).await;
+    let coordinator = rig.coordinator().await;
+    coordinator.register(TWO_STEPS, "test").await.expect("registered");
+    start(&coordinator, "two-steps", json!({ "n": 0 })).await;
+
+    let connection = is_taken(&rig).await;
+    // Taken in with the first poll, in this order.
+    let mut held = Box::pin(coordinator.start_many((0..1_000).map(keyed).collect()));
+    let mut large = Box::pin(coordinator.start_many((1_000..1_500).map(keyed).collect()));
+    let mut small = Box::pin(coordinator.start(keyed(1_500)));
+    let mut stopping = Box::pin(coordinator.stop());
+    assert!(poll!(&mut held).is_pending() && poll!(&mut large).is_pending() && poll!(&mut small).is_pending());
+    assert!(poll!(&mut stopping).is_pending());
+    is_free_again(connection).await;
+    let all = async { tokio::join!(held, large, small, stopping) };
+    let (held, large, small, ()) = in_time("all is started, and it stops", all).await;
+    assert!(are_started(&held) && are_started(&large));
+    assert!(are_started(std::slice::from_ref(&small)), "{small:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

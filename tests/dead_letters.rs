@@ -13,10 +13,10 @@ use amends::message::{Envelope, Properties};
 use amends::store::Page;
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use support::eventually;
 use support::http::House;
 use support::rig::{Rig, start};
 use support::scripted::{Scripted, done};
+use support::{eventually, in_time};
 use tokio::sync::Notify;
 
 const ONE: &str = "
@@ -34,7 +34,7 @@ async fn reject(broker: &Arc<dyn Broker>, queue: &str, count: usize) {
     let settler = consumer.settler();
     let mut rejected = 0;
     while rejected < count {
-        let deliveries = consumer.next(16).await.expect("deliveries");
+        let deliveries = in_time("it is delivered", consumer.next(16)).await.expect("deliveries");
         rejected += deliveries.len();
         settler.settle(deliveries.into_iter().map(|delivery| (delivery.tag, Settlement::Reject)).collect()).await;
     }
@@ -259,16 +259,20 @@ async fn a_replay_that_is_cut_off_before_the_removal_leaves_the_message_twice_an
     let launched = Coordinator::launch(rig.store.clone(), broker, CoordinatorOptions::default()).await;
     let coordinator = launched.expect("it launches");
     coordinator.register(ONE, "test").await.expect("registered");
-    rig.broker.publish(vec![message("amends.commands", "slow.do", Some("m0"), b"{}")]).await;
+    let published = rig.broker.publish(vec![message("amends.commands", "slow.do", Some("m0"), b"{}")]).await;
+    assert!(matches!(published[..], [Published::Confirmed]), "{published:?}");
     reject(&rig.broker, "slow.commands", 1).await;
     dead_have(&rig, 1).await;
 
     cut.is_armed.store(true, Ordering::SeqCst);
-    let replaying = tokio::spawn({
+    let mut replaying = tokio::spawn({
         let coordinator = coordinator.clone();
         async move { coordinator.change_dead_letters(&change(true, Which::First(1))).await }
     });
-    cut.has_published.notified().await;
+    tokio::select! {
+        () = in_time("it is published", cut.has_published.notified()) => {}
+        outcome = &mut replaying => panic!("it was not cut off: {outcome:?}"),
+    }
     replaying.abort();
     assert!(replaying.await.is_err_and(|error| error.is_cancelled()), "it was cut off");
     dead_have(&rig, 1).await;

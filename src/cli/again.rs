@@ -1,5 +1,6 @@
 //! Lists that are asked for again and again: `--watch`.
 
+use std::cell::Cell;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
@@ -29,7 +30,21 @@ pub async fn again<F: Future<Output = Result<Exit, CliError>>>(
     list: impl Fn() -> F,
 ) -> Result<Exit, CliError> {
     let Some(every) = watch else { return list().await };
-    let mut last = None;
+    let last = Cell::new(None);
+    tokio::select! {
+        biased;
+        // Listened to all the time: nobody ever hears of a signal that comes between two who listen.
+        _ = tokio::signal::ctrl_c() => Ok(last.get().unwrap_or(Exit::Done)),
+        ended = for_ever(every, list, &last) => ended,
+    }
+}
+
+/// Until `list` fails at first.
+async fn for_ever<F: Future<Output = Result<Exit, CliError>>>(
+    every: Duration,
+    list: impl Fn() -> F,
+    last: &Cell<Option<Exit>>,
+) -> Result<Exit, CliError> {
     loop {
         if std::io::stdout().is_terminal() {
             // Up to the corner, and away with what was there.
@@ -38,15 +53,12 @@ pub async fn again<F: Future<Output = Result<Exit, CliError>>>(
             stdout.flush()?;
         }
         match list().await {
-            Ok(exit) => last = Some(exit),
-            Err(error) if last.is_some() && error.exit == Exit::Failed => {
+            Ok(exit) => last.set(Some(exit)),
+            Err(error) if last.get().is_some() && error.exit == Exit::Failed => {
                 output::note(format!("{}; trying again", error.message));
             }
             Err(error) => return Err(error),
         }
-        tokio::select! {
-            () = tokio::time::sleep(every) => {}
-            _ = tokio::signal::ctrl_c() => return Ok(last.unwrap_or(Exit::Done)),
-        }
+        tokio::time::sleep(every).await;
     }
 }

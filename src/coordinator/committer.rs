@@ -88,9 +88,12 @@ impl Committer {
     pub(super) async fn run(mut self) {
         loop {
             let is_over = poll!(pin!(has_ended(&mut self.beside))).is_ready();
-            let begun = self.ahead.take().or_else(|| self.beside.take_if(|_| is_over));
-            if let Some(begun) = begun {
-                self.see_through(begun.turn()).await;
+            if let Some(ahead) = self.ahead.take() {
+                self.see_through(ahead.turn()).await;
+                continue;
+            }
+            if let Some(beside) = self.beside.take_if(|_| is_over) {
+                self.end_beside(beside).await;
                 continue;
             }
             let is_ready = self.backlog.len() > 0 && (self.beside.is_none() || self.backlog.is_ready());
@@ -128,24 +131,17 @@ impl Committer {
 
     /// Sees the rest through.
     async fn end(mut self) {
-        while let Some(unit) = self.backlog.take_large() {
-            self.commit(unit, 0).await;
+        loop {
+            let batch = self.backlog.take_large().unwrap_or_else(|| self.backlog.take());
+            if batch.is_empty() {
+                break;
+            }
+            self.commit(batch, 0).await;
         }
         if let Some(beside) = self.beside.take() {
             self.see_through(beside.turn()).await;
         }
         self.acknowledgements.end().await;
-    }
-
-    /// Begins to commit a large request beside the others.
-    fn begin_beside(&mut self) {
-        if self.beside.is_none()
-            && let Some(unit) = self.backlog.take_large()
-        {
-            let (items, waiting) = parted(unit);
-            let of = Try { items: Arc::new(items), ripe: Vec::new(), due: 0, locking: Locking::Trusts };
-            self.beside = Some(Begun::new(self.store.clone(), self.sources.clone(), of, waiting).on_its_own());
-        }
     }
 
     /// What is to be committed next, of all that has arrived.
@@ -217,7 +213,7 @@ impl Committer {
 
     /// Commits a batch, however often it takes. A batch that the store refuses is cut up, so that one bad item does not
     /// hold up the others.
-    async fn see_through(&mut self, mut begun: Begun) {
+    pub(super) async fn see_through(&mut self, mut begun: Begun) {
         let mut pause = Duration::from_millis(20);
         loop {
             let outcome = self.outcome(&mut begun).await;
@@ -288,7 +284,7 @@ impl Committer {
     }
 
     /// Counts a try that came to nothing, and says so.
-    fn told(&self, error: &StoreError, locking: Locking, batch: usize, began: Instant) {
+    pub(super) fn told(&self, error: &StoreError, locking: Locking, batch: usize, began: Instant) {
         if locking == Locking::Trusts && matches!(error, StoreError::Conflict(_)) {
             self.metrics.commit("stale", batch, began.elapsed());
             tracing::debug!(%error, batch, "what was remembered of the sagas held no longer");

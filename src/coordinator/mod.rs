@@ -10,6 +10,7 @@
 mod acknowledgements;
 mod attempt;
 mod backlog;
+mod beside;
 pub mod bulk;
 mod children;
 mod committer;

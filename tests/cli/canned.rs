@@ -44,6 +44,13 @@ impl Canned {
     }
 }
 
+impl Answer {
+    /// None, and the connection stays open.
+    pub fn never() -> Self {
+        Self { status: 0, body: String::new() }
+    }
+}
+
 /// An answer in JSON.
 pub fn json(status: u16, body: &serde_json::Value) -> Answer {
     Answer { status, body: body.to_string() }
@@ -70,6 +77,12 @@ fn serve(mut stream: TcpStream, answer: &Answer) -> Option<String> {
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
+    let request = first.trim_end().trim_end_matches(" HTTP/1.1");
+    let request = format!("{request}{kept} {}", String::from_utf8_lossy(&body)).trim_end().to_owned();
+    if answer.status == 0 {
+        std::mem::forget(stream);
+        return Some(request);
+    }
     let text = format!(
         "HTTP/1.1 {} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{}",
         answer.status,
@@ -77,6 +90,5 @@ fn serve(mut stream: TcpStream, answer: &Answer) -> Option<String> {
         answer.body
     );
     stream.write_all(text.as_bytes()).ok()?;
-    let request = first.trim_end().trim_end_matches(" HTTP/1.1");
-    Some(format!("{request}{kept} {}", String::from_utf8_lossy(&body)).trim_end().to_owned())
+    Some(request)
 }

@@ -1,7 +1,10 @@
 //! What commands ask a server, and what they make of its answers.
 
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use amends::clock::Stopwatch;
 
 use serde_json::json;
 
@@ -234,22 +237,66 @@ fn a_dry_run_shows_what_would_be_sent_and_asks_for_no_reason() {
     assert_eq!(server.asked().len(), 1);
 }
 
+/// Sagas that are listed again and again.
+struct Watching(Child);
+
+impl Watching {
+    fn start(server: &Canned) -> Self {
+        let child = Command::new(env!("CARGO_BIN_EXE_amends"))
+            .args(["sagas", "list", "--watch", "0.1", "--columns", "state"])
+            .env("AMENDS_URL", &server.url)
+            .stdout(Stdio::piped())
+            .spawn();
+        Self(child.expect("it runs"))
+    }
+
+    /// Ctrl-C, and what it ends with.
+    fn interrupt(&mut self) -> Option<i32> {
+        let sent = Command::new("kill").args(["-INT", &self.0.id().to_string()]).status().expect("kill runs");
+        assert!(sent.success());
+        eventually("it ends", || self.0.try_wait().expect("it can be asked")).code()
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Polls until `condition` gives something.
+fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let begun = Stopwatch::start();
+    loop {
+        if let Some(found) = condition() {
+            return found;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "in vain: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn page(state: &str) -> Answer {
+    answer(200, &json!({ "items": [saga(state)], "next": null }))
+}
+
 #[test]
 fn a_list_is_asked_for_again_and_again_until_interrupted() {
-    let page = |state: &str| answer(200, &json!({ "items": [saga(state)], "next": null }));
     let server = Canned::answering(vec![page("RUNNING"), page("STUCK")]);
-    let mut watching = Command::new(env!("CARGO_BIN_EXE_amends"))
-        .args(["sagas", "list", "--watch", "0.1", "--columns", "state"])
-        .env("AMENDS_URL", &server.url)
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("it runs");
-    let mut lines = BufReader::new(watching.stdout.take().expect("its output")).lines();
+    let mut watching = Watching::start(&server);
+    let mut lines = BufReader::new(watching.0.stdout.take().expect("its output")).lines();
     let mut next = || lines.next().expect("a line").expect("text");
     assert_eq!([next(), next(), next(), next()], ["STATE", "RUNNING", "STATE", "STUCK"]);
-    let interrupted = Command::new("kill").args(["-INT", &watching.id().to_string()]).status().expect("kill runs");
-    assert!(interrupted.success());
-    assert_eq!(watching.wait().expect("it ends").code(), Some(0));
+    assert_eq!(watching.interrupt(), Some(0));
+}
+
+#[test]
+fn who_watches_a_list_is_heard_also_while_the_server_is_asked() {
+    let server = Canned::answering(vec![page("RUNNING"), Answer::never()]);
+    let mut watching = Watching::start(&server);
+    eventually("it is asked again", || (server.asked().len() == 2).then_some(()));
+    assert_eq!(watching.interrupt(), Some(0));
 }
 
 #[test]

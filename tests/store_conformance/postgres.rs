@@ -18,6 +18,9 @@ use crate::make::{
 use crate::rig::Kind::Postgres;
 use crate::rig::{Rig, admin_url, at_fresh_address, eventually, on, sealed};
 
+/// How long one unit of work waits for another that is under way.
+const MEETING: Duration = Duration::from_secs(20);
+
 pub async fn connect(rig: &Rig) -> PgConnection {
     PgConnection::connect(&rig.url).await.expect("a connection")
 }
@@ -105,6 +108,25 @@ async fn live_sagas_are_found_by_index_among_many_that_are_over(
     .await;
 }
 
+/// Where two units of work wait for each other, on threads of their own. Not for ever: one of them may have failed before.
+#[derive(Default)]
+struct Meeting {
+    count: Mutex<u32>,
+    came: Condvar,
+}
+
+impl Meeting {
+    fn wait(&self) {
+        tokio::task::block_in_place(|| {
+            let mut count = self.count.lock().expect("no panic");
+            *count += 1;
+            self.came.notify_all();
+            let both = self.came.wait_timeout_while(count, MEETING, |count| *count < 2);
+            assert!(!both.expect("no panic").1.timed_out(), "the other one waits for this one, or has failed");
+        });
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn two_claims_at_the_same_time_are_disjoint() {
     on(Postgres, async |rig| {
@@ -112,21 +134,14 @@ async fn two_claims_at_the_same_time_are_disjoint() {
         rig.write(starts((0..6).map(|_| bare(due_at(past))).collect())).await.expect("a commit");
 
         // Both hold what they have claimed until the other has claimed too.
-        let meet = Arc::new((Mutex::new(0), Condvar::new()));
+        let meet = Arc::new(Meeting::default());
         let claim = || {
             let (rig, meet) = (rig.clone(), meet.clone());
             async move {
                 let wants = Wants { due: 4, ..Wants::default() };
                 let (loaded, _) = rig
                     .decide(wants, move |_| {
-                        tokio::task::block_in_place(|| {
-                            let (count, came) = &*meet;
-                            let mut count = count.lock().expect("no panic");
-                            *count += 1;
-                            came.notify_all();
-                            let both = came.wait_timeout_while(count, Duration::from_secs(5), |count| *count < 2);
-                            assert!(!both.expect("no panic").1.timed_out(), "the other claim waits for this one");
-                        });
+                        meet.wait();
                         Changes::default()
                     })
                     .await
@@ -177,13 +192,13 @@ async fn of_two_that_only_check_one_writes_and_the_other_is_refused_whole() {
         rig.write(starts(vec![bare(one.clone()), bare(two.clone())])).await.expect("a commit");
 
         // Both have looked before either writes.
-        let meet = Arc::new(std::sync::Barrier::new(2));
+        let meet = Arc::new(Meeting::default());
         let increment = |own: SagaId| {
             let (rig, meet, shared) = (rig.clone(), meet.clone(), one.id);
             async move {
                 let wants = Wants { locking: Locking::Checks, ..these([shared, own]) };
                 let decide = move |loaded: &Loaded| {
-                    tokio::task::block_in_place(|| meet.wait());
+                    meet.wait();
                     updates(loaded.sagas.iter().map(next).collect())
                 };
                 rig.decide(wants, decide).await.map(|_| ())

@@ -120,7 +120,8 @@ pub async fn administer(sql: &str) {
 pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {
-        if let Some(found) = condition().await {
+        let look = tokio::time::timeout_at(deadline + PATIENCE, condition());
+        if let Some(found) = look.await.unwrap_or_else(|_| panic!("in vain, and the last look has not ended: {what}")) {
             return found;
         }
         assert!(tokio::time::Instant::now() < deadline, "in vain: {what}");

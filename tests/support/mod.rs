@@ -29,7 +29,11 @@ pub async fn eventually<T>(what: &str, condition: impl AsyncFnMut() -> Option<T>
 pub async fn eventually_within<T>(limit: Duration, what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = tokio::time::Instant::now() + limit;
     loop {
-        if let Some(found) = condition().await {
+        // A look that was begun in time may end after it, but not never.
+        let Ok(found) = tokio::time::timeout_at(deadline + PATIENCE, condition()).await else {
+            panic!("in vain, for {limit:?}, and the last look has not ended: {what}");
+        };
+        if let Some(found) = found {
             return found;
         }
         assert!(tokio::time::Instant::now() < deadline, "in vain, for {limit:?}: {what}");
@@ -63,12 +67,22 @@ pub async fn fresh_database() -> String {
 
 /// Deletes queues, whether they are there or not.
 pub async fn delete_queues(url: &str, queues: &[String]) {
+    in_time("queues are deleted", try_delete_queues(url, queues)).await;
+}
+
+/// What `work` gives; fails the test with `what` when it does not come to its end.
+pub async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, work).await.unwrap_or_else(|_| panic!("in vain, for {PATIENCE:?}: {what}"))
+}
+
+async fn try_delete_queues(url: &str, queues: &[String]) {
     let connection = lapin::Connection::connect(url, lapin::ConnectionProperties::default()).await.expect("connected");
     // Deleting what is not there is no error.
     let channel = connection.create_channel().await.expect("a channel");
     for queue in queues {
         let _ = channel.queue_delete(queue.as_str().into(), lapin::options::QueueDeleteOptions::default()).await;
     }
-    // A channel that is just being dropped can get in the way of a close in good order, which then never ends.
-    let _ = tokio::time::timeout(PATIENCE, connection.close(200, "done".into())).await;
+    // A channel that is just being dropped can get in the way of a close in good order, which then never ends: this one is
+    // still there.
+    let _ = connection.close(200, "done".into()).await;
 }

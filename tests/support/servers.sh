@@ -314,7 +314,8 @@ ctl() { # DIR ARGUMENT…
     shift
     bin=$(rabbit_bin)
     rabbit_environment "$dir"
-    "$bin/rabbitmqctl" --quiet --node "$RABBITMQ_NODENAME" "$@"
+    # A broker may be one that hangs.
+    "$bin/rabbitmqctl" --quiet --timeout 60 --node "$RABBITMQ_NODENAME" "$@"
 }
 
 # How many seconds a server has to end in good order.

@@ -111,8 +111,9 @@ impl Land {
 
     /// Until the broker has all of it: a fault that is lost is none.
     async fn publish(&self, messages: Vec<Envelope>) {
-        let mut left = messages;
+        let (mut left, begun) = (messages, tokio::time::Instant::now());
         while !left.is_empty() {
+            assert!(begun.elapsed() < SEEN, "the broker does not confirm {left:?}");
             let outcomes = self.city.broker.publish(left.clone()).await;
             let unsure = |outcome: &amends::broker::Published| matches!(outcome, amends::broker::Published::Unknown(_));
             left = left.into_iter().zip(outcomes).filter(|(_, outcome)| unsure(outcome)).map(|(one, _)| one).collect();

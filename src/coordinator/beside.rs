@@ -1,0 +1,40 @@
+//! Large requests: what one starts is one transaction, which takes long. Where the store writes at once it is committed beside
+//! the others, so that nobody waits for it.
+
+use std::future::ready;
+use std::sync::Arc;
+
+use crate::coordinator::attempt::{Begun, OnItsOwn, Try};
+use crate::coordinator::committer::Committer;
+use crate::coordinator::work::{Item, Waiting, parted};
+use crate::store::{Locking, StoreError};
+
+impl Committer {
+    /// Begins with the next one, unless one is under way.
+    pub(super) fn begin_beside(&mut self) {
+        if self.beside.is_none()
+            && let Some(unit) = self.backlog.take_large()
+        {
+            let (items, waiting) = parted(unit);
+            self.try_beside(items, waiting, Locking::Trusts);
+        }
+    }
+
+    fn try_beside(&mut self, items: Vec<Item>, waiting: Vec<Waiting>, locking: Locking) {
+        let of = Try { items: Arc::new(items), ripe: Vec::new(), due: 0, locking };
+        self.beside = Some(Begun::new(self.store.clone(), self.sources.clone(), of, waiting).on_its_own());
+    }
+
+    /// Takes in what one has come to. If others were in its way it is tried again as before: once more they may be, for as
+    /// long.
+    pub(super) async fn end_beside(&mut self, beside: OnItsOwn) {
+        let mut begun = beside.turn();
+        let outcome = (&mut begun.outcome).await;
+        if let Err(error @ StoreError::Conflict(_)) = &outcome {
+            self.told(error, Locking::Waits, begun.of.items.len(), begun.began);
+            return self.try_beside(Arc::unwrap_or_clone(begun.of.items), begun.waiting, Locking::Waits);
+        }
+        begun.outcome = Box::pin(ready(outcome));
+        self.see_through(begun).await;
+    }
+}
