@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -392,11 +393,12 @@ async fn register(coordinator: &Coordinator, file: &Path, stop: &CancellationTok
 
 /// The first signal asks for a stop in good order, the second does not wait.
 async fn stop_on_signals(stop: CancellationToken) {
-    let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) else { return };
+    let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    let (Ok(mut terminate), Ok(mut interrupt)) = (terminate, interrupt) else { return };
     for is_first in [true, false] {
         tokio::select! {
             _ = terminate.recv() => {}
-            _ = tokio::signal::ctrl_c() => {}
+            _ = interrupt.recv() => {}
         }
         if is_first {
             output::note("stopping: what was taken in is finished first; once more to stop at once");

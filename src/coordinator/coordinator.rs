@@ -537,7 +537,8 @@ impl Coordinator {
         &self.0.metrics
     }
 
-    /// Takes in nothing new, commits and publishes what has been taken in, and ends. Store and broker stay open.
+    /// Takes in nothing new, commits and publishes what has been taken in, and ends. Store and broker stay open. A store that
+    /// does not answer is waited for: whoever has waited long enough calls [`kill`](Self::kill), and nothing is lost.
     pub async fn stop(&self) {
         self.0.stop.cancel();
         if let Ok(mut work) = self.0.work.lock() {
@@ -547,7 +548,7 @@ impl Coordinator {
         self.0.tasks.wait().await;
     }
 
-    /// Ends at once, as a killed process would: nothing is finished, nothing is acknowledged. For tests and the demo.
+    /// Ends at once, as a killed process would: nothing is finished, nothing is acknowledged; whoever starts next goes on with it.
     pub fn kill(&self) {
         self.0.stop.cancel();
         for task in &self.0.aborts {
