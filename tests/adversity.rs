@@ -282,6 +282,27 @@ async fn what_waits_behind_a_large_request_is_started_before_the_coordinator_sto
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_of_which_a_part_would_have_to_come_again_is_not_begun() {
+    let rig = Rig::new(&["alpha", "beta"]).await;
+    let coordinator = rig.coordinator().await;
+    coordinator.register(TWO_STEPS, "test").await.expect("registered");
+    start(&coordinator, "two-steps", json!({ "n": 0 })).await;
+
+    // 2,048 starts of a definition may wait: there is room for eight more.
+    let connection = is_taken(&rig).await;
+    let mut held = Box::pin(coordinator.start_many((0..2_040).map(keyed).collect()));
+    assert!(poll!(&mut held).is_pending());
+    let request = || coordinator.start_many((3_000..3_020).map(keyed).collect());
+    let outcomes = in_time("it is answered", request()).await;
+    assert_eq!(outcomes.len(), 20);
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Err(CoordinatorError::Busy { .. }))), "{outcomes:?}");
+    is_free_again(connection).await;
+    assert!(are_started(&in_time("all is started", held).await));
+    assert!(are_started(&in_time("and so is this", request()).await), "nothing of it was started before");
+    in_time("it stops", coordinator.stop()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_coordinator_that_has_lost_the_store_leaves_the_replies_to_those_that_have_it() {
     leaves_the_replies_when(|proxy| {
         proxy.refuse();

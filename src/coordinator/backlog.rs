@@ -26,15 +26,15 @@ pub(super) struct Backlog {
     len: usize,
     /// Of requests whose starts have not all come out of the channel yet: in a moment they have.
     coming: Vec<Unit>,
-    /// Whether large units are committed beside the others, at the same time.
-    large_beside: bool,
+    /// Units of more than so many are committed beside the others, at the same time, where the store does that.
+    large_beside: Option<usize>,
 }
 
 /// Starts that one transaction is to have: a single one, or all of a request.
 type Unit = Vec<Work>;
 
 impl Backlog {
-    pub(super) fn new(large_beside: bool) -> Self {
+    pub(super) fn new(large_beside: Option<usize>) -> Self {
         Self { large_beside, ..Self::default() }
     }
 
@@ -143,7 +143,7 @@ impl Backlog {
     /// Whether a unit is committed among the others. A large one is where it may not be beside them, and where many are under
     /// way, whose commit would be about as large.
     fn has_place(&self, unit: &Unit, under_way: usize) -> bool {
-        !self.large_beside || unit.len() <= MOST_STARTS || under_way >= FEW || self.len > CROWDED
+        self.large_beside.is_none_or(|most| unit.len() <= most) || under_way >= FEW || self.len > CROWDED
     }
 
     /// The first unit of a definition, whose next turn comes after all others'.
@@ -310,7 +310,7 @@ mod tests {
 
     #[test]
     fn a_large_request_is_left_to_be_committed_beside_few_others_unless_too_much_waits() {
-        let mut backlog = Backlog::new(true);
+        let mut backlog = Backlog::new(Some(MOST_STARTS));
         request(&["large"; MOST_STARTS + 1]).into_iter().for_each(|work| backlog.push(work));
         assert!(!backlog.is_ready() && backlog.take().is_empty());
         request(&["large"; MOST_STARTS]).into_iter().for_each(|work| backlog.push(work));

@@ -261,7 +261,8 @@ impl Coordinator {
         self.start_many(vec![start]).await.pop().unwrap_or(Err(CoordinatorError::Stopping))
     }
 
-    /// Starts many sagas, at most 8,192, in one transaction. One result per start, in order; one that is refused does not stop the others.
+    /// Starts many sagas, at most 8,192, in one transaction. One result per start, in order; one that is refused does not stop the others, but
+    /// one that may be tried again later ([`CoordinatorError::is_transient`]) does: then none is started.
     pub async fn start_many(&self, starts: Vec<Start>) -> Vec<Result<StartOutcome, CoordinatorError>> {
         self.start_within(starts.into_iter().map(|start| (start, None)).collect()).await
     }
@@ -306,15 +307,8 @@ impl Coordinator {
             errors: vec![(String::new(), Secrets::of(&definition.sensitive, [&input]).text(&error.to_string()))],
         })?;
         let input_hash = input.canonical_hash();
-        let turn = match is_child {
-            true => None,
-            false => match self.0.gates.intake().enter(&saga) {
-                None => return Err(BUSY),
-                turn => turn,
-            },
-        };
         let id = self.0.ids.saga();
-        let (parent, trace, together, tombstone) = (None, None, None, None);
+        let (turn, parent, trace, together, tombstone) = (None, None, None, None, None);
         Ok(StartItem { id, definition, key, input_hash, input, turn, parent, trace, together, tombstone })
     }
 

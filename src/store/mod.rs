@@ -71,9 +71,10 @@ pub trait Store: Send + Sync + 'static {
         None
     }
 
-    /// Whether units of work that have no saga in common are written at once, so that a large one holds nobody up.
-    fn writes_at_once(&self) -> bool {
-        false
+    /// Where units of work that have no saga in common are written at once: of a request for more sagas than so many it is
+    /// better that it holds nobody up.
+    fn writes_at_once(&self) -> Option<usize> {
+        None
     }
 
     /// One saga with its outbox entries, in the order of their places.

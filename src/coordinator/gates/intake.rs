@@ -17,32 +17,34 @@ struct Inner {
     is_backlogged: AtomicBool,
 }
 
-/// A start that waits for its commit; gives its place back when dropped.
-pub(in crate::coordinator) struct Turn(Arc<AtomicUsize>);
+/// Starts that wait for their commit; gives their places back when dropped.
+pub(in crate::coordinator) struct Turn {
+    all: Arc<AtomicUsize>,
+    count: usize,
+}
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.all.fetch_sub(self.count, Ordering::Relaxed);
     }
 }
 
 impl Intake {
-    /// A place for a start of this definition among those that wait for a commit; none when it has too many there, or
-    /// while what was decided before does not go out.
-    pub(in crate::coordinator) fn enter(&self, definition: &str) -> Option<Arc<Turn>> {
+    /// Places for `count` starts of this definition, which one transaction is to have, among those that wait for a commit. None
+    /// when it has too many there, though more than there are places find some while nothing else of it waits; and none while
+    /// what was decided before does not go out.
+    pub(in crate::coordinator) fn enter(&self, definition: &str, count: usize) -> Option<Arc<Turn>> {
         if self.is_backlogged() {
             return None;
         }
         let mut starting = self.0.starting.lock().ok()?;
-        let count = match starting.get(definition) {
-            Some(count) => count.clone(),
+        let all = match starting.get(definition) {
+            Some(all) => all.clone(),
             None => starting.entry(definition.to_owned()).or_default().clone(),
         };
-        if count.fetch_add(1, Ordering::Relaxed) >= STARTING {
-            count.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
-        Some(Arc::new(Turn(count)))
+        let before = all.fetch_add(count, Ordering::Relaxed);
+        let turn = Turn { all, count };
+        (before == 0 || before + count <= STARTING).then(|| Arc::new(turn))
     }
 
     /// Whether what was decided already does not go out: nothing new is taken in meanwhile.
@@ -62,14 +64,28 @@ mod tests {
     #[test]
     fn a_flood_of_one_definition_leaves_room_for_the_others() {
         let intake = Intake::default();
-        let turns: Vec<_> = (0..STARTING).map(|_| intake.enter("flood").expect("room")).collect();
-        assert!(intake.enter("flood").is_none());
-        let other = intake.enter("other").expect("room");
+        let turns: Vec<_> = (0..STARTING).map(|_| intake.enter("flood", 1).expect("room")).collect();
+        assert!(intake.enter("flood", 1).is_none());
+        let other = intake.enter("other", 1).expect("room");
         drop((turns, other));
-        assert!(intake.enter("flood").is_some());
+        assert!(intake.enter("flood", 1).is_some());
         intake.backlogged(true);
-        assert!(intake.enter("other").is_none(), "the broker does not take what there is");
+        assert!(intake.enter("other", 1).is_none(), "the broker does not take what there is");
         intake.backlogged(false);
-        assert!(intake.enter("other").is_some());
+        assert!(intake.enter("other", 1).is_some());
+    }
+
+    #[test]
+    fn a_request_has_places_for_all_of_it_or_none() {
+        let intake = Intake::default();
+        let one = intake.enter("flood", 1).expect("room");
+        assert!(intake.enter("flood", STARTING).is_none(), "there is one too few");
+        let rest = intake.enter("flood", STARTING - 1).expect("room");
+        assert!(intake.enter("flood", 1).is_none());
+        drop((one, rest));
+        let large = intake.enter("flood", 2 * STARTING).expect("it need not wait for more places than there are");
+        assert!(intake.enter("flood", 1).is_none());
+        drop(large);
+        assert!(intake.enter("flood", 1).is_some());
     }
 }

@@ -306,8 +306,9 @@ impl Store for PostgresStore {
         Some(self)
     }
 
-    fn writes_at_once(&self) -> bool {
-        true
+    fn writes_at_once(&self) -> Option<usize> {
+        // As many as a commit has at most of those that nobody asked for together.
+        Some(128)
     }
 
     async fn commit(&self, wants: Wants, decide: Decide) -> Result<Committed, StoreError> {

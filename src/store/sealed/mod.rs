@@ -175,7 +175,7 @@ impl Store for EncryptedStore {
         self.inner.decides_ahead()
     }
 
-    fn writes_at_once(&self) -> bool {
+    fn writes_at_once(&self) -> Option<usize> {
         self.inner.writes_at_once()
     }
 

@@ -47,6 +47,8 @@ bugs! {
     NoVersionCheck = "no-version-check", [3, 8, 11, 12];
     /// The store says that it has committed before it has.
     CommitLater = "commit-later", [1, 3, 8, 11, 12, 16];
+    /// Of what is to be started at once, all but the first is started by a transaction of its own, later.
+    RequestParted = "request-parted", [0];
     /// A key is not looked up at a start.
     NoKeyCheck = "no-key-check", [2];
     /// What an operator did is not written down.

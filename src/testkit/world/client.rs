@@ -7,7 +7,7 @@ use serde_json::json;
 use super::bug::Bug;
 use super::catalogue::Recipe;
 use super::crew::World;
-use super::evidence::{Start, Told};
+use super::evidence::{Request, Start, Told};
 use super::sky::{Dice, Life, Place};
 use crate::broker::{Broker, Published};
 use crate::coordinator::{
@@ -46,6 +46,20 @@ enum Answer<T> {
     None,
 }
 
+/// What a caller knows of a start.
+#[derive(PartialEq)]
+enum Heard {
+    Saga(SagaId),
+    Refused,
+    /// It is to be asked for again.
+    Nothing,
+}
+
+/// When callers have begun, in milliseconds.
+fn early(storm: Duration) -> u64 {
+    u64::try_from(storm.as_millis()).unwrap_or_default() * 2 / 3
+}
+
 impl Caller {
     pub(super) async fn run(self, storm: Duration) {
         let evidence = self.world.evidence.clone();
@@ -53,9 +67,15 @@ impl Caller {
         evidence.seen().callers -= 1;
     }
 
+    /// The same for several sagas that one request starts.
+    pub(super) async fn run_together(mut self, storm: Duration, count: u64) {
+        tokio::time::sleep(self.dice.between(0, early(storm))).await;
+        self.start_together(count).await;
+        self.world.evidence.seen().callers -= 1;
+    }
+
     async fn call(mut self, storm: Duration) {
-        let (from, to) = (0, u64::try_from(storm.as_millis()).unwrap_or_default() * 2 / 3);
-        let (at, input) = (self.dice.between(from, to), self.recipe.input(self.number, &mut self.dice));
+        let (at, input) = (self.dice.between(0, early(storm)), self.recipe.input(self.number, &mut self.dice));
         let is_by_message = self.dice.happens(200);
         tokio::time::sleep(at).await;
         let input = Payload::from(input);
@@ -122,30 +142,65 @@ impl Caller {
         let name = self.recipe.definition.reference.name.clone();
         while self.world.sky.elapsed() < STAMINA {
             let wanted = Wanted { saga: name.clone(), version: None, input: input.clone(), key: None };
-            let told = match self.ask(async |coordinator| coordinator.start(wanted).await).await {
-                Answer::Given(Ok(StartOutcome::Started { id, .. } | StartOutcome::Exists { id })) => Told::Saga(id),
-                Answer::Given(Err(CoordinatorError::KeyConflict { .. })) => Told::Conflict,
-                // Until whoever deprecated it thinks better of it.
-                Answer::Given(Err(CoordinatorError::VersionDeprecated { .. })) => {
-                    self.pause().await;
-                    continue;
-                }
-                Answer::Given(Err(error)) if !error.is_transient() => {
-                    self.world.evidence.broken(0, format!("a start of {name} was refused: {error}"));
-                    return None;
-                }
-                Answer::Given(Err(_)) | Answer::None => {
-                    self.pause().await;
-                    continue;
-                }
+            let heard = match self.ask(async |coordinator| coordinator.start(wanted).await).await {
+                Answer::Given(outcome) => self.heard(input, outcome),
+                Answer::None => Heard::Nothing,
             };
-            self.told(input, told);
-            return match told {
-                Told::Saga(id) => Some(id),
-                _ => None,
-            };
+            match heard {
+                Heard::Saga(id) => return Some(id),
+                Heard::Refused => return None,
+                Heard::Nothing => self.pause().await,
+            }
         }
         None
+    }
+
+    /// Starts several sagas at once, as often as it takes to be told what became of each.
+    async fn start_together(&mut self, count: u64) {
+        let number = self.number * 1_000;
+        let inputs = (number..number + count).map(|n| Payload::from(self.recipe.input(n, &mut self.dice)));
+        let inputs: Vec<Payload> = inputs.collect();
+        let name = self.recipe.definition.reference.name.clone();
+        let keys = inputs.iter().map(|input| self.recipe.definition.key_of(input).ok().flatten()).collect();
+        if let Some(keys) = keys {
+            self.world.evidence.seen().requests.push(Request { definition: name.clone(), keys });
+        }
+        while self.world.sky.elapsed() < STAMINA {
+            let wanted =
+                |input: &Payload| Wanted { saga: name.clone(), version: None, input: input.clone(), key: None };
+            let wanted = inputs.iter().map(wanted).collect();
+            let mut is_over = false;
+            if let Answer::Given(Ok(outcomes)) = self.ask(async |it| Ok(it.start_many(wanted).await)).await {
+                let heard = inputs.iter().zip(outcomes).map(|(input, outcome)| self.heard(input, outcome));
+                is_over = !heard.collect::<Vec<_>>().contains(&Heard::Nothing);
+            }
+            if is_over {
+                break;
+            }
+            self.pause().await;
+        }
+    }
+
+    /// What a caller makes of an answer.
+    fn heard(&self, input: &Payload, outcome: Result<StartOutcome, CoordinatorError>) -> Heard {
+        match outcome {
+            Ok(StartOutcome::Started { id, .. } | StartOutcome::Exists { id }) => {
+                self.told(input, Told::Saga(id));
+                Heard::Saga(id)
+            }
+            Err(CoordinatorError::KeyConflict { .. }) => {
+                self.told(input, Told::Conflict);
+                Heard::Refused
+            }
+            // Until whoever deprecated it thinks better of it.
+            Err(CoordinatorError::VersionDeprecated { .. }) => Heard::Nothing,
+            Err(error) if error.is_transient() => Heard::Nothing,
+            Err(error) => {
+                let name = &self.recipe.definition.reference.name;
+                self.world.evidence.broken(0, format!("a start of {name} was refused: {error}"));
+                Heard::Refused
+            }
+        }
     }
 
     fn told(&self, input: &Payload, told: Told) {

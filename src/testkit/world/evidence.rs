@@ -29,6 +29,8 @@ pub(super) struct Seen {
     /// Every state of a saga that was committed, in order.
     pub(super) sightings: Vec<Saga>,
     pub(super) starts: Vec<Start>,
+    /// What was to be started at once.
+    pub(super) requests: Vec<Request>,
     /// What operators were told was done: the saga and the action's word.
     pub(super) operated: Vec<(SagaId, &'static str)>,
     /// What they were told of definitions: the version and the word.
@@ -64,6 +66,12 @@ pub(super) struct Start {
     pub(super) key: Option<String>,
     pub(super) input_hash: [u8; 32],
     pub(super) told: Told,
+}
+
+/// Sagas that one request starts, in one transaction.
+pub(super) struct Request {
+    pub(super) definition: String,
+    pub(super) keys: Vec<String>,
 }
 
 /// What became of a start.

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::evidence::{Seen, Told, Violation};
+use super::evidence::{Request, Seen, Told, Violation};
+use crate::clock::Timestamp;
 use crate::definition::{Definition, Work};
 use crate::id::{DefinitionRef, SagaId};
 use crate::message::command::idempotency_key;
@@ -50,6 +51,7 @@ pub(super) async fn judge(
         }
     }
     verdict.starts(seen, &sagas);
+    verdict.requests(seen, &sagas);
     for (saga, commands) in sagas.values() {
         *verdict.ends.entry(saga.state.as_str()).or_default() += 1;
         let Some(definition) = definitions.get(&saga.definition).and_then(|found| saga.expand(found)) else {
@@ -136,6 +138,23 @@ impl Verdict {
                         self.violations.insert(Violation { guarantee: 1, what });
                     }
                 }
+            }
+        }
+    }
+
+    /// What one request starts is one transaction: all of it or nothing, at one time.
+    fn requests(&mut self, seen: &Seen, sagas: &BTreeMap<SagaId, (Saga, Vec<OutboxEntry>)>) {
+        // While nothing new is to be started, some of it may be refused before.
+        for Request { definition, keys } in seen.requests.iter().filter(|of| !seen.deprecated.contains(&of.definition))
+        {
+            let is_of_it = |saga: &&Saga| {
+                saga.definition.name == *definition && saga.key.as_ref().is_some_and(|key| keys.contains(key))
+            };
+            let started = sagas.values().map(|(saga, _)| saga).filter(is_of_it);
+            let times: Vec<Timestamp> = started.map(|saga| saga.created_at).collect();
+            if !times.is_empty() && (times.len() != keys.len() || times.iter().any(|time| *time != times[0])) {
+                let what = format!("of a request for {keys:?} there are {} sagas, begun at {times:?}", times.len());
+                self.violations.insert(Violation { guarantee: 0, what });
             }
         }
     }

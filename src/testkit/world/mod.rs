@@ -103,10 +103,12 @@ struct Cast {
     has_clock: bool,
     /// How many messages may wait in a participant's queue.
     window: u32,
+    /// How many sagas one more caller starts with one request, if there is one.
+    together: Option<u64>,
 }
 
 impl Cast {
-    fn drawn(dice: &mut Dice, window: u32) -> Self {
+    fn drawn(dice: &mut Dice, window: u32, together: Option<u64>) -> Self {
         let mut recipes = Vec::new();
         for _ in 0..=dice.below(2) {
             let at = if dice.below(3) == 0 { dice.below(5) } else { dice.below(catalogue::count() as u64) };
@@ -123,6 +125,7 @@ impl Cast {
             has_events: dice.below(4) == 0,
             has_clock: dice.below(3) > 0,
             window,
+            together,
         }
     }
 
@@ -146,9 +149,15 @@ fn window(seed: u64) -> u32 {
     }
 }
 
+/// In a third of all worlds.
+fn together(seed: u64) -> Option<u64> {
+    let mut dice = Dice::of(seed, 10);
+    (dice.below(3) == 0).then(|| 2 + dice.below(4))
+}
+
 async fn live(seed: u64, bug: Option<Bug>, keeps_trace: bool) -> Result<Outcome, StoreError> {
     let mut dice = Dice::of(seed, 0);
-    let cast = Cast::drawn(&mut dice, window(seed));
+    let cast = Cast::drawn(&mut dice, window(seed), together(seed));
     let all = cast.all();
     let sky = Sky::new(seed, Strikes::drawn(&mut dice), keeps_trace);
     let evidence = Evidence::default();
@@ -173,17 +182,17 @@ async fn live(seed: u64, bug: Option<Bug>, keeps_trace: bool) -> Result<Outcome,
     world.token_keys().await?;
     world.skew(cast.coordinators);
     world.populate(&cast, &definitions).await;
+    let caller = |recipe, number| {
+        let (world, coordinators, dice) = (world.clone(), cast.coordinators, Dice::of(seed, 100 + number));
+        world.evidence.seen().callers += 1;
+        Caller { world, recipe, number, coordinators, dice }
+    };
     for number in 0..cast.callers {
         let recipe = cast.recipes[usize::try_from(dice.below(cast.recipes.len() as u64)).unwrap_or_default()];
-        let caller = Caller {
-            world: world.clone(),
-            recipe,
-            number,
-            coordinators: cast.coordinators,
-            dice: Dice::of(seed, 100 + number),
-        };
-        world.evidence.seen().callers += 1;
-        tokio::spawn(caller.run(cast.storm));
+        tokio::spawn(caller(recipe, number).run(cast.storm));
+    }
+    if let Some(count) = cast.together {
+        tokio::spawn(caller(cast.recipes[0], cast.callers).run_together(cast.storm, count));
     }
     if let (Some(at), Some(recipe)) = (cast.next_version, cast.recipes.first())
         && let Some((source, next)) = &recipe.next

@@ -1,27 +1,29 @@
 //! The store of a world: one server, the memory store, which each coordinator reaches over a connection that fails.
 
+mod planted;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
 
+use self::planted::ended;
 use super::bug::Bug;
 use super::evidence::Evidence;
 use super::fault::Strike;
 use super::sky::{Life, Place, Sky};
 use crate::clock::{Clock, ManualClock, Timestamp};
-use crate::id::{CommandId, DefinitionRef, SagaId, Seq};
+use crate::id::{CommandId, DefinitionRef, SagaId};
 use crate::message::TokenKey;
 use crate::message::command::idempotency_key;
 use crate::participant::{Recorded, Row};
-use crate::saga::{Direction, EventKind, Figures, Outcome, Phase, Saga, SagaState, Settled};
+use crate::saga::{EventKind, Figures, Outcome};
 use crate::store::memory::MemoryStore;
 use crate::store::overview::{Lifetime, Service, StateCount, StuckGroup};
 use crate::store::{
-    AuditFilter, AuditRecord, Changes, Committed, Decide, DefinitionRecord, HistoryRecord, Loaded, Migration,
-    NewCommand, OutboxEntry, OutboxFilter, Page, Registration, SagaCount, SagaFilter, SagaMigration, SagaRecord,
-    SagaSummary, SagaUpdate, SettledCommand, Started, Store, StoreError, StoreHealth, Wants,
+    AuditFilter, AuditRecord, Changes, Committed, Decide, DefinitionRecord, HistoryRecord, Loaded, Migration, NewSaga,
+    OutboxEntry, OutboxFilter, Page, Registration, SagaCount, SagaFilter, SagaRecord, SagaSummary, Started, Store,
+    StoreError, StoreHealth, Wants,
 };
 
 /// The server. Clones are the same one.
@@ -135,11 +137,15 @@ impl Connection {
     async fn carry_out(&self, mut wants: Wants, decide: Decide) -> Result<Committed, StoreError> {
         self.choose_due(&mut wants).await?;
         let seen = Arc::new(Mutex::new(None));
-        let (slot, server) = (seen.clone(), self.server.clone());
+        let parted: Arc<Mutex<Vec<NewSaga>>> = Arc::default();
+        let (slot, rest, server) = (seen.clone(), parted.clone(), self.server.clone());
         let decide: Decide = Box::new(move |loaded: Loaded| {
             let (now, ended) = (loaded.now, ended(&loaded));
             let mut changes = decide(loaded);
             server.plant(&mut changes, &ended, now);
+            if server.has(Bug::RequestParted) && changes.starts.len() > 1 {
+                *rest.lock().unwrap_or_else(PoisonError::into_inner) = changes.starts.split_off(1);
+            }
             *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(changes.clone());
             changes
         });
@@ -175,185 +181,13 @@ impl Connection {
             if self.has(Bug::AuditLater) {
                 self.audit_later();
             }
+            self.start_later(&parted, &mut committed);
         }
         Ok(committed)
     }
-
-    /// With a bug: says that it is done, and does it some milliseconds later, unless the process dies until then.
-    fn commit_later(&self, seen: &Arc<Mutex<Option<Changes>>>) -> Committed {
-        let Some(changes) = seen.lock().unwrap_or_else(PoisonError::into_inner).take() else {
-            return Committed::default();
-        };
-        let committed = Committed { starts: vec![Started::New; changes.starts.len()] };
-        let (server, life) = (self.server.clone(), self.life.clone());
-        tokio::spawn(async move {
-            server.0.sky.sleep(1, 30).await;
-            if !life.is_over() {
-                let written = changes.clone();
-                if let Ok(committed) = server.memory().commit(Wants::default(), Box::new(move |_| changes)).await {
-                    server.see(&life, &written, &committed).await;
-                }
-            }
-        });
-        committed
-    }
-
-    fn audit_later(&self) {
-        let late = std::mem::take(&mut *self.server.late());
-        if late.is_empty() {
-            return;
-        }
-        let (server, life) = (self.server.clone(), self.life.clone());
-        tokio::spawn(async move {
-            server.0.sky.sleep(1, 30).await;
-            if !life.is_over() {
-                let changes = Changes { audits: late, ..Changes::default() };
-                let _ = server.memory().commit(Wants::default(), Box::new(move |_| changes)).await;
-            }
-        });
-    }
-
-    /// With a bug: some sagas that are due are not seen to.
-    async fn choose_due(&self, wants: &mut Wants) -> Result<(), StoreError> {
-        let forgets = [Bug::DueByOwner, Bug::RetriesForgotten, Bug::OutboxForgotten, Bug::DayLate];
-        if wants.due == 0 || !forgets.iter().any(|bug| self.has(*bug)) {
-            return Ok(());
-        }
-        let limit = std::mem::take(&mut wants.due);
-        let now = self.server.now_at(self.life.place);
-        let now = if self.has(Bug::DayLate) { now - Duration::from_secs(86_400) } else { now };
-        let page = Page { after: None, limit };
-        let all = self.server.memory().sagas(&SagaFilter::default(), &page).await?;
-        let me = (self.life.place, self.life.number);
-        let is_mine = |id: SagaId| {
-            let owners = self.server.0.owners.lock().unwrap_or_else(PoisonError::into_inner);
-            owners.get(&id).is_none_or(|owner| *owner == me)
-        };
-        let is_forgotten = |saga: &Saga| {
-            let mut phases = saga.steps.iter().filter_map(|step| step.in_flight()).map(|(_, command)| &command.phase);
-            phases.any(|phase| match phase {
-                Phase::BackingOff(_) => self.has(Bug::RetriesForgotten),
-                Phase::Sending(_) | Phase::Held(_) => self.has(Bug::OutboxForgotten),
-                _ => false,
-            })
-        };
-        let due = all.into_iter().map(|summary| summary.saga).filter(|saga| {
-            saga.due().is_some_and(|due| due <= now)
-                && !is_forgotten(saga)
-                && (!self.has(Bug::DueByOwner) || is_mine(saga.id))
-        });
-        wants.sagas.extend(due.map(|saga| saga.id));
-        wants.sagas.sort_unstable();
-        wants.sagas.dedup();
-        Ok(())
-    }
-}
-
-/// Sagas that had ended before.
-fn ended(loaded: &Loaded) -> Vec<Saga> {
-    loaded.sagas.iter().filter(|saga| saga.state.is_terminal()).cloned().collect()
 }
 
 impl Server {
-    fn late(&self) -> std::sync::MutexGuard<'_, Vec<AuditRecord>> {
-        self.0.late.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Changes what is written, where a bug says so.
-    fn plant(&self, changes: &mut Changes, ended: &[Saga], now: Timestamp) {
-        match self.0.bug {
-            Some(Bug::NoKeyCheck) => {
-                for start in &mut changes.starts {
-                    if self.0.sky.dice(|dice| dice.happens(500)) {
-                        start.saga.key = None;
-                    }
-                }
-            }
-            Some(Bug::NoAudit) => changes.audits.clear(),
-            Some(Bug::AuditLater) => self.late().append(&mut changes.audits),
-            Some(Bug::HistoryLost) => changes.history.retain(|_| !self.0.sky.dice(|dice| dice.happens(100))),
-            Some(Bug::EndedAgain) => {
-                for saga in ended {
-                    let mut again = saga.clone();
-                    let from_revision = again.revision;
-                    again.revision += 1;
-                    again.updated_at = now;
-                    changes.updates.push(SagaUpdate { saga: again, from_revision });
-                }
-            }
-            Some(Bug::EndsEarly) => {
-                let ends = |id: SagaId| {
-                    changes.updates.iter().any(|update| update.saga.id == id && update.saga.state.is_terminal())
-                };
-                let kept: Vec<bool> = changes.settled.iter().map(|settled| !ends(settled.saga)).collect();
-                let mut kept = kept.into_iter();
-                changes.settled.retain(|_| kept.next() == Some(true));
-            }
-            Some(Bug::DecidedAfterEnd) => ended.iter().for_each(|saga| self.decide_once_more(changes, saga, now)),
-            Some(Bug::TwoEnds) => {
-                let other_end = |update: &SagaUpdate| {
-                    let saga = Saga {
-                        state: SagaState::Compensated,
-                        revision: update.saga.revision + 1,
-                        ..update.saga.clone()
-                    };
-                    SagaUpdate { saga, from_revision: update.saga.revision }
-                };
-                let completed = changes.updates.iter().filter(|update| update.saga.state == SagaState::Completed);
-                let other_ends: Vec<SagaUpdate> = completed.map(other_end).collect();
-                changes.updates.extend(other_ends);
-            }
-            Some(Bug::MovedSilently) => self.move_silently(changes),
-            _ => {}
-        }
-    }
-
-    fn decide_once_more(&self, changes: &mut Changes, saga: &Saga, now: Timestamp) {
-        let of = |seq| CommandId { saga: saga.id, seq: Seq(seq) };
-        let seen = self.0.evidence.seen();
-        let Some((_, sent)) = seen.published.range(of(0)..of(u32::MAX)).next() else { return };
-        let (id, revision) = (CommandId { saga: saga.id, seq: saga.next_seq }, saga.revision + 1);
-        changes.commands.push(NewCommand {
-            id,
-            step: sent.step.clone(),
-            step_index: 0,
-            direction: Direction::Action,
-            generation: 1,
-            compensates: None,
-            participant: sent.participant.clone(),
-            action: sent.action.clone(),
-            body: sent.body.clone(),
-            revision,
-            at: now,
-        });
-        let settled = Settled::new(id.seq, 1, Outcome::Skipped);
-        changes.settled.push(SettledCommand { saga: saga.id, settled, revision, at: now });
-    }
-
-    fn move_silently(&self, changes: &mut Changes) {
-        for SagaUpdate { saga, .. } in &changes.updates {
-            let version = if saga.definition.version == 1 { 2 } else { 1 };
-            let other = DefinitionRef { version, ..saga.definition.clone() };
-            let is_there = self.0.evidence.seen().registered.contains(&other);
-            if is_there && !saga.state.is_terminal() && self.0.sky.dice(|dice| dice.happens(300)) {
-                let (saga, reads_outputs) = (saga.id, saga.reads_outputs);
-                changes.migrations.push(SagaMigration { saga, version, reads_outputs, steps: Vec::new() });
-            }
-        }
-    }
-
-    /// With a bug: what became of a start with a key that is taken.
-    fn misread(&self, changes: &Changes, committed: &mut Committed) {
-        for (start, started) in changes.starts.iter().zip(&mut committed.starts) {
-            let Started::Taken { input_hash, .. } = started else { continue };
-            match self.0.bug {
-                Some(Bug::InputIgnored) => *input_hash = start.input_hash,
-                Some(Bug::RepeatRefused) => *input_hash = [0; 32],
-                _ => {}
-            }
-        }
-    }
-
     /// Watches a commit: everything that must hold at this very moment.
     async fn see(&self, life: &Life, changes: &Changes, committed: &Committed) {
         let sky = &self.0.sky;
@@ -490,6 +324,11 @@ impl Store for Connection {
         }
         self.may_crash().await;
         Ok(committed)
+    }
+
+    fn writes_at_once(&self) -> Option<usize> {
+        // Where the store is a server; the smaller, the more often.
+        self.server.0.has_clock.then_some(1)
     }
 
     fn decides_ahead(&self) -> Option<usize> {
