@@ -143,7 +143,8 @@ async fn two_coordinators_share_the_work_and_killing_one_stops_nothing() {
 /// The sum of a counter over all its labels, or over those with these.
 fn counted(coordinator: &Coordinator, name: &str, labels: &str) -> u64 {
     let text = coordinator.metrics().render();
-    let of_it = text.lines().filter(|line| line.starts_with(&format!("{name}{{")) && line.contains(labels));
+    let is_it = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+    let of_it = text.lines().filter(is_it).filter(|line| line.contains(labels));
     of_it.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }
 
@@ -223,6 +224,15 @@ async fn is_free_again(mut connection: sqlx::PgConnection) {
     sqlx::raw_sql("rollback").execute(&mut connection).await.expect("the key is free");
 }
 
+/// Until so many starts wait for their commit, with those of `request`.
+async fn wait(coordinator: &Coordinator, count: u64, request: &mut (impl Future + Unpin)) {
+    eventually(&format!("{count} wait"), async || {
+        assert!(poll!(&mut *request).is_pending(), "it cannot have an answer yet");
+        (counted(coordinator, "amends_starts_waiting", "") == count).then_some(())
+    })
+    .await;
+}
+
 fn are_started(outcomes: &[Result<StartOutcome, CoordinatorError>]) -> bool {
     outcomes.iter().all(|outcome| matches!(outcome, Ok(StartOutcome::Started { .. })))
 }
@@ -247,7 +257,7 @@ async fn a_large_request_that_takes_long_holds_up_nobody() {
     small(2_000).await;
     small(2_001).await;
     eventually("the store has had enough of its waiting", async || {
-        coordinator.metrics().render().contains(r#"amends_commits_total{kind="conflict"} 1"#).then_some(())
+        (counted(&coordinator, "amends_commits_total", "conflict") > 0).then_some(())
     })
     .await;
     // Nor does it when it is tried again.
@@ -267,12 +277,13 @@ async fn what_waits_behind_a_large_request_is_started_before_the_coordinator_sto
     start(&coordinator, "two-steps", json!({ "n": 0 })).await;
 
     let connection = is_taken(&rig).await;
-    // Taken in with the first poll, in this order.
     let mut held = Box::pin(coordinator.start_many((0..1_000).map(keyed).collect()));
+    wait(&coordinator, 1_000, &mut held).await;
     let mut large = Box::pin(coordinator.start_many((1_000..1_500).map(keyed).collect()));
+    wait(&coordinator, 1_500, &mut large).await;
     let mut small = Box::pin(coordinator.start(keyed(1_500)));
+    wait(&coordinator, 1_501, &mut small).await;
     let mut stopping = Box::pin(coordinator.stop());
-    assert!(poll!(&mut held).is_pending() && poll!(&mut large).is_pending() && poll!(&mut small).is_pending());
     assert!(poll!(&mut stopping).is_pending());
     is_free_again(connection).await;
     let all = async { tokio::join!(held, large, small, stopping) };
@@ -291,7 +302,7 @@ async fn a_request_of_which_a_part_would_have_to_come_again_is_not_begun() {
     // 2,048 starts of a definition may wait: there is room for eight more.
     let connection = is_taken(&rig).await;
     let mut held = Box::pin(coordinator.start_many((0..2_040).map(keyed).collect()));
-    assert!(poll!(&mut held).is_pending());
+    wait(&coordinator, 2_040, &mut held).await;
     let request = || coordinator.start_many((3_000..3_020).map(keyed).collect());
     let outcomes = in_time("it is answered", request()).await;
     assert_eq!(outcomes.len(), 20);

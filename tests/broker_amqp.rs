@@ -296,6 +296,24 @@ async fn a_consumer_outlives_its_queue() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_whose_queue_is_made_anew_at_once_goes_on() {
+    let (_proxy, broker, participant) = behind_proxy().await;
+    let queue = commands_queue(&participant);
+    let url = support::broker_url();
+    let connection = lapin::Connection::connect(&url, Default::default()).await.expect("connected");
+    let channel = connection.create_channel().await.expect("a channel");
+    let mut consumer = broker.consume(&queue, 50).await.expect("consumed");
+    // So soon that RabbitMQ mostly takes our consumer over to the next queue, and then delivers into the void.
+    channel.queue_delete(queue.as_str().into(), Default::default()).await.expect("deleted");
+    broker.declare(&Topology::participant(&participant)).await.expect("declared");
+    assert_eq!(broker.publish(vec![message(&participant, 1)]).await, [Published::Confirmed]);
+    let arrived = tokio::time::timeout(PATIENCE, consumer.next(10)).await.expect("in time").expect("open");
+    assert_eq!(arrived.len(), 1);
+    broker.close().await;
+    clean_up(&participant).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_that_the_broker_forgets_without_a_word_consumes_again() {
     let (proxy, broker, participant) = behind_proxy().await;
     let queue = commands_queue(&participant);

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::archive::ArchiveError;
 use crate::clock::Timestamp;
-use crate::id::SagaId;
+use crate::id::{Namespace, SagaId};
 use crate::store::StoreError;
 use crate::store::archive::{Family, Head};
 
@@ -28,6 +28,9 @@ pub struct Manifest {
     pub format: String,
     /// The data file's name.
     pub file: String,
+    /// The namespace whose sagas they are; files from before there were any do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
     /// SHA-256 of the data file, in hexadecimal.
     pub sha256: String,
     /// The data file's length.
@@ -138,6 +141,7 @@ impl Writer {
     /// Syncs the file and its manifest, and puts them in place.
     pub(super) fn keep(
         self,
+        namespace: &Namespace,
         ended_before: Timestamp,
         now: Timestamp,
         before: impl FnOnce(),
@@ -149,6 +153,7 @@ impl Writer {
         let manifest = Manifest {
             format: FORMAT.to_owned(),
             file: format!("{}{DATA}", self.name),
+            namespace: Some(namespace.to_string()),
             sha256: hex::encode(hashing.hash.finalize()),
             bytes: hashing.bytes,
             uncompressed_bytes: self.uncompressed,
@@ -186,6 +191,11 @@ impl Manifest {
         };
         write().map_err(failed(&path))?;
         sync_folder(folder)
+    }
+
+    /// Whether its sagas may be of this namespace.
+    pub fn may_be_of(&self, namespace: &Namespace) -> bool {
+        self.namespace.as_deref().is_none_or(|name| name == namespace.as_str())
     }
 
     /// Whether a saga with this id may be in the file.
@@ -253,6 +263,7 @@ pub(super) fn clear(folder: &Path) -> Result<Vec<Manifest>, ArchiveError> {
 /// Reads a file's families.
 pub struct Reader {
     path: PathBuf,
+    pub(super) manifest: Option<Manifest>,
     lines: BufReader<GzDecoder<BufReader<File>>>,
 }
 
@@ -264,8 +275,8 @@ impl Reader {
     pub fn open(path: &Path) -> Result<Self, ArchiveError> {
         let name = path.to_str().unwrap_or_default();
         let manifest = PathBuf::from(format!("{}{MANIFEST}", name.trim_end_matches(DATA)));
-        if manifest.exists() {
-            let manifest = read_manifest(&manifest)?;
+        let manifest = if manifest.exists() { Some(read_manifest(&manifest)?) } else { None };
+        if let Some(manifest) = &manifest {
             let found = hash(path)?;
             if found != manifest.sha256 {
                 return Err(damaged(path, format!("its SHA-256 is {found}, not {}", manifest.sha256)));
@@ -273,7 +284,7 @@ impl Reader {
         }
         let file = File::open(path).map_err(failed(path))?;
         let decoder = GzDecoder::new(BufReader::new(file));
-        Ok(Self { path: path.to_owned(), lines: BufReader::new(decoder) })
+        Ok(Self { path: path.to_owned(), manifest, lines: BufReader::new(decoder) })
     }
 
     /// Up to `sagas` sagas, at least one family; none at the end.

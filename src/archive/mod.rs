@@ -10,8 +10,9 @@ mod file;
 mod run;
 
 pub use file::{Contents, Manifest, Reader, list};
-pub use run::{Options, Progress, Summary, count, forget, restore, run, would_restore};
+pub use run::{Options, Progress, Source, Summary, count, forget, restore, run, would_restore};
 
+use crate::id::Namespace;
 use crate::store::StoreError;
 
 /// An archive could not be written or read.
@@ -39,6 +40,16 @@ pub enum ArchiveError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A file is another namespace's.
+    #[error("`{path}` holds sagas of namespace `{found}`, and this store is that of `{wanted}`")]
+    OtherNamespace {
+        /// Which.
+        path: String,
+        /// Whose it is.
+        found: String,
+        /// Whose it was to be.
+        wanted: Namespace,
+    },
     /// The store could not do it.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -52,6 +63,7 @@ impl ArchiveError {
             Self::Busy => "ARCHIVE_BUSY",
             Self::File { .. } => "ARCHIVE_FILE",
             Self::Damaged { .. } => "ARCHIVE_DAMAGED",
+            Self::OtherNamespace { .. } => "ARCHIVE_OTHER_NAMESPACE",
             Self::Store(error) if error.is_transient() => "STORE_UNAVAILABLE",
             Self::Store(_) => "STORE_REFUSED",
         }

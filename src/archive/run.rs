@@ -11,7 +11,7 @@ use crate::archive::ArchiveError;
 use crate::archive::file::{self, Manifest, Reader, Writer};
 use crate::clock::{Stopwatch, Timestamp, after};
 use crate::failpoint::{self, Point};
-use crate::id::SagaId;
+use crate::id::{Namespace, SagaId};
 use crate::store::archive::{ArchiveStore, Removed, Restored};
 use crate::store::{Store, StoreError};
 
@@ -37,13 +37,33 @@ pub struct Options {
     pub pause: Duration,
     /// Sagas in one file.
     pub per_file: u64,
+    /// Whose store it is; of others' files in the folder none is touched.
+    pub namespace: Namespace,
 }
 
 impl Options {
-    /// In batches of 200 with 20 ms in between, 100,000 sagas in a file.
+    /// In batches of 200 with 20 ms in between, 100,000 sagas in a file, of the default namespace.
     pub fn new(older_than: Duration, folder: impl Into<PathBuf>) -> Self {
-        let pause = Duration::from_millis(20);
-        Self { older_than, folder: folder.into(), batch: 200, pause, per_file: 100_000 }
+        let (pause, namespace) = (Duration::from_millis(20), Namespace::default());
+        Self { older_than, folder: folder.into(), batch: 200, pause, per_file: 100_000, namespace }
+    }
+}
+
+/// What to restore.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The data file.
+    pub file: PathBuf,
+    /// Only this saga, with its family.
+    pub only: Option<SagaId>,
+    /// Whose store it goes back into: a file that says that it is another's is refused.
+    pub namespace: Namespace,
+}
+
+impl Source {
+    /// All of a file, into the store of the default namespace.
+    pub fn all(file: impl Into<PathBuf>) -> Self {
+        Self { file: file.into(), only: None, namespace: Namespace::default() }
     }
 }
 
@@ -111,8 +131,10 @@ impl Run<'_> {
 
     async fn all(&mut self, store: &Arc<dyn Store>) -> Result<(), ArchiveError> {
         let folder = &self.options.folder;
-        for manifest in file::clear(folder)?.into_iter().filter(|manifest| manifest.removed_at.is_none()) {
-            self.remove(store, manifest).await?;
+        for manifest in file::clear(folder)? {
+            if manifest.removed_at.is_none() && manifest.may_be_of(&self.options.namespace) {
+                self.remove(store, manifest).await?;
+            }
         }
         let now = store.health().await?.now;
         let cutoff = before(now, self.options.older_than);
@@ -146,7 +168,8 @@ impl Run<'_> {
                 self.rest(began).await?;
             }
             if let Some(writer) = writer {
-                let manifest = writer.keep(cutoff, now, || failpoint::reached(Point::ArchiveWritten))?;
+                let manifest =
+                    writer.keep(&self.options.namespace, cutoff, now, || failpoint::reached(Point::ArchiveWritten))?;
                 failpoint::reached(Point::ArchiveKept);
                 self.summary.files.push(manifest.file.clone());
                 self.summary.archived += manifest.contents.sagas;
@@ -236,11 +259,10 @@ pub async fn count(store: &Arc<dyn Store>, options: &Options) -> Result<u64, Arc
 /// [`ArchiveError`]. What was restored until then stays; to do it again leaves it as it is.
 pub async fn restore(
     store: &Arc<dyn Store>,
-    path: &Path,
-    only: Option<SagaId>,
+    source: &Source,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Restored, ArchiveError> {
-    read_back(store, path, only, false, progress).await
+    read_back(store, source, false, progress).await
 }
 
 /// Reads a file as [`restore`] does, and says what that would do; the store stays as it is.
@@ -249,22 +271,24 @@ pub async fn restore(
 /// [`ArchiveError`].
 pub async fn would_restore(
     store: &Arc<dyn Store>,
-    path: &Path,
-    only: Option<SagaId>,
+    source: &Source,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Restored, ArchiveError> {
-    read_back(store, path, only, true, progress).await
+    read_back(store, source, true, progress).await
 }
 
 async fn read_back(
     store: &Arc<dyn Store>,
-    path: &Path,
-    only: Option<SagaId>,
+    Source { file, only, namespace }: &Source,
     dry: bool,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Restored, ArchiveError> {
     let archive = store.archive().ok_or(ArchiveError::NoArchive)?;
-    let mut reader = Reader::open(path)?;
+    let mut reader = Reader::open(file)?;
+    if let Some(manifest) = reader.manifest.as_ref().filter(|manifest| !manifest.may_be_of(namespace)) {
+        let (path, found) = (file.display().to_string(), manifest.namespace.clone().unwrap_or_default());
+        return Err(ArchiveError::OtherNamespace { path, found, wanted: namespace.clone() });
+    }
     let mut all = Restored::default();
     loop {
         let mut families = reader.next(200)?;
@@ -272,7 +296,7 @@ async fn read_back(
             return Ok(all);
         }
         if let Some(only) = only {
-            families.retain(|family| family.sagas.iter().any(|saga| saga.head().is_ok_and(|head| head.id == only)));
+            families.retain(|family| family.sagas.iter().any(|saga| saga.head().is_ok_and(|head| head.id == *only)));
         }
         let Restored { restored, present, key_taken } = patiently(|| archive.restore(&families, dry)).await?;
         all.restored += restored;

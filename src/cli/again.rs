@@ -39,7 +39,7 @@ pub async fn again<F: Future<Output = Result<Exit, CliError>>>(
     }
 }
 
-/// Until `list` fails at first.
+/// Until `list` fails at first, or in a way that does not pass.
 async fn for_ever<F: Future<Output = Result<Exit, CliError>>>(
     every: Duration,
     list: impl Fn() -> F,

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::{CliError, Exit};
 use super::{Context, connect, output};
-use crate::archive::{self, ArchiveError, Manifest, Options, Progress, Reader};
+use crate::archive::{self, ArchiveError, Manifest, Options, Progress, Reader, Source};
 use crate::definition::parse_duration;
 use crate::id::{Namespace, SagaId};
 use crate::store::Store;
@@ -101,19 +101,15 @@ pub struct Retention {
 }
 
 impl Retention {
-    /// The same for a namespace.
-    pub fn of(&self, namespace: &Namespace) -> Self {
-        Self { archive: folder_of(&self.archive, namespace), ..self.clone() }
-    }
-
     /// How long sagas are kept after their end; `None` when it is off.
     pub fn kept(&self) -> Option<Duration> {
         self.retention
     }
 
     /// Archives now and then until `stop`; nothing when it is off.
-    pub fn start(self, store: Arc<dyn Store>, stop: CancellationToken) -> Option<JoinHandle<()>> {
-        let options = Options::new(self.retention?, self.archive);
+    pub fn start(self, namespace: Namespace, store: Arc<dyn Store>, stop: CancellationToken) -> Option<JoinHandle<()>> {
+        let folder = folder_of(&self.archive, &namespace);
+        let options = Options { namespace, ..Options::new(self.retention?, folder) };
         Some(tokio::spawn(async move {
             loop {
                 match archive::run(&store, &options, &|_| {}).await {
@@ -143,14 +139,10 @@ fn folder_of(folder: &Path, namespace: &Namespace) -> PathBuf {
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let namespace = context.settings.namespace()?.unwrap_or_default();
     match args.command {
-        None => {
-            on_the_store(context, async |store| {
-                archive(&args.run, &folder_of(&args.run.folder, &namespace), context, store).await
-            })
-            .await
-        }
+        None => on_the_store(context, async |store| archive(&args.run, namespace, context, store).await).await,
         Some(Command::Restore { file, saga, dry_run }) => {
-            on_the_store(context, async |store| restore(&file, saga, dry_run, context, store).await).await
+            let source = Source { file, only: saga, namespace };
+            on_the_store(context, async |store| restore(&source, dry_run, context, store).await).await
         }
         Some(Command::List(folder)) => list(&folder_of(&folder.folder, &namespace), context),
         Some(Command::Show { id, folder }) => show(id, &folder_of(&folder.folder, &namespace), context),
@@ -171,8 +163,15 @@ async fn on_the_store(
     outcome
 }
 
-async fn archive(args: &RunArgs, folder: &Path, context: &Context, store: &Arc<dyn Store>) -> Result<Exit, CliError> {
+async fn archive(
+    args: &RunArgs,
+    namespace: Namespace,
+    context: &Context,
+    store: &Arc<dyn Store>,
+) -> Result<Exit, CliError> {
+    let folder = folder_of(&args.folder, &namespace);
     let options = Options {
+        namespace,
         batch: args.batch,
         pause: args.pause,
         per_file: args.per_file,
@@ -223,18 +222,12 @@ async fn archive(args: &RunArgs, folder: &Path, context: &Context, store: &Arc<d
     Ok(Exit::Done)
 }
 
-async fn restore(
-    file: &Path,
-    saga: Option<SagaId>,
-    dry_run: bool,
-    context: &Context,
-    store: &Arc<dyn Store>,
-) -> Result<Exit, CliError> {
+async fn restore(source: &Source, dry_run: bool, context: &Context, store: &Arc<dyn Store>) -> Result<Exit, CliError> {
     let bar = bar(if dry_run { "looked at" } else { "restored" });
     let progress = |sagas| bar.set_position(sagas);
     let restored = match dry_run {
-        true => archive::would_restore(store, file, saga, &progress).await,
-        false => archive::restore(store, file, saga, &progress).await,
+        true => archive::would_restore(store, source, &progress).await,
+        false => archive::restore(store, source, &progress).await,
     };
     bar.finish_and_clear();
     let restored = restored?;
@@ -350,6 +343,10 @@ impl From<ArchiveError> for CliError {
             ArchiveError::NoArchive => cli.help("name a PostgreSQL or SQLite store with --store"),
             ArchiveError::File { .. } => {
                 cli.help("check the path, its permissions and the space left; then run it again")
+            }
+            ArchiveError::OtherNamespace { ref found, .. } => {
+                let help = format!("give `--namespace {found}`; sagas cannot be moved from one namespace to another");
+                cli.exit(Exit::Conflict).help(help)
             }
             ArchiveError::Damaged { .. } => {
                 cli.help("nothing was removed from the store on its account; fetch the file from a copy")

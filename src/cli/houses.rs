@@ -181,7 +181,7 @@ async fn keep(
     namespaces.open(&place.namespace, opened.coordinator.clone()).await;
     opened.webhooks = webhook::launch(&opened.coordinator, endpoints, stop.clone());
     opened.traces = traces;
-    let retention = manner.retention.of(&place.namespace).start(opened.store.clone(), stop.clone());
+    let retention = manner.retention.clone().start(place.namespace.clone(), opened.store.clone(), stop.clone());
     tracing::info!(namespace = %place.namespace, "open");
     drop(first.take());
     stop.cancelled().await;

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::str::FromStr;
+
+use sqlx::sqlite::SqliteConnectOptions;
 
 use super::connect;
 use super::error::CliError;
@@ -175,8 +178,10 @@ fn beside(default: &str, namespace: &Namespace) -> String {
 
 /// The SQLite file at an address, told apart from others however it is written.
 fn file(store: &str) -> Option<PathBuf> {
-    let path = store.strip_prefix("sqlite:")?;
-    let path = PathBuf::from(path.strip_prefix("//").unwrap_or(path).split('?').next().unwrap_or_default());
+    if !store.starts_with("sqlite:") {
+        return None;
+    }
+    let path = SqliteConnectOptions::from_str(store).ok()?.get_filename().to_owned();
     let whole = std::fs::canonicalize(&path).ok();
     let folder = || {
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
@@ -222,6 +227,7 @@ mod tests {
             ("[[namespaces]]\nname = \"default\"".to_owned(), "is there already"),
             ("[[namespaces]]\nname = \"a\"\n[[namespaces]]\nname = \"a\"".to_owned(), "is there twice"),
             ("[[namespaces]]\nname = \"a\"\nstore = \"sqlite://./x.db\"".to_owned(), "same SQLite file"),
+            ("[[namespaces]]\nname = \"a\"\nstore = \"sqlite://%78.db?mode=rw\"".to_owned(), "same SQLite file"),
             ("[[namespaces]]\nname = \"a\"\nweights = { x = 0 }".to_owned(), "the weight 0 of `x`"),
             (token("namespace = \"a\""), "there is no namespace `a`"),
             (token("namespace = \"default\"\nnamespaces = [\"*\"]"), "both"),

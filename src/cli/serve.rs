@@ -177,7 +177,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     }
 
     let links = context.settings.console.links(args.retention.kept());
-    let retention = args.retention.start(store.clone(), stop.clone());
+    let retention = args.retention.start(Namespace::default(), store.clone(), stop.clone());
 
     let webhooks = webhook::launch(&coordinator, endpoints, stop.clone());
 

@@ -157,6 +157,19 @@ impl Backlog {
     }
 }
 
+/// A batch cut up: into what one request starts and all else by itself, or if there is nothing but one request, its starts.
+pub(super) fn parts(batch: Vec<Work>) -> Vec<Vec<Work>> {
+    let mut parts: Vec<Unit> = Vec::new();
+    for work in batch {
+        let together = work.item.together();
+        match parts.last_mut().filter(|unit| together.is_some_and(|together| are_together(unit, together))) {
+            Some(unit) => unit.push(work),
+            None => parts.push(vec![work]),
+        }
+    }
+    if parts.len() > 1 { parts } else { parts.into_iter().flatten().map(|work| vec![work]).collect() }
+}
+
 fn are_together(unit: &[Work], together: &Together) -> bool {
     unit.first().and_then(|work| work.item.together()).is_some_and(|other| other.is(together))
 }
@@ -306,6 +319,16 @@ mod tests {
         assert_eq!(ids(&backlog.take()), large);
         assert_eq!(names(&backlog.take()), ["later"; 3]);
         assert_eq!(backlog.len(), 0);
+    }
+
+    #[test]
+    fn a_request_is_parted_only_when_there_is_nothing_else_to_part() {
+        let lengths = |parts: Vec<Vec<Work>>| parts.iter().map(Vec::len).collect::<Vec<_>>();
+        let batch = [vec![told(), start("a")], request(&["a"; 3]), request(&["b"; 2]), vec![start("b")]];
+        assert_eq!(lengths(parts(batch.into_iter().flatten().collect())), [1, 1, 3, 2, 1]);
+        assert_eq!(lengths(parts(request(&["a"; 3]))), [1, 1, 1]);
+        assert_eq!(lengths(parts(vec![start("a"), start("a")])), [1, 1]);
+        assert!(parts(Vec::new()).is_empty());
     }
 
     #[test]

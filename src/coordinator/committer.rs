@@ -15,7 +15,7 @@ use crate::broker::{Delivery, DeliveryTag, Settlement};
 use crate::clock::Timestamp;
 use crate::coordinator::acknowledgements::Acknowledgements;
 use crate::coordinator::attempt::{Begun, OnItsOwn, Try, has_ended};
-use crate::coordinator::backlog::Backlog;
+use crate::coordinator::backlog::{self, Backlog};
 use crate::coordinator::latencies::Latencies;
 use crate::coordinator::listeners::Listeners;
 use crate::coordinator::metrics::Metrics;
@@ -132,11 +132,15 @@ impl Committer {
     /// Sees the rest through.
     async fn end(mut self) {
         loop {
+            if let Some(ahead) = self.ahead.take() {
+                self.see_through(ahead.turn()).await;
+            }
             let batch = self.backlog.take_large().unwrap_or_else(|| self.backlog.take());
-            if batch.is_empty() {
+            if !batch.is_empty() {
+                self.commit(batch, 0).await;
+            } else if self.ahead.is_none() {
                 break;
             }
-            self.commit(batch, 0).await;
         }
         if let Some(beside) = self.beside.take() {
             self.see_through(beside.turn()).await;
@@ -330,11 +334,13 @@ impl Committer {
         Locking::Trusts
     }
 
-    /// The store refused the batch for good: one by one, so that only the culprit fails.
+    /// The store refused the batch for good: one by one, so that only the culprit fails. What one request starts stays together
+    /// unless the culprit is in it.
     async fn commit_each(&mut self, items: Vec<Item>, waiting: Vec<Waiting>, error: StoreError) {
         if items.len() > 1 {
-            for (item, waiting) in items.into_iter().zip(waiting) {
-                Box::pin(self.commit(vec![Work { item, waiting }], 0)).await;
+            let batch = items.into_iter().zip(waiting).map(|(item, waiting)| Work { item, waiting }).collect();
+            for part in backlog::parts(batch) {
+                Box::pin(self.commit(part, 0)).await;
             }
             return;
         }
@@ -409,7 +415,9 @@ impl Committer {
                     doubtful.push((reply, delivery, has_ended));
                 }
                 (Verdict::Dead(code), _, Waiting::Broker(delivery)) => dead.push((delivery, code)),
-                (Verdict::Start(record), Item::Start(start), Waiting::Starter(sender)) => {
+                (Verdict::Start(record), Item::Start(mut start), Waiting::Starter(sender)) => {
+                    // Whoever hears of it may start the next.
+                    start.turn = None;
                     let answer = match started.next() {
                         Some(Started::New) => Ok(StartOutcome::Started {
                             id: start.id,

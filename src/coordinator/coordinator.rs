@@ -261,8 +261,9 @@ impl Coordinator {
         self.start_many(vec![start]).await.pop().unwrap_or(Err(CoordinatorError::Stopping))
     }
 
-    /// Starts many sagas, at most 8,192, in one transaction. One result per start, in order; one that is refused does not stop the others, but
-    /// one that may be tried again later ([`CoordinatorError::is_transient`]) does: then none is started.
+    /// Starts many sagas, at most 8,192, in one transaction. One result per start, in order; one that is refused does not stop the others.
+    /// If one cannot be taken in for now ([`CoordinatorError::is_transient`]), none is: all can be asked for again. After
+    /// [`StoreError::Unknown`] they may have been started, and keys give the same sagas again.
     pub async fn start_many(&self, starts: Vec<Start>) -> Vec<Result<StartOutcome, CoordinatorError>> {
         self.start_within(starts.into_iter().map(|start| (start, None)).collect()).await
     }

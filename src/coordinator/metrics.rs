@@ -64,6 +64,7 @@ struct Inner {
     spans: Family<Labelled, Counter>,
     webhooks: Family<Labelled, Counter>,
     recorder: Mutex<Option<Recorder>>,
+    starts_waiting: Gauge,
     gauges: Gauges,
 }
 
@@ -118,6 +119,7 @@ impl Default for Metrics {
             spans: Family::default(),
             webhooks: Family::default(),
             recorder: Mutex::default(),
+            starts_waiting: Gauge::default(),
             gauges: Gauges::default(),
         };
         for outcome in ["applied", "refused", "failed"] {
@@ -127,6 +129,11 @@ impl Default for Metrics {
         if let Ok(mut registry) = inner.registry.lock() {
             registry.register("amends_sagas", "Sagas by what happened to them: started, compensating, completed, compensated, stuck, unstuck, abandoned, paused, resumed", inner.sagas.clone());
             registry.register("amends_steps", "Steps by what happened to them: verified, failed, unknown, skipped, compensated, timed-out, retry-asked, contradiction", inner.steps.clone());
+            registry.register(
+                "amends_starts_waiting",
+                "Starts that were taken in and wait for their commit",
+                inner.starts_waiting.clone(),
+            );
             registry.register(
                 "amends_commands_held_back",
                 "Commands held back since their participant takes no more for now, each time it was their turn",
@@ -249,6 +256,11 @@ impl Metrics {
     /// How many commits there were.
     pub fn commits(&self) -> u64 {
         self.0.commits.get_or_create(&labelled("committed")).get()
+    }
+
+    /// Kept by whoever counts them.
+    pub(super) fn starts_waiting(&self) -> Gauge {
+        self.0.starts_waiting.clone()
     }
 
     pub(super) fn held(&self, participant: &str) {

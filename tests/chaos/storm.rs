@@ -16,8 +16,8 @@ use tokio::time::Instant;
 use crate::city::{End, Plan, Witness};
 use crate::judge::{Answer, DECIDED, Sighting, evidence, judge};
 use crate::summary::{Figures, Suffered};
-use crate::support::eventually_within;
 use crate::support::servers::PrivateRabbit;
+use crate::support::{eventually_within, within};
 use crate::weather::{Dice, Fault, Land};
 
 /// What all retries of one step may take in this city's definition, twice (there and back), and 60 seconds.
@@ -87,12 +87,6 @@ async fn orders(witness: &Witness, clients: &[Client], is_over: &AtomicBool, wor
 async fn operate(client: &Client, id: SagaId, action: Action, request: &OperateRequest) {
     let saga = id.to_string();
     let _ = tokio::time::timeout(Duration::from_secs(5), client.operate(&saga, action, request, None)).await;
-}
-
-/// What comes of `work`, which ends by itself.
-async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> T {
-    let limit = 2 * PATIENCE;
-    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| panic!("in vain, for {limit:?}: {what}"))
 }
 
 fn is_at_rest(state: &str) -> bool {
@@ -265,11 +259,11 @@ async fn in_a_storm_of_faults_every_guarantee_holds() {
     let mut suffered = storm(&mut land, seconds, seed).await;
     let calm = Instant::now();
     is_over.store(true, Ordering::SeqCst);
-    while let Some(ended) = in_time("customers go home", workers.join_next()).await {
+    while let Some(ended) = within(2 * PATIENCE, "customers go home", workers.join_next()).await {
         ended.expect("nobody panics");
     }
-    suffered.foreign = in_time("the foreign transaction ends", foreign).await.expect("it does not panic");
-    suffered.raised = in_time("the operator goes home", operator).await.expect("it does not panic");
+    suffered.foreign = within(2 * PATIENCE, "the foreign transaction ends", foreign).await.expect("it does not panic");
+    suffered.raised = within(2 * PATIENCE, "the operator goes home", operator).await.expect("it does not panic");
 
     let health = async || land.city.store.health().await.ok();
     let quiet = eventually_within(Duration::from_secs(60), "the store answers", health).await.now;
@@ -286,7 +280,7 @@ async fn in_a_storm_of_faults_every_guarantee_holds() {
     eventually_within(Duration::from_secs(120), "every queue is empty", async || land.is_still().await.then_some(()))
         .await;
     watched.store(true, Ordering::SeqCst);
-    in_time("the watcher goes home", watching).await.expect("it does not panic");
+    within(2 * PATIENCE, "the watcher goes home", watching).await.expect("it does not panic");
     println!("after the storm: every queue is empty after {:.1} s", calm.elapsed().as_secs_f32());
 
     let deaf = |(fault, count): (&Fault, &u32)| if fault.may_keep_a_reply_from_the_tap() { *count } else { 0 };

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use amends::archive::{self, ArchiveError, Manifest, Options, Reader, Summary};
-use amends::id::SagaId;
+use amends::archive::{self, ArchiveError, Manifest, Options, Reader, Source, Summary};
+use amends::id::{Namespace, SagaId};
 use amends::payload::Payload;
 use amends::saga::{Outcome, Parent, ReplyAddress, Saga};
 use amends::store::{Changes, NewCommand, NewSaga, Page, SagaFilter, Started};
@@ -97,17 +97,19 @@ async fn what_has_ended_goes_and_comes_back_as_it_was(#[values(Sqlite, Postgres)
         assert_eq!(again, Summary::default(), "there is nothing left to do");
 
         let file = file_of(folder.path(), &manifests[0]);
-        let would = archive::would_restore(&rig.store, &file, None, &|_| {}).await.expect("a look");
+        let would = archive::would_restore(&rig.store, &Source::all(&file), &|_| {}).await.expect("a look");
         assert_eq!((would.restored, would.present, would.key_taken), (8, 0, 0));
         assert_eq!(all_of(&rig, before[0].0).await, None, "nothing was done");
-        let one = archive::restore(&rig.store, &file, Some(before[2].0), &|_| {}).await.expect("restored");
+        let one = archive::restore(&rig.store, &Source { only: Some(before[2].0), ..Source::all(&file) }, &|_| {})
+            .await
+            .expect("restored");
         assert_eq!((one.restored, one.present, one.key_taken), (1, 0, 0));
-        let rest = archive::restore(&rig.store, &file, None, &|_| {}).await.expect("restored");
+        let rest = archive::restore(&rig.store, &Source::all(&file), &|_| {}).await.expect("restored");
         assert_eq!((rest.restored, rest.present, rest.key_taken), (7, 1, 0));
         for (id, whole) in &before {
             assert_eq!(all_of(&rig, *id).await.as_ref(), Some(whole));
         }
-        let again = archive::restore(&rig.store, &file, None, &|_| {}).await.expect("restored");
+        let again = archive::restore(&rig.store, &Source::all(&file), &|_| {}).await.expect("restored");
         assert_eq!((again.restored, again.present, again.key_taken), (0, 8, 0));
     })
     .await;
@@ -126,7 +128,7 @@ async fn one_store_restores_what_another_has_archived(
         run(&from, &options(path)).await;
         on(kinds.1, async |to| {
             let manifests = archive::list(path).expect("a list");
-            archive::restore(&to.store, &file_of(path, &manifests[0]), None, &|_| {}).await.expect("restored");
+            archive::restore(&to.store, &Source::all(file_of(path, &manifests[0])), &|_| {}).await.expect("restored");
             assert_eq!(all_of(&to, id).await, whole);
         })
         .await;
@@ -160,8 +162,8 @@ async fn the_key_of_an_archived_saga_stays_taken_until_it_is_forgotten(#[values(
         // Two sagas of one key there cannot be, so the archived one stays where it is.
         let manifests = archive::list(folder.path()).expect("a list");
         let file = file_of(folder.path(), &manifests[0]);
-        let would = archive::would_restore(&rig.store, &file, None, &|_| {}).await.expect("a look");
-        let restored = archive::restore(&rig.store, &file, None, &|_| {}).await.expect("restored");
+        let would = archive::would_restore(&rig.store, &Source::all(&file), &|_| {}).await.expect("a look");
+        let restored = archive::restore(&rig.store, &Source::all(&file), &|_| {}).await.expect("restored");
         assert_eq!((restored.restored, restored.key_taken), (0, 1));
         assert_eq!(would, restored, "as was told before");
     })
@@ -208,7 +210,9 @@ async fn a_saga_and_those_that_it_started_go_together_or_not_at_all(#[values(Sql
         let manifests = archive::list(folder.path()).expect("a list");
         assert_eq!((manifests[0].contents.sagas, manifests[0].contents.families), (2, 1));
         let file = file_of(folder.path(), &manifests[0]);
-        let back = archive::restore(&rig.store, &file, Some(young_saga.id), &|_| {}).await.expect("restored");
+        let back = archive::restore(&rig.store, &Source { only: Some(young_saga.id), ..Source::all(&file) }, &|_| {})
+            .await
+            .expect("restored");
         assert_eq!(back.restored, 2);
         assert!(all_of(&rig, parent.id).await.is_some() && all_of(&rig, young_saga.id).await.is_some());
     })
@@ -224,13 +228,10 @@ async fn a_damaged_file_is_refused_and_nothing_is_removed_on_its_account(#[value
         run(&rig, &options(folder.path())).await;
         let manifests = archive::list(folder.path()).expect("a list");
         let file = file_of(folder.path(), &manifests[0]);
-        archive::restore(&rig.store, &file, None, &|_| {}).await.expect("restored");
+        archive::restore(&rig.store, &Source::all(&file), &|_| {}).await.expect("restored");
 
-        // As if the run had been killed before it removed anything, and the disk had lost a byte.
-        let manifest = folder.path().join(manifests[0].file.replace(".jsonl.gz", ".manifest.json"));
-        let text = std::fs::read_to_string(&manifest).expect("a manifest");
-        let at = text.find("\"removedAt\"").expect("the field");
-        std::fs::write(&manifest, format!("{}\"removedAt\": null\n}}\n", &text[..at])).expect("written");
+        // And the disk had lost a byte.
+        not_removed(folder.path(), &manifests[0]);
         let mut bytes = std::fs::read(&file).expect("a file");
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
@@ -242,6 +243,46 @@ async fn a_damaged_file_is_refused_and_nothing_is_removed_on_its_account(#[value
         assert!(all_of(&rig, id).await.is_some());
     })
     .await;
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_namespace_has_archived_is_neither_restored_nor_called_removed(
+    #[values(Sqlite, Postgres)] kind: Kind,
+) {
+    on(kind, async |rig| {
+        let id = ended(&rig, Some("k")).await;
+        let folder = folder();
+        let theirs: Namespace = "acme".parse().expect("a name");
+        run(&rig, &Options { namespace: theirs.clone(), ..options(folder.path()) }).await;
+        let manifests = archive::list(folder.path()).expect("a list");
+        let file = file_of(folder.path(), &manifests[0]);
+
+        let ours = Source::all(&file);
+        for refused in [
+            archive::would_restore(&rig.store, &ours, &|_| {}).await.expect_err("it is theirs"),
+            archive::restore(&rig.store, &ours, &|_| {}).await.expect_err("it is theirs"),
+        ] {
+            assert_eq!(refused.code(), "ARCHIVE_OTHER_NAMESPACE", "{refused}");
+        }
+        assert_eq!(all_of(&rig, id).await, None, "nothing was done");
+
+        // As if their run had been killed before it removed anything.
+        not_removed(folder.path(), &manifests[0]);
+        run(&rig, &options(folder.path())).await;
+        assert_eq!(archive::list(folder.path()).expect("a list")[0].removed_at, None);
+        let restored = archive::restore(&rig.store, &Source { namespace: theirs, ..ours }, &|_| {}).await;
+        assert_eq!(restored.expect("it is theirs").restored, 1);
+    })
+    .await;
+}
+
+/// As if the run had been killed before it removed anything.
+fn not_removed(folder: &Path, manifest: &Manifest) {
+    let manifest = folder.join(manifest.file.replace(".jsonl.gz", ".manifest.json"));
+    let text = std::fs::read_to_string(&manifest).expect("a manifest");
+    let at = text.find("\"removedAt\"").expect("the field");
+    std::fs::write(&manifest, format!("{}\"removedAt\": null\n}}\n", &text[..at])).expect("written");
 }
 
 #[rstest]

@@ -17,7 +17,7 @@ trap 'kill -TERM "$program" 2>/dev/null' HUP INT TERM
         kill -0 "$program" 2>/dev/null || exit
     done
     echo "test: TOO LONG: $1 has run for $limit s and is ended; its threads and processes:"
-    # A test's thread has the beginning of the test's name.
+    # A test's thread has the beginning of the test's name; where there is no /proc, only libtest says what takes long.
     cat /proc/"$program"/task/*/comm 2>/dev/null | grep -vxF "$(cat /proc/"$program"/comm 2>/dev/null)" | sort | uniq -c
     ps -o pid,ppid,etime,args --ppid "$program" 2>/dev/null
     kill -KILL "$program"

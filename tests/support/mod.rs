@@ -72,7 +72,12 @@ pub async fn delete_queues(url: &str, queues: &[String]) {
 
 /// What `work` gives; fails the test with `what` when it does not come to its end.
 pub async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, work).await.unwrap_or_else(|_| panic!("in vain, for {PATIENCE:?}: {what}"))
+    within(PATIENCE, what, work).await
+}
+
+/// The same with a limit of its own.
+pub async fn within<T>(limit: Duration, what: &str, work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| panic!("in vain, for {limit:?}: {what}"))
 }
 
 async fn try_delete_queues(url: &str, queues: &[String]) {

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use prometheus_client::metrics::gauge::Gauge;
+
 /// Starts of one definition that wait for a commit at once; the others are told to come back.
 const STARTING: usize = 2_048;
 
@@ -13,6 +15,8 @@ pub(in crate::coordinator) struct Intake(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     starting: Mutex<HashMap<String, Arc<AtomicUsize>>>,
+    /// How many they are.
+    waiting: Gauge,
     /// The broker does not take what was decided already.
     is_backlogged: AtomicBool,
 }
@@ -21,15 +25,26 @@ struct Inner {
 pub(in crate::coordinator) struct Turn {
     all: Arc<AtomicUsize>,
     count: usize,
+    waiting: Gauge,
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
         self.all.fetch_sub(self.count, Ordering::Relaxed);
+        self.waiting.dec_by(gauged(self.count));
     }
 }
 
+fn gauged(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
 impl Intake {
+    /// One that shows in `waiting` how many starts wait.
+    pub(super) fn new(waiting: Gauge) -> Self {
+        Self(Arc::new(Inner { waiting, ..Inner::default() }))
+    }
+
     /// Places for `count` starts of this definition, which one transaction is to have, among those that wait for a commit. None
     /// when it has too many there, though more than there are places find some while nothing else of it waits; and none while
     /// what was decided before does not go out.
@@ -43,7 +58,8 @@ impl Intake {
             None => starting.entry(definition.to_owned()).or_default().clone(),
         };
         let before = all.fetch_add(count, Ordering::Relaxed);
-        let turn = Turn { all, count };
+        self.0.waiting.inc_by(gauged(count));
+        let turn = Turn { all, count, waiting: self.0.waiting.clone() };
         (before == 0 || before + count <= STARTING).then(|| Arc::new(turn))
     }
 

@@ -108,7 +108,8 @@ struct Inner {
 
 impl Gates {
     pub(super) fn new(limits: Limits, metrics: Metrics) -> Self {
-        let (gates, pauses, intake, stirred) = (Mutex::default(), Pauses::default(), Intake::default(), Notify::new());
+        let (gates, pauses, stirred) = (Mutex::default(), Pauses::default(), Notify::new());
+        let intake = Intake::new(metrics.starts_waiting());
         let hearing = Mutex::default();
         Self(Arc::new(Inner { limits, gates, pauses, intake, stirred, hearing, metrics }))
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
@@ -18,6 +19,10 @@ use crate::broker::{BrokerError, Consumer, Consuming, Delivery, DeliveryTag, Set
 
 /// After so long without a message the broker is asked whether it still knows the consumer.
 const SILENCE: Duration = Duration::from_secs(3);
+/// After so long without a message the consumer is made anew, at first and at most; each time twice as long. When a quorum
+/// queue is deleted and declared again at once, RabbitMQ 3.10 gives our consumer to the new queue without a word, and what it
+/// delivers to it then never arrives: the queue has a consumer and no messages, as one has for which there is nothing to do.
+const RENEWAL: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(600)];
 
 pub(in crate::broker::amqp) struct FrameConsumer {
     /// What arrives at once, with the connection that it came over. No more than the prefetch is ever in it.
@@ -101,6 +106,7 @@ impl Task {
             .with_jitter()
             .without_max_times();
         let (mut generation, mut opened, mut backoff) = (0, Some(first), pauses.build());
+        let mut renewal = RENEWAL[0];
         loop {
             self.settler.is_taking_more().await;
             let next = match opened.take() {
@@ -111,8 +117,10 @@ impl Task {
                 Ok(opened) => {
                     generation += 1;
                     backoff = pauses.build();
-                    if self.deliver(generation, opened).await.is_err() {
-                        return;
+                    match self.deliver(generation, opened, renewal).await {
+                        Ended::Silent => renewal = RENEWAL[1].min(renewal * 2),
+                        Ended::CutOff => renewal = RENEWAL[0],
+                        Ended::Unwanted => return,
                     }
                 }
                 Err(error) => {
@@ -130,21 +138,24 @@ impl Task {
         }
     }
 
-    /// Hands on what arrives until the connection is gone, or nobody wants it any more.
-    async fn deliver(&self, generation: u64, Opened { session, mut arrived }: Opened) -> Result<(), ()> {
+    /// Hands on what arrives until the connection is gone, nothing has come for as long as `renewal`, or nobody wants it any
+    /// more.
+    async fn deliver(&self, generation: u64, Opened { session, mut arrived }: Opened, renewal: Duration) -> Ended {
         self.settler.begin(generation, session.clone());
         if !*self.settler.takes_more.borrow() {
             // None were wanted any more while the connection was made.
             self.settler.with(Option::take);
-            return Ok(());
+            return Ended::CutOff;
         }
-        let mut doubts = 0;
+        let (mut doubts, mut last) = (0, Instant::now());
         loop {
             match tokio::time::timeout(SILENCE, arrived.recv()).await {
                 Ok(Some(batch)) => {
-                    doubts = 0;
+                    (doubts, last) = (0, Instant::now());
                     self.settler.delivered(batch.iter().map(|arrived| arrived.tag));
-                    self.sender.send((generation, batch)).map_err(drop)?;
+                    if self.sender.send((generation, batch)).is_err() {
+                        return Ended::Unwanted;
+                    }
                 }
                 Ok(None) => break,
                 Err(_) if self.is_forgotten().await => doubts += 1,
@@ -153,12 +164,25 @@ impl Task {
             // Twice in a row: a message may just be on its way.
             if doubts > 1 {
                 session.lose("the broker has forgotten the consumer");
+            } else if last.elapsed() >= renewal && self.settler.is_idle() {
+                session.lose("nothing has come for long");
+                let why = session.lost().await;
+                tracing::debug!(queue = self.queue, why, "consuming begins anew");
+                return Ended::Silent;
             }
         }
         let why = session.lost().await;
         tracing::warn!(queue = self.queue, why, "consuming was cut off");
-        Ok(())
+        Ended::CutOff
     }
+}
+
+/// Why nothing more arrives over a connection.
+enum Ended {
+    CutOff,
+    /// We have given it up ourselves, since nothing came.
+    Silent,
+    Unwanted,
 }
 
 impl Task {

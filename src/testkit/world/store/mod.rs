@@ -327,12 +327,13 @@ impl Store for Connection {
     }
 
     fn writes_at_once(&self) -> Option<usize> {
-        // Where the store is a server; the smaller, the more often.
+        // As PostgreSQL, which has a clock; the smaller, the more often.
         self.server.0.has_clock.then_some(1)
     }
 
     fn decides_ahead(&self) -> Option<usize> {
-        Some(1) // Each is carried out as a whole, in any order.
+        // As SQLite. Each is carried out as a whole, in any order.
+        (!self.server.0.has_clock).then_some(1)
     }
 
     async fn saga(&self, id: SagaId) -> Result<Option<SagaRecord>, StoreError> {

@@ -24,6 +24,7 @@ impl Connection {
         committed
     }
 
+    /// With a bug: what operators did is written down some milliseconds later.
     pub(super) fn audit_later(&self) {
         let late = std::mem::take(&mut *self.server.late());
         if !late.is_empty() {
@@ -31,7 +32,7 @@ impl Connection {
         }
     }
 
-    /// With a bug: the same with starts.
+    /// With a bug: what was parted from a request is started some milliseconds later.
     pub(super) fn start_later(&self, parted: &Mutex<Vec<NewSaga>>, committed: &mut Committed) {
         let starts = std::mem::take(&mut *parted.lock().unwrap_or_else(PoisonError::into_inner));
         if !starts.is_empty() {
