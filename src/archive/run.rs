@@ -1,6 +1,6 @@
 //! One run: what is old enough goes into files, and then out of the store.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -46,7 +46,6 @@ pub(super) struct StartItem {
     pub(super) input: Payload,
     pub(super) input_hash: [u8; 32],
     /// Its place among the starts of its definition that wait; sub-sagas need none.
-    #[expect(dead_code, reason = "it counts by being there")]
     pub(super) turn: Option<Arc<Turn>>,
     /// Of a sub-saga.
     pub(super) parent: Option<Parent>,
