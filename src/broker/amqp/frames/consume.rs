@@ -114,11 +114,15 @@ impl Task {
                 None => self.open().await,
             };
             match next {
-                Ok(opened) => {
+                Ok(session) => {
                     generation += 1;
                     backoff = pauses.build();
-                    match self.deliver(generation, opened, renewal).await {
-                        Ended::Silent => renewal = RENEWAL[1].min(renewal * 2),
+                    match self.deliver(generation, session, renewal).await {
+                        Ended::Silent(next) => {
+                            renewal = RENEWAL[1].min(renewal * 2);
+                            opened = Some(next);
+                            continue;
+                        }
                         Ended::CutOff => renewal = RENEWAL[0],
                         Ended::Unwanted => return,
                     }
@@ -165,10 +169,17 @@ impl Task {
             if doubts > 1 {
                 session.lose("the broker has forgotten the consumer");
             } else if last.elapsed() >= renewal && self.settler.is_idle() {
-                session.lose("nothing has come for long");
-                let why = session.lost().await;
-                tracing::debug!(queue = self.queue, why, "consuming begins anew");
-                return Ended::Silent;
+                last = Instant::now();
+                // Before the other one ends, so that the queue is never without a consumer.
+                match self.open().await {
+                    Ok(next) if arrived.is_empty() => {
+                        session.lose("nothing has come for long");
+                        tracing::debug!(queue = self.queue, "consuming begins anew");
+                        return Ended::Silent(next);
+                    }
+                    Ok(next) => next.session.lose("it is not needed"),
+                    Err(error) => tracing::debug!(queue = self.queue, %error, "consuming cannot begin anew"),
+                }
             }
         }
         let why = session.lost().await;
@@ -180,8 +191,8 @@ impl Task {
 /// Why nothing more arrives over a connection.
 enum Ended {
     CutOff,
-    /// We have given it up ourselves, since nothing came.
-    Silent,
+    /// We have given it up ourselves, since nothing came, for this one.
+    Silent(Opened),
     Unwanted,
 }
 
