@@ -220,6 +220,16 @@ async fn is_taken(rig: &Rig) -> sqlx::PgConnection {
     connection
 }
 
+/// The same, with a coordinator and participants that never answer.
+async fn with_a_key_taken() -> (Rig, Coordinator, sqlx::PgConnection) {
+    let rig = Rig::new(&["alpha", "beta"]).await;
+    let coordinator = rig.coordinator().await;
+    coordinator.register(TWO_STEPS, "test").await.expect("registered");
+    start(&coordinator, "two-steps", json!({ "n": 0 })).await;
+    let connection = is_taken(&rig).await;
+    (rig, coordinator, connection)
+}
+
 async fn is_free_again(mut connection: sqlx::PgConnection) {
     sqlx::raw_sql("rollback").execute(&mut connection).await.expect("the key is free");
 }
@@ -271,12 +281,7 @@ async fn a_large_request_that_takes_long_holds_up_nobody() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_behind_a_large_request_is_started_before_the_coordinator_stops() {
-    let rig = Rig::new(&["alpha", "beta"]).await;
-    let coordinator = rig.coordinator().await;
-    coordinator.register(TWO_STEPS, "test").await.expect("registered");
-    start(&coordinator, "two-steps", json!({ "n": 0 })).await;
-
-    let connection = is_taken(&rig).await;
+    let (_rig, coordinator, connection) = with_a_key_taken().await;
     let mut held = Box::pin(coordinator.start_many((0..1_000).map(keyed).collect()));
     wait(&coordinator, 1_000, &mut held).await;
     let mut large = Box::pin(coordinator.start_many((1_000..1_500).map(keyed).collect()));
@@ -294,13 +299,8 @@ async fn what_waits_behind_a_large_request_is_started_before_the_coordinator_sto
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_of_which_a_part_would_have_to_come_again_is_not_begun() {
-    let rig = Rig::new(&["alpha", "beta"]).await;
-    let coordinator = rig.coordinator().await;
-    coordinator.register(TWO_STEPS, "test").await.expect("registered");
-    start(&coordinator, "two-steps", json!({ "n": 0 })).await;
-
+    let (_rig, coordinator, connection) = with_a_key_taken().await;
     // 2,048 starts of a definition may wait: there is room for eight more.
-    let connection = is_taken(&rig).await;
     let mut held = Box::pin(coordinator.start_many((0..2_040).map(keyed).collect()));
     wait(&coordinator, 2_040, &mut held).await;
     let request = || coordinator.start_many((3_000..3_020).map(keyed).collect());

@@ -289,19 +289,24 @@ async fn queues_are_declared_again_before_anything_is_published() {
     clean_up(&participant).await;
 }
 
+/// Declares a participant's queue again, and sees that what is published to it arrives at a consumer of the one before.
+async fn hears_of_the_next_queue(broker: &AmqpBroker, participant: &str, mut consumer: Box<dyn Consumer>) {
+    broker.declare(&Topology::participant(participant)).await.expect("declared");
+    assert_eq!(broker.publish(vec![message(participant, 1)]).await, [Published::Confirmed]);
+    let arrived = tokio::time::timeout(PATIENCE, consumer.next(10)).await.expect("in time").expect("open");
+    assert_eq!(arrived.len(), 1);
+    broker.close().await;
+    clean_up(participant).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_outlives_its_queue() {
     let (_proxy, broker, participant) = behind_proxy().await;
     let queue = commands_queue(&participant);
-    let mut consumer = broker.consume(&queue, 50).await.expect("consumed");
+    let consumer = broker.consume(&queue, 50).await.expect("consumed");
     clean_up(&participant).await;
     assert_eq!(broker.queue(&queue).await.expect("an answer"), None);
-    broker.declare(&Topology::participant(&participant)).await.expect("declared");
-    assert_eq!(broker.publish(vec![message(&participant, 1)]).await, [Published::Confirmed]);
-    let arrived = tokio::time::timeout(PATIENCE, consumer.next(10)).await.expect("in time").expect("open");
-    assert_eq!(arrived.len(), 1);
-    broker.close().await;
-    clean_up(&participant).await;
+    hears_of_the_next_queue(&broker, &participant, consumer).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -311,31 +316,21 @@ async fn a_consumer_whose_queue_is_made_anew_at_once_goes_on() {
     let url = support::broker_url();
     let connection = lapin::Connection::connect(&url, Default::default()).await.expect("connected");
     let channel = connection.create_channel().await.expect("a channel");
-    let mut consumer = broker.consume(&queue, 50).await.expect("consumed");
+    let consumer = broker.consume(&queue, 50).await.expect("consumed");
     // So soon that RabbitMQ mostly takes our consumer over to the next queue, and then delivers into the void.
     channel.queue_delete(queue.as_str().into(), Default::default()).await.expect("deleted");
-    broker.declare(&Topology::participant(&participant)).await.expect("declared");
-    assert_eq!(broker.publish(vec![message(&participant, 1)]).await, [Published::Confirmed]);
-    let arrived = tokio::time::timeout(PATIENCE, consumer.next(10)).await.expect("in time").expect("open");
-    assert_eq!(arrived.len(), 1);
-    broker.close().await;
-    clean_up(&participant).await;
+    hears_of_the_next_queue(&broker, &participant, consumer).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_that_the_broker_forgets_without_a_word_consumes_again() {
     let (proxy, broker, participant) = behind_proxy().await;
     let queue = commands_queue(&participant);
-    let mut consumer = broker.consume(&queue, 50).await.expect("consumed");
+    let consumer = broker.consume(&queue, 50).await.expect("consumed");
     proxy.hide_cancels();
     clean_up(&participant).await;
     eventually("the broker ends the consumer", async || (proxy.harmed() == 1).then_some(())).await;
-    broker.declare(&Topology::participant(&participant)).await.expect("declared");
-    assert_eq!(broker.publish(vec![message(&participant, 1)]).await, [Published::Confirmed]);
-    let arrived = tokio::time::timeout(PATIENCE, consumer.next(10)).await.expect("in time").expect("open");
-    assert_eq!(arrived.len(), 1);
-    broker.close().await;
-    clean_up(&participant).await;
+    hears_of_the_next_queue(&broker, &participant, consumer).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

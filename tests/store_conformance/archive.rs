@@ -230,7 +230,7 @@ async fn a_damaged_file_is_refused_and_nothing_is_removed_on_its_account(#[value
         let file = file_of(folder.path(), &manifests[0]);
         archive::restore(&rig.store, &Source::all(&file), &|_| {}).await.expect("restored");
 
-        // And the disk had lost a byte.
+        // The run was killed before it removed anything, and the disk has lost a byte.
         not_removed(folder.path(), &manifests[0]);
         let mut bytes = std::fs::read(&file).expect("a file");
         let middle = bytes.len() / 2;
@@ -267,7 +267,6 @@ async fn what_another_namespace_has_archived_is_neither_restored_nor_called_remo
         }
         assert_eq!(all_of(&rig, id).await, None, "nothing was done");
 
-        // As if their run had been killed before it removed anything.
         not_removed(folder.path(), &manifests[0]);
         run(&rig, &options(folder.path())).await;
         assert_eq!(archive::list(folder.path()).expect("a list")[0].removed_at, None);
